@@ -1,0 +1,1 @@
+"""Images and their labels: sources, hardened decoding, stores, statistics, augmentation and feeding."""

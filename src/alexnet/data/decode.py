@@ -1,0 +1,173 @@
+"""Bytes to RGB: hardened decoding of untrusted image files, and the paper's square (section 2).
+
+H W rows and columns of an image as it is, S the side of a square.
+"""
+
+import io
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+Pixels = NDArray[np.uint8]
+Bytes = bytes | bytearray | memoryview
+
+# Formats with small, well-worn decoders. TIFF and the rest stay out: every decoder is attack surface.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "PPM")
+MAX_PIXELS = 1 << 26
+# A progressive JPEG visits every block once a scan, so scans times pixels bounds its time.
+MAX_SCANNED_PIXELS = 1 << 30
+
+# Broken EXIF is common and harmless here; the warning would be printed from a worker thread for every such file.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class UnreadableImage(ValueError):
+    """An image that cannot be decoded; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image and what was odd about its file.
+
+    `pixels` is (H, W, 3) uint8 RGB; `height` and `width` are those of the file (larger than the pixels' after scaled
+    decoding); `notes` are short reasons such as "grey" or "CMYK".
+    """
+
+    pixels: Pixels
+    height: int
+    width: int
+    notes: tuple[str, ...] = ()
+
+
+def decode(data: Bytes, *, shortest: int = 0, exif_rotate: bool = False) -> Pixels:
+    """Decode an image file to RGB, (H, W, 3) uint8; see `decode_with_notes`."""
+    return decode_with_notes(data, shortest=shortest, exif_rotate=exif_rotate).pixels
+
+
+def decode_with_notes(data: Bytes, *, shortest: int = 0, exif_rotate: bool = False) -> Decoded:
+    """Decode an image file to RGB and say what was odd about it.
+
+    `shortest` > 0 lets a JPEG be decoded at 1/2, 1/4 or 1/8 of its size as long as the shorter side stays at or above
+    that many pixels. Alpha is composited over white, 16 bits are rounded to 8, CMYK becomes RGB. EXIF orientation is
+    applied only on request, as nobody applied it in 2012.
+
+    Raises `UnreadableImage` for anything else than an image of an allowed format and at most `MAX_PIXELS` pixels.
+    """
+    if len(data) == 0:
+        raise UnreadableImage("the file is empty")
+    if bytes(data[:3]) == b"\xff\xd8\xff":
+        decoded = _decode_jpeg(data, shortest, exif_rotate)
+        if decoded is not None:
+            return decoded
+    return _decode_by_pillow(data, exif_rotate)
+
+
+def square(pixels: Pixels, size: int) -> Pixels:
+    """Rescale the shorter side to `size` and cut the central square: (H, W, 3) to (S, S, 3) (paper, section 2)."""
+    height, width = pixels.shape[:2]
+    if height == width == size:
+        return pixels
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    cut = pixels[top : top + side, left : left + side]
+    if side == size:
+        return np.ascontiguousarray(cut)
+    return np.asarray(Image.fromarray(np.ascontiguousarray(cut)).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def check_pixels(height: int, width: int) -> None:
+    """Raise `UnreadableImage` for an image with no pixels or more than `MAX_PIXELS`, before any is allocated."""
+    if height < 1 or width < 1:
+        raise UnreadableImage(f"it has no pixels ({width}x{height})")
+    if height * width > MAX_PIXELS:
+        raise UnreadableImage(f"{width}x{height} pixels are more than the limit of {MAX_PIXELS}")
+
+
+def _decode_jpeg(data: Bytes, shortest: int, exif_rotate: bool) -> Decoded | None:
+    """Decode the common JPEGs with libjpeg-turbo; None for those that need Pillow's care (CMYK, damage, EXIF)."""
+    if exif_rotate and _has_exif(data):
+        return None
+    try:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    height, width = int(height), int(width)
+    check_pixels(height, width)
+    _check_scans(data, height, width)
+    if space not in ("YCbCr", "RGB", "Gray"):
+        return None
+    factor = math.floor(min(height, width) / shortest) if shortest else 1
+    least = {"min_height": 1, "min_width": 1, "min_factor": 1}
+    if factor >= 2:
+        factor = 1 << min(3, factor.bit_length() - 1)
+        least = {"min_height": -(-height // factor), "min_width": -(-width // factor), "min_factor": factor}
+    else:
+        least = {"min_height": 0, "min_width": 0, "min_factor": 1}
+    try:
+        pixels = simplejpeg.decode_jpeg(data, "RGB", **least)
+    except ValueError:
+        return None
+    return Decoded(pixels, height, width, ("grey",) if space == "Gray" else ())
+
+
+def _has_exif(data: Bytes) -> bool:
+    return b"Exif\x00" in bytes(data[:65536])
+
+
+def _check_scans(data: Bytes, height: int, width: int) -> None:
+    scans = bytes(data).count(b"\xff\xda")
+    if scans > 1 and scans * height * width > MAX_SCANNED_PIXELS:
+        raise UnreadableImage(f"{scans} scans of {width}x{height} pixels would take too long to decode")
+
+
+def _decode_by_pillow(data: Bytes, exif_rotate: bool) -> Decoded:
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            check_pixels(height, width)
+            if image.format == "JPEG":
+                _check_scans(data, height, width)
+            notes = [] if image.format == "JPEG" else [str(image.format)]
+            image.load()
+            turned = ImageOps.exif_transpose(image) if exif_rotate else image
+            if turned.size != image.size:
+                height, width = width, height
+            pixels = _to_rgb(turned, notes)
+    except UnreadableImage:
+        raise
+    except Image.UnidentifiedImageError:
+        raise UnreadableImage(f"it is not an image of a known format ({', '.join(FORMATS)})") from None
+    except MemoryError:
+        raise UnreadableImage("there is not enough memory to decode it") from None
+    except Exception as error:  # Pillow's plugins raise anything from SyntaxError to struct.error on hostile files.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableImage(reason[:200]) from None
+    if notes == [] and not exif_rotate:
+        notes.append("damaged JPEG, read all the same")
+    return Decoded(pixels, height, width, tuple(notes))
+
+
+def _to_rgb(image: Image.Image, notes: list[str]) -> Pixels:
+    """Convert any mode of Pillow's to (H, W, 3) uint8 and note what was done."""
+    mode = image.mode
+    if mode == "RGB" and "transparency" not in image.info:
+        return np.array(image)
+    if mode == "F":
+        raise UnreadableImage("its pixels are floating-point numbers")
+    if mode == "I" or mode.startswith("I;16"):
+        notes.append("16-bit grey")
+        wide = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        grey = ((wide * 255 + 32767) // 65535).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
+        notes.append("alpha, over white")
+        layers = image.convert("RGBA")
+        return np.array(Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers).convert("RGB"))
+    notes.append({"L": "grey", "1": "black and white", "P": "palette"}.get(mode, mode))
+    return np.array(image.convert("RGB"))
