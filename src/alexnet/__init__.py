@@ -1,0 +1,32 @@
+"""The 2012 paper "ImageNet Classification with Deep Convolutional Neural Networks" as a complete working system."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["create_model", "evaluate", "load", "prepare", "train"]
+
+_HOMES = {
+    "create_model": "alexnet.model.zoo",
+    "train": "alexnet.training.loop",
+    "evaluate": "alexnet.evaluation.evaluate",
+    "load": "alexnet.evaluation.predict",
+    "prepare": "alexnet.data.prepare",
+}
+
+if TYPE_CHECKING:
+    from alexnet.data.prepare import prepare
+    from alexnet.evaluation.evaluate import evaluate
+    from alexnet.evaluation.predict import load
+    from alexnet.model.zoo import create_model
+    from alexnet.training.loop import train
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public functions when they are first asked for, so that the command starts at once."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'alexnet' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,161 @@
+"""The one builder: a description becomes a torch module with named taps.
+
+Shapes: `N` batch, `C` kernel maps, `H W` rows and columns, `K` values under a kernel, `L` positions, `U` units.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexnet import network as describe
+from alexnet.model.lrn import LRN, MapNorm
+from alexnet.network import Measured, Network
+
+
+class CeilConv2d(nn.Conv2d):
+    """A convolution sized by ceil: zeros past the right and bottom edges complete its last window (2012 source)."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, kernels, 1+ceil((2·pad+H−size)/stride), …)."""
+        (size, _), (stride, _), (pad, _) = self.kernel_size, self.stride, self.padding  # type: ignore[misc]
+        missing = [-(int(side) + 2 * int(pad) - size) % stride for side in maps.shape[2:]]
+        if any(missing):
+            maps = F.pad(maps, (0, missing[1], 0, missing[0]))
+        return super().forward(maps)
+
+
+class Local2d(nn.Module):
+    """A locally-connected layer: a convolution whose kernels differ from position to position (stride 1)."""
+
+    def __init__(self, maps: int, kernels: int, size: int, pad: int, sides: tuple[int, int]) -> None:
+        super().__init__()
+        self.kernels, self.size, self.pad, self.sides = kernels, size, pad, sides
+        places = sides[0] * sides[1]
+        self.weight = nn.Parameter(torch.empty(places, maps * size * size, kernels))  # (L, K, kernels)
+        self.bias = nn.Parameter(torch.empty(places, kernels))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, kernels, H', W')."""
+        patches = F.unfold(maps, self.size, padding=self.pad)  # (N, K, L)
+        weight = self.weight.to(patches.dtype)
+        out = torch.bmm(patches.permute(2, 0, 1), weight) + self.bias.to(patches.dtype)[:, None]  # (L, N, kernels)
+        return out.permute(1, 2, 0).reshape(-1, self.kernels, *self.sides)
+
+
+class AlexNet(nn.Module):
+    """The network that a description says, layer by layer, each a submodule under its own name.
+
+    Input: float (N, 3, image, image), centred RGB in 0..255 units. Output: logits (N, classes).
+    """
+
+    def __init__(self, network: Network, seed: int = 0) -> None:
+        """Build and initialise. Raises ValueError naming the layer that does not fit its input."""
+        super().__init__()
+        self.network = network
+        self.measured = describe.measure(network)
+        for entry in self.measured:
+            self.add_module(entry.layer.name, _module(network, entry))
+        initialise(self, seed)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, image, image) → logits (N, classes). Raises ValueError for another shape or a whole-number dtype."""
+        check_images(images, self.network.image)
+        x = images
+        for entry in self.measured:
+            x = self._step(entry, x)
+        return x
+
+    def _step(self, entry: Measured, x: Tensor) -> Tensor:
+        if x.dim() == 4 and len(entry.shape) == 1:
+            x = x.flatten(1)  # column by column, then map, row, column of the map
+        return self.get_submodule(entry.layer.name)(x)
+
+    @torch.no_grad()
+    def taps(self, images: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """Every named activation for a batch, as copies, computed as at test time (dropout off).
+
+        images: float (N, 3, image, image). Returns name → (N, C, H, W) or (N, units); `names` limits what is kept.
+        Raises ValueError for a wrong input or a name the network does not have.
+        """
+        check_images(images, self.network.image)
+        wanted = known_taps(names, [entry.name for entry in self.measured])
+        out: dict[str, Tensor] = {}
+        training = self.training
+        self.eval()
+        try:
+            x = images
+            for entry in self.measured:
+                x = self._step(entry, x)
+                if entry.name in wanted:
+                    out[entry.name] = x.clone()
+                if len(out) == len(wanted):
+                    break
+        finally:
+            self.train(training)
+        return out
+
+
+def known_taps(names: Iterable[str] | None, known: list[str]) -> set[str]:
+    """The names wanted, all when None. Raises ValueError for one that does not exist."""
+    wanted = set(known if names is None else names)
+    if unknown := wanted - set(known):
+        raise ValueError(f"the network has no tap {sorted(unknown)[0]!r}; it has {', '.join(known)}")
+    return wanted
+
+
+def check_images(images: Tensor, side: int) -> None:
+    """Raise ValueError unless `images` is float (N, 3, side, side)."""
+    if images.dim() != 4 or images.shape[1] != 3 or images.shape[2] != side or images.shape[3] != side:
+        raise ValueError(f"images of shape {tuple(images.shape)} should be (N, 3, {side}, {side})")
+    if not images.is_floating_point():
+        raise ValueError(f"images of dtype {images.dtype} should be floating: centred RGB in 0..255 units")
+
+
+def _module(network: Network, entry: Measured) -> nn.Module:
+    layer, inputs = entry.layer, entry.inputs
+    match layer:
+        case describe.Conv():
+            kind = CeilConv2d if layer.ceil else nn.Conv2d
+            return kind(inputs[0], layer.kernels, layer.size, layer.stride, layer.pad,
+                        groups=describe.groups(network, layer))
+        case describe.Local():
+            return Local2d(inputs[0], layer.kernels, layer.size, layer.pad, (entry.shape[1], entry.shape[2]))
+        case describe.Full():
+            return nn.Linear(math.prod(inputs), entry.shape[0])
+        case describe.Activation():
+            return nn.ReLU(inplace=True) if network.activation == "relu" else nn.Tanh()
+        case describe.LRN():
+            return LRN(layer.size, layer.alpha, layer.beta, layer.k, describe.groups(network, layer), layer.divide)
+        case describe.MapNorm():
+            return MapNorm(layer.size, layer.alpha, layer.beta, layer.k, layer.divide)
+        case describe.Pool(kind="max"):
+            return nn.MaxPool2d(layer.size, layer.stride, ceil_mode=layer.ceil)
+        case describe.Pool():
+            return nn.AvgPool2d(layer.size, layer.stride, ceil_mode=layer.ceil, count_include_pad=False)
+        case describe.Dropout():
+            return nn.Dropout(layer.rate)
+
+
+@torch.no_grad()
+def initialise(model: AlexNet, seed: int) -> None:
+    """Draw the initial weights as described: N(0, std), constant biases. A pure function of the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    for entry in model.measured:
+        layer = entry.layer
+        if not isinstance(layer, describe.Conv | describe.Local | describe.Full):
+            continue
+        module = model.get_submodule(layer.name)
+        weight, bias = module.weight, module.bias
+        if layer.std is None:
+            bound = 1 / math.sqrt(weight[0].numel())
+            weight.copy_(torch.empty(weight.shape).uniform_(-bound, bound, generator=generator))
+            bias.copy_(torch.empty(bias.shape).uniform_(-bound, bound, generator=generator))
+        else:
+            weight.copy_(torch.empty(weight.shape).normal_(0, layer.std, generator=generator))
+            bias.fill_(layer.bias)

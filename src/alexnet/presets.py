@@ -1,0 +1,284 @@
+"""The presets: networks and recipes as data, each with its source.
+
+`paper` is what the text of 2012 says, `code-145` what the released source of that year did, `caffe` and
+`one-weird-trick` the two best-known later versions; the CIFAR nets are cuda-convnet's published configurations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from alexnet.config import Augment, Config, Data, Optimizer, Schedule, Train, check, nearest
+from alexnet.network import LRN, Activation, Conv, Dropout, Full, Layer, Local, MapNorm, Network, Pool
+
+
+def _paper_layers() -> tuple[Layer, ...]:
+    return (
+        Conv("conv1", 96, 11, stride=4), Activation("relu1"), LRN("norm1"), Pool("pool1"),
+        Conv("conv2", 256, 5, pad=2, sees="own", bias=1), Activation("relu2"), LRN("norm2"), Pool("pool2"),
+        Conv("conv3", 384, 3, pad=1), Activation("relu3"),
+        Conv("conv4", 384, 3, pad=1, sees="own", bias=1), Activation("relu4"),
+        Conv("conv5", 256, 3, pad=1, sees="own", bias=1), Activation("relu5"), Pool("pool5"),
+        *_head(4096),
+    )
+
+
+def _head(units: int, std: float = 0.01, bias: float = 1.0, last_std: float = 0.01) -> tuple[Layer, ...]:
+    """fc6, fc7 with dropout on their outputs, and fc8."""
+    return (
+        Full("fc6", units, std, bias), Activation("relu6"), Dropout("drop6"),
+        Full("fc7", units, std, bias), Activation("relu7"), Dropout("drop7"),
+        Full("fc8", std=last_std),
+    )
+
+
+def _paper() -> Config:
+    """The network and recipe of the paper's text (§3 to §5)."""
+    return Config(
+        preset="paper",
+        network=Network("paper", layers=_paper_layers(), about="the paper's text, §3 to §5"),
+        augment=Augment(colour=0.1),
+    )
+
+
+def _code_145() -> Config:
+    """The 2012 source's configuration whose logged errors are the paper's."""
+    def norm(name: str) -> LRN:
+        return LRN(name, divide=True)
+
+    layers = (
+        Conv("conv1", 96, 11, stride=4), norm("norm1"), Pool("pool1"), Activation("relu1"),
+        Conv("conv2", 256, 5, pad=2, sees="own", bias=1), Activation("relu2"), norm("norm2"), MapNorm("mapnorm2"),
+        Pool("pool2"),
+        Conv("conv3", 384, 3, pad=1, std=0.03), Activation("relu3"),
+        Conv("conv4", 384, 3, pad=1, sees="own", std=0.03, bias=1), Activation("relu4"),
+        Conv("conv5", 256, 3, pad=1, sees="own", std=0.03, bias=1), Pool("pool5"), Activation("relu5"),
+        *_head(4096),
+    )
+    return Config(
+        preset="code-145",
+        network=Network("code-145", layers=layers, about="the 2012 source, ILSVRC-2010 run"),
+        augment=Augment(colour=0.1, colour_divisor=1.1, colour_until=68, shared=32),
+        optimizer=Optimizer(bias_lr=2.0, bias_decay=0.0, bias_lr_drops=False),
+        schedule=Schedule(kind="epochs", milestones=(23, 51, 78), conv1_epoch=68, conv1_lr=1e-5, freeze_conv1=72),
+        train=Train(epochs=93),
+    )
+
+
+def _caffe() -> Config:
+    """The version most labs know: LRN over all maps with α/n and k=1, small biases, 227-pixel input."""
+    def conv(name: str, kernels: int, size: int, **rest: object) -> Conv:
+        return Conv(name, kernels, size, ceil=False, **rest)  # type: ignore[arg-type]
+
+    def norm(name: str) -> LRN:
+        return LRN(name, k=1.0, divide=True, within="both")
+
+    layers = (
+        conv("conv1", 96, 11, stride=4), Activation("relu1"), norm("norm1"), Pool("pool1"),
+        conv("conv2", 256, 5, pad=2, sees="own", bias=0.1), Activation("relu2"), norm("norm2"), Pool("pool2"),
+        conv("conv3", 384, 3, pad=1), Activation("relu3"),
+        conv("conv4", 384, 3, pad=1, sees="own", bias=0.1), Activation("relu4"),
+        conv("conv5", 256, 3, pad=1, sees="own", bias=0.1), Activation("relu5"), Pool("pool5"),
+        *_head(4096, std=0.005, bias=0.1),
+    )
+    return Config(
+        preset="caffe",
+        network=Network("caffe", image=227, layers=layers, about="Caffe's bvlc_alexnet"),
+        optimizer=Optimizer(bias_lr=2.0, bias_decay=0.0),
+        schedule=Schedule(kind="epochs", milestones=(20, 40, 60, 80)),
+        train=Train(batch_size=256),
+    )
+
+
+def _one_weird_trick() -> Config:
+    """torchvision's `alexnet`: the one-tower net of a later paper, without LRN."""
+    def conv(name: str, kernels: int, size: int, pad: int, stride: int = 1) -> Conv:
+        return Conv(name, kernels, size, stride=stride, pad=pad, std=None, ceil=False)
+
+    def pool(name: str) -> Pool:
+        return Pool(name, ceil=False)
+
+    layers = (
+        conv("conv1", 64, 11, 2, stride=4), Activation("relu1"), pool("pool1"),
+        conv("conv2", 192, 5, 2), Activation("relu2"), pool("pool2"),
+        conv("conv3", 384, 3, 1), Activation("relu3"),
+        conv("conv4", 256, 3, 1), Activation("relu4"),
+        conv("conv5", 256, 3, 1), Activation("relu5"), pool("pool5"),
+        Dropout("drop5"), Full("fc6", 4096, std=None), Activation("relu6"),
+        Dropout("drop6"), Full("fc7", 4096, std=None), Activation("relu7"),
+        Full("fc8", std=None),
+    )
+    return Config(
+        preset="one-weird-trick",
+        network=Network("one-weird-trick", columns=1, layers=layers, about="torchvision's alexnet"),
+        data=Data(center="imagenet"),
+        optimizer=Optimizer(weight_decay=1e-4),
+        schedule=Schedule(kind="epochs", milestones=(30, 60)),
+    )
+
+
+def _one_gpu() -> Config:
+    """The net the paper trained on one GPU: half the kernels in each convolution but the last (§3.2)."""
+    halves = {"conv1": 48, "conv2": 128, "conv3": 192, "conv4": 192}
+    layers = tuple(
+        dataclasses.replace(layer, kernels=halves[layer.name])
+        if isinstance(layer, Conv) and layer.name in halves else layer for layer in _paper_layers())
+    network = Network("one-gpu", columns=1, layers=layers, about="the paper's one-GPU net, §3.2")
+    return dataclasses.replace(_paper(), preset="one-gpu", network=network)
+
+
+def _conv6() -> Config:
+    """The net with a sixth convolution over the last pooling layer, for 10,184 and 22,000 categories (§6, §7)."""
+    layers = list(_paper_layers())
+    at = next(i for i, layer in enumerate(layers) if layer.name == "fc6")
+    layers[at:at] = [Conv("conv6", 256, 3, pad=1), Activation("reluc6")]
+    network = Network("conv6", layers=tuple(layers), about="the paper's conv6 net, §6")
+    return dataclasses.replace(_paper(), preset="conv6", network=network)
+
+
+def _cifar(name: str, layers: tuple[Layer, ...], about: str, image: int = 32, **parts: object) -> Config:
+    """What cuda-convnet's CIFAR-10 nets share: rate 0.001, biases twice that and undecayed."""
+    network = Network(name, image=image, classes=10, columns=1, layers=layers, about=about)
+    base = Config(
+        preset=name, network=network, data=Data(size=32),
+        augment=Augment(crop=image < 32, mirror=image < 32),
+        optimizer=Optimizer(lr=0.001, bias_lr=2.0, bias_decay=0.0, weight_decay=0.004))
+    return dataclasses.replace(base, **parts)  # type: ignore[arg-type]
+
+
+def _cifar_26() -> Config:
+    """cuda-convnet's 26 % net; with `activation` relu or tanh the four-layer nets of the paper's figure 1."""
+    layers = (
+        Conv("conv1", 32, 5, pad=2, std=0.0001), Pool("pool1"), Activation("relu1"),
+        Conv("conv2", 32, 5, pad=2), Activation("relu2"), Pool("pool2", kind="avg"),
+        Conv("conv3", 64, 5, pad=2), Activation("relu3"), Pool("pool3", kind="avg"),
+        Full("fc4", 64, std=0.1, decay=0.03), Activation("relu4"), Full("fc5", std=0.1, decay=0.03),
+    )
+    return _cifar("cifar-26", layers, "cuda-convnet, 26 % in 80 s on a GTX 580",
+                  schedule=Schedule(kind="epochs", milestones=(18, 20)), train=Train(epochs=22))
+
+
+def _cifar_18() -> Config:
+    """cuda-convnet's 18 % net: normalization within maps after the first two poolings."""
+    def norm(name: str) -> MapNorm:
+        return MapNorm(name, size=3, alpha=5e-5)
+
+    layers = (
+        Conv("conv1", 32, 5, pad=2, std=0.0001), Pool("pool1"), Activation("relu1"), norm("mapnorm1"),
+        Conv("conv2", 32, 5, pad=2), Activation("relu2"), Pool("pool2", kind="avg"), norm("mapnorm2"),
+        Conv("conv3", 64, 5, pad=2), Activation("relu3"), Pool("pool3", kind="avg"),
+        Full("fc4", std=0.01, decay=1.0),
+    )
+    return _cifar("cifar-18", layers, "cuda-convnet, 18 % in 20 min on a GTX 580",
+                  schedule=Schedule(kind="epochs", milestones=(120, 130)), train=Train(epochs=140))
+
+
+def _cifar_13(norm: bool = False) -> Config:
+    """cuda-convnet's 13 % net: locally-connected layers, crops and mirror images."""
+    def normalized(layer: str) -> tuple[Layer, ...]:
+        return (LRN(layer, alpha=0.001, k=1.0, divide=True),) if norm else ()
+
+    layers = (
+        Conv("conv1", 64, 5, pad=2, std=0.0001, decay=0), Activation("relu1"), *normalized("norm1"), Pool("pool1"),
+        Conv("conv2", 64, 5, pad=2, decay=0), Activation("relu2"), *normalized("norm2"), Pool("pool2"),
+        Local("local3", 32, 3, pad=1, std=0.04), Activation("relu3"),
+        Local("local4", 32, 3, pad=1, std=0.04), Activation("relu4"),
+        Full("fc5", std=0.01),
+    )
+    name = "cifar-11" if norm else "cifar-13"
+    about = "cuda-convnet, 11 % with LRN" if norm else "cuda-convnet, 13 % in 25 min on a GTX 580"
+    return _cifar(name, layers, about, image=24, data=Data(size=32, validation=0.2),
+                  schedule=Schedule(kind="epochs", milestones=(450, 460)), train=Train(epochs=470))
+
+
+def _cifar_11() -> Config:
+    """The 13 % net with LRN after the ReLUs of its convolutions (paper §3.3)."""
+    return _cifar_13(norm=True)
+
+
+def _tiny_64() -> Config:
+    """The paper's network scaled to 64×64 pictures, 56×56 crops; σ·√fan-in of every layer as in the paper."""
+    layers = (
+        Conv("conv1", 64, 5, stride=2, std=0.022), Activation("relu1"), LRN("norm1"), Pool("pool1"),
+        Conv("conv2", 192, 5, pad=2, sees="own", std=0.0122, bias=1), Activation("relu2"), LRN("norm2"), Pool("pool2"),
+        Conv("conv3", 256, 3, pad=1, std=0.0115), Activation("relu3"),
+        Conv("conv4", 256, 3, pad=1, sees="own", std=0.0122, bias=1), Activation("relu4"),
+        Conv("conv5", 192, 3, pad=1, sees="own", std=0.0122, bias=1), Activation("relu5"), Pool("pool5"),
+        Full("fc6", 1024, 0.0231, 1), Activation("relu6"), Dropout("drop6"),
+        Full("fc7", 1024, 0.02, 1), Activation("relu7"), Dropout("drop7"),
+        Full("fc8", std=0.02),
+    )
+    return Config(
+        preset="tiny-64",
+        network=Network("tiny-64", image=56, classes=200, layers=layers, about="the paper's network for 64×64 pictures"),
+        data=Data(size=64),
+        augment=Augment(colour=0.1),
+        schedule=Schedule(patience=2, threshold=0.5),
+        train=Train(epochs=60, precision="bfloat16"),
+    )
+
+
+def _digits() -> Config:
+    """A two-column network in miniature for scikit-learn's 8×8 digits, brought to 16×16."""
+    layers = (
+        Conv("conv1", 32, 5, pad=2, std=0.03), Activation("relu1"), LRN("norm1"), Pool("pool1"),
+        Conv("conv2", 64, 3, pad=1, sees="own", std=0.06, bias=0.1), Activation("relu2"), LRN("norm2"), Pool("pool2"),
+        Conv("conv3", 64, 3, pad=1, std=0.06), Activation("relu3"),
+        Full("fc4", 256, 0.03, 0.1), Activation("relu4"), Dropout("drop4"),
+        Full("fc5", std=0.06),
+    )
+    return Config(
+        preset="digits",
+        network=Network("digits", image=14, classes=10, layers=layers, about="two columns in miniature"),
+        data=Data(size=16),
+        augment=Augment(mirror=False),
+        schedule=Schedule(patience=4, threshold=0.1),
+        train=Train(epochs=40, batch_size=32, log_every=20),
+    )
+
+
+_PRESETS: dict[str, Callable[[], Config]] = {
+    "paper": _paper, "code-145": _code_145, "caffe": _caffe, "one-weird-trick": _one_weird_trick,
+    "one-gpu": _one_gpu, "conv6": _conv6, "cifar-26": _cifar_26, "cifar-18": _cifar_18, "cifar-13": _cifar_13,
+    "cifar-11": _cifar_11, "tiny-64": _tiny_64, "digits": _digits,
+}
+
+
+def names() -> list[str]:
+    """The presets' names, the paper's first."""
+    return list(_PRESETS)
+
+
+def preset(name: str, classes: int | None = None, activation: str | None = None) -> Config:
+    """The config of a preset, or of `torchvision:NAME` with the paper's recipe.
+
+    `classes` and `activation` ("relu" or "tanh") replace the preset's own. Raises ValueError for an unknown name,
+    naming the nearest, and for a class count below 2.
+    """
+    if name.startswith("torchvision:"):
+        config = _torchvision(name)
+    elif name in _PRESETS:
+        config = _PRESETS[name]()
+    else:
+        hint = nearest(name, _PRESETS) or f"; choose one of {', '.join(_PRESETS)} or torchvision:NAME"
+        raise ValueError(f"no preset is named {name!r}{hint}")
+    network = config.network
+    if classes is not None:
+        if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
+            raise ValueError(f"num_classes {classes!r} should be a whole number of at least 2")
+        network = dataclasses.replace(network, classes=classes)
+    if activation is not None:
+        if activation not in ("relu", "tanh"):
+            raise ValueError(f"activation {activation!r} should be relu or tanh")
+        network = dataclasses.replace(network, activation=activation)  # type: ignore[arg-type]
+    config = dataclasses.replace(config, network=network)
+    check(config)
+    return config
+
+
+def _torchvision(name: str) -> Config:
+    image = {"torchvision:inception_v3": 299}.get(name, 224)
+    network = Network(name, image=image, columns=1, about="built by torchvision, initial weights its own")
+    size = 256 if image == 224 else 320
+    return Config(preset=name, network=network, data=Data(size=size, center="imagenet"), augment=Augment())
