@@ -32,11 +32,15 @@ def order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images (N, C, C, 3) uint8, labels (N,) int64, positions in the split (N,), seconds waited for it, its step."""
+    """Images (N, C, C, 3) uint8, labels (N,) int64, positions in the split (N,), seconds waited for it, its step.
+
+    `places` (N,) are the places the images had in the batch as ordered: 0..N−1 unless some could not be read.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
     positions: NDArray[np.int64]
+    places: NDArray[np.int64]
     waited: float
     step: int
 
@@ -220,4 +224,5 @@ class _Pending:
         if not self.readable.all():
             images = images[torch.from_numpy(self.readable)]
             positions = positions[self.readable]
-        return Batch(images, torch.from_numpy(self.feed.split.labels[positions]), positions, waited, step)
+        labels = torch.from_numpy(self.feed.split.labels[positions])
+        return Batch(images, labels, positions, np.flatnonzero(self.readable), waited, step)
