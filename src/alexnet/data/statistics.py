@@ -1,0 +1,156 @@
+"""Statistics of a set of images, streamed: mean image, RGB mean and covariance, and PCA (paper, sections 2 and 4.1).
+
+All sums are exact integers, so they do not depend on the order of the images or on how the work was divided.
+N images, S the side of their squares.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.data.decode import Pixels
+from alexnet.data.splits import DataError, Split
+
+_CENTRE = 128
+# Pixels are taken 4 at a time (12 columns) in blocks of 512 rows: a sum of 512 products of at most 2**14 is below 2**24
+# and therefore exact in float32, which BLAS multiplies fastest.
+_ABREAST = 4
+_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What training needs to know of its images, in 0..255 units.
+
+    `mean_image` (S, S, 3) float32; `rgb_mean` (3,) and `rgb_covariance` (3, 3) over all pixels, float64; `eigenvalues`
+    (3,) descending and `eigenvectors` (3, 3) in columns, of the covariance, float64; `count` images.
+    """
+
+    mean_image: NDArray[np.float32]
+    rgb_mean: NDArray[np.float64]
+    rgb_covariance: NDArray[np.float64]
+    eigenvalues: NDArray[np.float64]
+    eigenvectors: NDArray[np.float64]
+    count: int
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write them as .npz, beside and renamed; equal statistics give equal bytes."""
+        write_npz(Path(path), {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Statistics":
+        """Read what `save` wrote. Raises `DataError` if the file is missing, damaged or of another kind."""
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                values = {field.name: stored[field.name] for field in fields(cls)}
+        except FileNotFoundError:
+            raise DataError(f"{path}: there are no statistics there") from None
+        except Exception as error:  # zipfile, zlib and NumPy raise many kinds for a damaged file.
+            raise DataError(f"{path}: it does not hold statistics: {error}") from None
+        return cls(**{**values, "count": int(values["count"])})
+
+
+class Accumulator:
+    """Sums over batches of images (N, S, S, 3) uint8, from which `statistics` follow exactly."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.count = 0
+        self.sums: NDArray[np.int64] = np.zeros((size, size, 3), np.int64)
+        self.products: NDArray[np.int64] = np.zeros((3, 3), np.int64)  # of values less 128
+
+    def add(self, images: Pixels) -> None:
+        """Add a batch: (N, S, S, 3) uint8."""
+        if images.dtype != np.uint8 or images.shape[1:] != (self.size, self.size, 3):
+            wanted = (self.size, self.size, 3)
+            raise ValueError(f"statistics need uint8 images (N, {wanted}), not {images.dtype} {images.shape}")
+        for first in range(0, len(images), 256):  # 256 times 255 fits 16 bits
+            self.sums += images[first : first + 256].sum(axis=0, dtype=np.uint16)
+        chunk = max(1, 65536 // self.size**2)  # what fits the cache
+        for first in range(0, len(images), chunk):
+            self.products += _products(images[first : first + chunk])
+        self.count += len(images)
+
+    def merge(self, other: "Accumulator") -> None:
+        """Add the sums of another accumulator of the same size."""
+        self.sums += other.sums
+        self.products += other.products
+        self.count += other.count
+
+    def state(self) -> dict[str, NDArray[np.int64]]:
+        """Return the sums as arrays, for `from_state`."""
+        return {"sums": self.sums, "products": self.products, "count": np.int64(self.count) * np.ones((), np.int64)}
+
+    @classmethod
+    def from_state(cls, state: dict[str, NDArray[np.int64]]) -> "Accumulator":
+        """Rebuild an accumulator from `state`."""
+        made = cls(state["sums"].shape[0])
+        made.sums, made.products, made.count = state["sums"].copy(), state["products"].copy(), int(state["count"])
+        return made
+
+    def statistics(self) -> Statistics:
+        """Return the statistics of all images added. Raises `DataError` if there were none."""
+        if self.count == 0:
+            raise DataError("there are no readable images to compute statistics from")
+        pixels = self.count * self.size**2
+        totals = [int(total) - _CENTRE * pixels for total in self.sums.sum(axis=(0, 1))]
+        # Integers of any length: the subtraction that makes a covariance loses nothing.
+        covariance = np.array(
+            [
+                [(int(self.products[a, b]) * pixels - totals[a] * totals[b]) / (pixels * pixels) for b in range(3)]
+                for a in range(3)
+            ],
+            dtype=np.float64,
+        )
+        values, vectors = np.linalg.eigh(covariance)
+        values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+        # An eigenvector's sign is arbitrary; its largest component is made positive.
+        signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(3)])
+        return Statistics(
+            mean_image=(self.sums / self.count).astype(np.float32),
+            rgb_mean=np.array([total / pixels + _CENTRE for total in totals]),
+            rgb_covariance=covariance,
+            eigenvalues=np.ascontiguousarray(values),
+            eigenvectors=np.ascontiguousarray(vectors * signs),
+            count=self.count,
+        )
+
+
+def fit(
+    split: Split, size: int, workers: int | None = None, progress: Callable[[int, int], None] | None = None
+) -> Statistics:
+    """Return the statistics of a split's readable images brought to size×size, each read once."""
+    from alexnet.data.loader import Feed
+
+    sums = Accumulator(size)
+    feed = Feed(split, size, batch_size=64, seed=0, shuffle=False, workers=workers, progress=progress)
+    for batch in feed.epoch(0):
+        sums.add(batch.images.numpy())
+    return sums.statistics()
+
+
+def write_npz(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
+    """Write arrays as .npz beside `path`, then rename."""
+    beside = path.with_name(path.name + ".part")
+    with open(beside, "wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def _products(images: Pixels) -> NDArray[np.int64]:
+    """Return the sums of products of the centred channels over all pixels, exactly: (3, 3) int64."""
+    values = images.reshape(-1).astype(np.float32)
+    values -= _CENTRE
+    block = _ROWS * _ABREAST * 3
+    whole = len(values) - len(values) % block
+    rows = values[:whole].reshape(-1, _ROWS, _ABREAST * 3)
+    gram = np.matmul(rows.transpose(0, 2, 1), rows).sum(axis=0, dtype=np.float64)
+    total = gram.reshape(_ABREAST, 3, _ABREAST, 3).trace(axis1=0, axis2=2)
+    rest = values[whole:].reshape(-1, 3).astype(np.float64)
+    return np.rint(total + rest.T @ rest).astype(np.int64)
