@@ -1,0 +1,179 @@
+"""A run directory: what is in it, under which names, and how it is read and written.
+
+```
+config.json          every setting, and the network layer by layer
+environment.json     versions, hardware, commit, command
+source.json          classes, sizes of the splits, what could not be read
+statistics.npz       mean image and PCA of the training set
+metrics.jsonl        a line an evaluation or log interval, errors in percent
+checkpoints/         last and best: weights as safetensors, state beside them
+tensorboard/  report.html  figures/
+```
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from alexnet.config import Config
+
+
+class RunError(ValueError):
+    """A run directory that cannot be used; the message says in one line what is wrong and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The files of one run."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, config: Config, command: list[str] | None = None) -> Run:
+        """Make the directory with its config and environment. Raises RunError where something is there already."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(f"{path} exists; go on with `--resume {path}` or choose another --out")
+        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        run = cls(path)
+        write_json(run.path / "environment.json", environment(command))
+        write_json(run.path / "config.json", config.to_dict())
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """An existing run. Raises RunError where there is none."""
+        path = Path(path)
+        if not path.is_dir():
+            raise RunError(f"{path}: there is no such run directory; `alexnet train --out {path}` makes one")
+        if not (path / "config.json").is_file():
+            raise RunError(f"{path} is no run directory: it has no config.json")
+        return cls(path)
+
+    @cached_property
+    def config(self) -> Config:
+        """The settings of the run. Raises RunError naming the field that cannot be read."""
+        try:
+            return Config.from_dict(json.loads((self.path / "config.json").read_text()))
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{self.path / 'config.json'} cannot be read: {error}") from None
+
+    @cached_property
+    def source(self) -> dict[str, Any]:
+        """`classes` and `splits` (name → count) as the run found them."""
+        return self._json("source.json")
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """Versions, hardware, commit and command of the run."""
+        return self._json("environment.json")
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / name).read_text())
+        except FileNotFoundError:
+            raise RunError(f"{self.path} has no {name}; the run did not get as far, go on with --resume") from None
+        except json.JSONDecodeError as error:
+            raise RunError(f"{self.path / name} is not JSON: {error}") from None
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in label order."""
+        return self.source["classes"]
+
+    def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, of one kind when given: `train`, `validation`, `epoch`, `test`."""
+        if not self.metrics_file.exists():
+            return []
+        lines = [json.loads(line) for line in self.metrics_file.read_text().splitlines() if line]
+        return [line for line in lines if kind in (None, line["kind"])]
+
+    @property
+    def metrics_file(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def statistics_file(self) -> Path:
+        """Mean image and PCA of the training set."""
+        return self.path / "statistics.npz"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of `last` and `best`."""
+        return self.path / "checkpoints"
+
+    @property
+    def figures(self) -> Path:
+        """The folder of the report's PNG files."""
+        return self.path / "figures"
+
+    @property
+    def report_file(self) -> Path:
+        """The self-contained page."""
+        return self.path / "report.html"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON beside its place and rename it, so that a reader never finds half a file."""
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(beside, path)
+
+
+def environment(command: list[str] | None = None) -> dict[str, Any]:
+    """Versions, hardware, commit and command: what a record needs besides its figures."""
+    import torch
+
+    packages = ["alexnet", "torch", "torchvision", "numpy", "pillow", "simplejpeg"]
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+        "hardware": {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpus": gpus},
+        "platform": platform.platform(),
+        "commit": commit(),
+        "command": command or sys.argv,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def cpu_name() -> str:
+    """The processor as the system names it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def commit() -> str | None:
+    """The commit of the source tree, with `+` when it has changes; None for an installed package."""
+    here = Path(__file__).resolve().parent
+    git = ["git", "-C", str(here)]
+    try:
+        name = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10)
+        if name.returncode:
+            return None
+        inside = subprocess.run([*git, "ls-files", "--error-unmatch", "run.py"], capture_output=True, timeout=10)
+        if inside.returncode:
+            return None
+        dirty = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, timeout=10)
+        return name.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+    except (OSError, subprocess.TimeoutExpired):
+        return None

@@ -1,0 +1,77 @@
+"""What a run trains and measures on: the source's splits, classes and statistics."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alexnet.config import Config
+from alexnet.data.loader import Feed
+from alexnet.data.sources import open_source
+from alexnet.data.splits import DataError, Source, Split, hold_out
+from alexnet.data.statistics import Statistics, fit
+from alexnet.training.progress import Progress
+
+HELD_OUT_SEED = 2012  # the held-out images are the same for every run on a source
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A source made ready for a config: its train and validation splits, and the config with its class count."""
+
+    config: Config
+    source: Source
+    train: Split
+    validation: Split
+    held_out: bool  # whether validation was cut from train
+
+    def split(self, name: str) -> Split:
+        """`train`, `val` or `test`; `val` is the held-out part where the source has none. Raises DataError."""
+        if name == "train":
+            return self.train
+        if name == "val":
+            return self.validation
+        if name not in self.source.splits:
+            there = ", ".join(self.source.splits)
+            raise DataError(f"{self.source.spec} has no {name} split (it has {there}); choose one with --split")
+        return self.source.splits[name]
+
+    def feed(self, split: Split, progress: Progress, **options: Any) -> Feed:
+        """Batches of a split as the config's data settings say; `options` are those of `Feed`."""
+        data = self.config.data
+        return Feed(split, data.size, self.config.train.batch_size, self.config.train.seed,
+                    workers=data.workers or None, memory=data.memory << 20, progress=progress.decoding, **options)
+
+    def statistics(self, path: Path, progress: Progress) -> Statistics:
+        """The training set's mean image and PCA: read from `path`, or fitted and written there."""
+        if path.exists():
+            return Statistics.load(path)
+        data = self.config.data
+        progress.note(f"fitting the mean image and PCA over {len(self.train):,} training images")
+        statistics = fit(self.train, data.size, workers=data.workers or None, progress=progress.decoding)
+        statistics.save(path)
+        return statistics
+
+    def describe(self) -> dict[str, Any]:
+        """What `source.json` says."""
+        splits = {"train": len(self.train), "val": len(self.validation)}
+        splits |= {name: len(split) for name, split in self.source.splits.items() if name not in ("train", "val")}
+        return {"source": self.source.spec, "classes": list(self.source.classes), "splits": splits,
+                "validation": "held out of train" if self.held_out else "the source's own"}
+
+
+def open_inputs(config: Config) -> Inputs:
+    """Open a config's source and choose its splits. Raises DataError for a source that cannot be trained on."""
+    source = open_source(config.data.source)
+    if "train" not in source.splits:
+        raise DataError(f"{source.spec} has no train split, only {', '.join(source.splits)}")
+    train = source.splits["train"]
+    held_out = "val" not in source.splits
+    if held_out:
+        train, validation = hold_out(train, config.data.validation, HELD_OUT_SEED)
+    else:
+        validation = source.splits["val"]
+    network = dataclasses.replace(config.network, classes=len(source.classes))
+    return Inputs(dataclasses.replace(config, network=network), source, train, validation, held_out)

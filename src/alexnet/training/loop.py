@@ -1,0 +1,326 @@
+"""The one training loop: from a config to a run directory (paper §5).
+
+Order, crops, coins, colour and dropout are pure functions of (seed, epoch, step), so that a run that is killed and
+resumed at any moment ends with the same weights and metrics, to the bit, on one device.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alexnet.config import Config
+from alexnet.data.augment import Augmentation, draw_seed
+from alexnet.data.loader import Batch, Feed
+from alexnet.data.splits import DataError
+from alexnet.evaluation.metrics import ErrorCounter
+from alexnet.model.alexnet import AlexNet
+from alexnet.model.zoo import build
+from alexnet.run import Run, RunError, write_json
+from alexnet.training.checkpoint import has_checkpoint, load_weights, recover_checkpoint, save_checkpoint
+from alexnet.training.health import Health
+from alexnet.training.inputs import Inputs, open_inputs
+from alexnet.training.progress import Progress, quiet
+from alexnet.training.schedule import RateSchedule
+from alexnet.training.sgd import SGD, parameter_groups
+
+UNREADABLE_LIMIT = 0.01  # share of the training images
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on; the message says at which step and what to try."""
+
+
+@dataclass
+class Position:
+    """Where a run is: everything a checkpoint keeps besides weights, velocities and the schedule."""
+
+    epoch: int = 1  # counted from 1
+    step: int = 0  # steps done within the epoch
+    steps: int = 0  # steps done in all
+    loss_sum: float = 0.0  # over the images of the epoch so far
+    wrong: int = 0
+    images: int = 0
+    metrics_bytes: int = 0  # length of metrics.jsonl
+    best_error: float = math.inf
+    best: dict[str, Any] = field(default_factory=dict)
+    last: dict[str, Any] = field(default_factory=dict)
+
+
+def train(
+    config: Config, out: str | Path, resume: bool = False, progress: Progress = quiet, command: list[str] | None = None
+) -> dict[str, Any]:
+    """Train a network and return `{"run", "epochs", "steps", "seconds", "images_per_second", "best", "last"}`.
+
+    `out` is the run directory; with `resume` an interrupted run there goes on as if it had not been interrupted.
+    Raises RunError, DataError or ValueError for a wrong request, TrainingError when the loss is not finite or too many
+    images cannot be read, KeyboardInterrupt (state saved) on Ctrl-C.
+    """
+    run = Run.open(out) if resume else None
+    if run is not None:
+        config = run.config
+    inputs = open_inputs(config)
+    config = inputs.config
+    if run is None:
+        run = Run.create(Path(out), config, command)
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    return Trainer(run, config, inputs, progress).train()
+
+
+class Trainer:
+    """A run in memory: model, optimizer, schedule and position, and the loop over them."""
+
+    def __init__(self, run: Run, config: Config, inputs: Inputs, progress: Progress) -> None:
+        self.run, self.config, self.inputs, self.progress = run, config, inputs, progress
+        self.device = choose_device(config.train.device)
+        self.model = build(config.network, config.train.seed).to(self.device)
+        self.optimizer = SGD(parameter_groups(self.model, config.network, config.optimizer), lr=config.optimizer.lr)
+        self.schedule = RateSchedule(config.schedule, config.optimizer)
+        self.position = Position()
+        self.health = Health(config.network.classes, progress)
+        write_json(run.path / "source.json", inputs.describe())
+        statistics = inputs.statistics(run.statistics_file, progress)
+        self.augmentation = Augmentation(config, statistics, self.device)
+        self.feed = inputs.feed(inputs.train, progress, crop=self.augmentation.crop, offsets=self.augmentation.offsets)
+        self._restore()
+
+    def train(self) -> dict[str, Any]:
+        """Run to the end and return the summary that `--json` prints."""
+        began, images, steps = time.perf_counter(), 0, self.position.steps
+        with self.progress.training(self.config.train.epochs, self.feed.steps), _interruptible() as interrupted:
+            while not self._finished():
+                images += self._epoch(interrupted)
+        seconds = time.perf_counter() - began
+        self._save("last")
+        p = self.position
+        return {
+            "run": str(self.run.path), "epochs": p.epoch - 1, "steps": p.steps, "seconds": round(seconds, 2),
+            "images_per_second": round(images / seconds, 1) if p.steps > steps else 0.0,
+            "best": p.best, "last": p.last,
+        }
+
+    def _finished(self) -> bool:
+        settings, p = self.config.train, self.position
+        return p.epoch > settings.epochs or self.schedule.finished or 0 < settings.steps <= p.steps
+
+    def _epoch(self, interrupted: threading.Event) -> int:
+        settings, p = self.config.train, self.position
+        self.schedule.apply(self.optimizer.param_groups, p.epoch)
+        self.model.train()
+        interval = _Interval()
+        saved = time.perf_counter()
+        images = 0
+        for batch in self.feed.epoch(p.epoch, p.step):
+            loss, wrong = self._step(batch)
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss is {loss} at step {p.steps + 1} (epoch {p.epoch}); the last checkpoint is kept: try a "
+                    f"lower --optimizer.lr than {self.config.optimizer.lr:g}")
+            n = len(batch.labels)
+            p.step = batch.step + 1
+            p.steps += 1
+            p.loss_sum += loss * n
+            p.wrong += wrong
+            p.images += n
+            images += n
+            interval.add(n, loss, wrong, batch.waited)
+            self.health.after_step(p.steps, loss, self.model, self.last_images)
+            self.progress.step(p.epoch, p.step, n, loss, interval.waiting)
+            if p.steps % settings.log_every == 0:
+                self._log("train", {"lr": self.schedule.lr, **interval.result()})
+                interval = _Interval()
+            stop = interrupted.is_set() or (0 < settings.steps <= p.steps)
+            if stop or time.perf_counter() - saved > settings.save_every:
+                self._save("last")
+                saved = time.perf_counter()
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+            if stop:
+                return images
+        self._check_unreadable()
+        self._end_epoch()
+        return images
+
+    def _step(self, batch: Batch) -> tuple[float, int]:
+        """One update; returns the batch's mean loss and how many of its images were wrong."""
+        p = self.position
+        places = batch.places if len(batch.places) and batch.places[-1] + 1 != len(batch.places) else None
+        images = self.augmentation.training(batch.images, p.epoch, batch.step, places)
+        labels = batch.labels.to(self.device, non_blocking=True)
+        torch.manual_seed(draw_seed(self.config.train.seed, p.epoch, batch.step, 2))  # dropout's draws
+        with autocast(self.config, self.device):
+            logits = self.model(images)
+        loss = F.cross_entropy(logits.float(), labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.last_images = images
+        return loss.item(), int((logits.detach().argmax(1) != labels).sum())
+
+    def _end_epoch(self) -> None:
+        p, epoch = self.position, self.position.epoch
+        self._log("epoch", {
+            "lr": self.schedule.lr, "loss": round(p.loss_sum / p.images, 6),
+            "top1_error": round(100 * p.wrong / p.images, 4)})
+        error = None
+        if epoch % self.config.train.evaluate_every == 0 or epoch == self.config.train.epochs:
+            result = evaluate_split(self.model, self.inputs, self.augmentation, self.config)
+            error = float(result["top1_error"])
+            p.last = {"epoch": epoch, **result}
+            self._log("validation", result)
+            self.progress.validated(epoch, result, self.schedule.lr)
+        better = error is not None and error < p.best_error
+        if better:
+            p.best_error, p.best = float(error or 0), dict(p.last)
+        if self.schedule.after_epoch(epoch, error):
+            self.progress.note(f"epoch {epoch}: the learning rate drops to {self.schedule.lr:g}")
+        p.epoch, p.step = epoch + 1, 0
+        p.loss_sum, p.wrong, p.images = 0.0, 0, 0
+        if better:
+            self._save("best")
+        self._save("last")
+
+    def _log(self, kind: str, values: dict[str, Any]) -> None:
+        p = self.position
+        line = json.dumps({"kind": kind, "epoch": p.epoch, "step": p.steps, **values}) + "\n"
+        with open(self.run.metrics_file, "ab") as file:
+            file.write(line.encode())
+            p.metrics_bytes = file.tell()
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self.events.add_scalar(f"{kind}/{name}", value, p.steps)
+
+    def _save(self, name: str) -> None:
+        p = self.position
+        state: dict[str, Any] = {"position": vars(p), "schedule": self.schedule.state()}
+        if name == "last":
+            names = [group["name"] for group in self.optimizer.param_groups]
+            params = [group["params"][0] for group in self.optimizer.param_groups]
+            state["velocity"] = {
+                key: self.optimizer.state[value]["velocity"].cpu()
+                for key, value in zip(names, params, strict=True) if value in self.optimizer.state}
+        save_checkpoint(self.run.checkpoints, name, self.model.state_dict(), state, f"{name} {p.steps} {p.epoch}")
+
+    def _restore(self) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        p = self.position
+        if has_checkpoint(self.run.checkpoints, "last"):
+            checkpoint = recover_checkpoint(self.run.checkpoints, "last")
+            load_weights(self.model, checkpoint.weights, str(self.run.checkpoints / "last.safetensors"))
+            for group in self.optimizer.param_groups:
+                velocity = checkpoint.state["velocity"].get(group["name"])
+                if velocity is not None:
+                    weight = group["params"][0]
+                    self.optimizer.state[weight]["velocity"] = torch.empty_like(weight).copy_(velocity)
+            self.schedule.load_state(checkpoint.state["schedule"])
+            vars(p).update(checkpoint.state["position"])
+        if self.run.metrics_file.exists():
+            with open(self.run.metrics_file, "ab") as file:
+                file.truncate(p.metrics_bytes)
+        self.events = SummaryWriter(str(self.run.path / "tensorboard"), purge_step=p.steps or None)
+
+    def _check_unreadable(self) -> None:
+        unreadable = self.feed.unreadable
+        if not unreadable:
+            return
+        write_json(self.run.path / "source.json", {**self.inputs.describe(), "unreadable": unreadable})
+        share = len(unreadable) / len(self.inputs.train)
+        first, why = next(iter(unreadable.items()))
+        told = f"{len(unreadable)} of {len(self.inputs.train)} training images cannot be read (first: {first}: {why})"
+        if share > UNREADABLE_LIMIT:
+            raise TrainingError(f"{told}; more than {UNREADABLE_LIMIT:.0%}, so training stops: mend or remove them")
+        if self.position.epoch == 1:
+            self.progress.note(f"{told}; they are left out and listed in source.json")
+
+
+class _Interval:
+    """Sums between two lines of metrics."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.images = self.wrong = 0
+        self.loss = self.waited = 0.0
+
+    def add(self, images: int, loss: float, wrong: int, waited: float) -> None:
+        self.images += images
+        self.loss += loss * images
+        self.wrong += wrong
+        self.waited += waited
+
+    @property
+    def waiting(self) -> float:
+        """Share of the time spent waiting for data."""
+        return self.waited / max(time.perf_counter() - self.began, 1e-9)
+
+    def result(self) -> dict[str, float]:
+        seconds = time.perf_counter() - self.began
+        return {"loss": round(self.loss / self.images, 6), "top1_error": round(100 * self.wrong / self.images, 4),
+                "images_per_second": round(self.images / seconds, 1), "waiting": round(self.waited / seconds, 4)}
+
+
+@torch.no_grad()
+def evaluate_split(
+    model: torch.nn.Module, inputs: Inputs, augmentation: Augmentation, config: Config
+) -> dict[str, Any]:
+    """Centre-view errors (percent) and loss of the validation split, as used for the schedule and `best`."""
+    model.eval()
+    counter = ErrorCounter(config.network.classes)
+    for batch in inputs.feed(inputs.validation, quiet, shuffle=False).epoch(0):
+        with autocast(config, augmentation.device):
+            logits = model(augmentation.test(batch.images))
+        counter.add(F.log_softmax(logits.float(), 1), batch.labels.to(augmentation.device))
+    model.train()
+    return counter.result()
+
+
+def autocast(config: Config, device: torch.device) -> torch.autocast:
+    """The arithmetic of a run: bfloat16 autocast where the config asks for it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bfloat16")
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the GPU when there is one. Raises ValueError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"--train.device {name!r} should be auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--train.device {name}: there are {torch.cuda.device_count()} CUDA devices here; use cpu")
+    return device
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Ctrl-C sets the event, so that the step in hand is finished and saved; a second one stops at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
