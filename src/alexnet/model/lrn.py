@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import alexnet.native.operators  # noqa: F401  registers torch.ops.alexnet
+
 
 def reference_lrn(
     x: Tensor, size: int, alpha: float, beta: float, k: float, columns: int = 1, divide: bool = False
@@ -48,19 +50,49 @@ def reference_map_norm(x: Tensor, size: int, alpha: float, beta: float, k: float
 
 
 def local_response_norm(
-    x: Tensor, size: int, alpha: float, beta: float, k: float, columns: int = 1, divide: bool = False
+    x: Tensor,
+    size: int,
+    alpha: float,
+    beta: float,
+    k: float,
+    columns: int = 1,
+    divide: bool = False,
+    relu: bool = False,
 ) -> Tensor:
-    """Normalize (N, C, ...) across neighbouring maps; see `reference_lrn` for the formula."""
-    return reference_lrn(x, size, alpha, beta, k, columns, divide)
+    """Normalize (N, C, ...) across neighbouring maps, fast; `reference_lrn` has the formula.
+
+    float16 and bfloat16 are computed in float32 inside. `relu` rectifies the input first, in the same pass. The result
+    has the layout of `x` (contiguous or channels-last). Under ONNX export it is the standard LRN node where that node
+    means the same: one column and an odd size.
+    """
+    _check(x, size, alpha, k, columns)
+    if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
+        x = x.relu() if relu else x
+        if torch.jit.is_tracing() or columns > 1 or size % 2 == 0 or x.dim() < 3:
+            return reference_lrn(x, size, alpha, beta, k, columns, divide)
+        attributes = {"size": size, "alpha": float(alpha if divide else alpha * size), "beta": float(beta)}
+        return torch.onnx.ops.symbolic(
+            "LRN", (x,), {**attributes, "bias": float(k)}, dtype=x.dtype, shape=x.shape, version=13
+        )
+    return torch.ops.alexnet.lrn(x, size, alpha / size if divide else alpha, beta, k, columns, relu)
 
 
-def map_response_norm(x: Tensor, size: int, alpha: float, beta: float, k: float, divide: bool = False) -> Tensor:
-    """Normalize (N, C, H, W) within each map; see `reference_map_norm` for the formula."""
-    return reference_map_norm(x, size, alpha, beta, k, divide)
+def map_response_norm(
+    x: Tensor, size: int, alpha: float, beta: float, k: float, divide: bool = False, relu: bool = False
+) -> Tensor:
+    """Normalize (N, C, H, W) within each map, fast; `reference_map_norm` has the formula.
+
+    float16 and bfloat16 are computed in float32 inside. `relu` rectifies the input first, in the same pass. The result
+    has the layout of `x` (contiguous or channels-last).
+    """
+    _check(x, size, alpha, k)
+    if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
+        return reference_map_norm(x.relu() if relu else x, size, alpha, beta, k, divide)
+    return torch.ops.alexnet.map_norm(x, size, alpha / size**2 if divide else alpha, beta, k, relu)
 
 
 class LRN(nn.Module):
-    """Normalization across neighbouring kernel maps, each column its own (section 3.3)."""
+    """Normalization across neighbouring kernel maps, each column its own (section 3.3); `relu` rectifies first."""
 
     def __init__(
         self,
@@ -70,34 +102,45 @@ class LRN(nn.Module):
         k: float = 2.0,
         columns: int = 1,
         divide: bool = False,
+        relu: bool = False,
     ) -> None:
         super().__init__()
-        self.size, self.alpha, self.beta, self.k, self.columns, self.divide = size, alpha, beta, k, columns, divide
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+        self.columns, self.divide, self.relu = columns, divide, relu
 
     def forward(self, x: Tensor) -> Tensor:
-        return local_response_norm(x, self.size, self.alpha, self.beta, self.k, self.columns, self.divide)
+        return local_response_norm(x, self.size, self.alpha, self.beta, self.k, self.columns, self.divide, self.relu)
 
     def extra_repr(self) -> str:
         return (
             f"size={self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}, "
-            f"columns={self.columns}, divide={self.divide}"
+            f"columns={self.columns}, divide={self.divide}, relu={self.relu}"
         )
 
 
 class MapNorm(nn.Module):
-    """Normalization within each map over a size x size neighbourhood (2012 source)."""
+    """Normalization within each map over a size x size neighbourhood (2012 source); `relu` rectifies first."""
 
     def __init__(
-        self, size: int = 5, alpha: float = 1e-3, beta: float = 0.75, k: float = 1.0, divide: bool = True
+        self,
+        size: int = 5,
+        alpha: float = 1e-3,
+        beta: float = 0.75,
+        k: float = 1.0,
+        divide: bool = True,
+        relu: bool = False,
     ) -> None:
         super().__init__()
-        self.size, self.alpha, self.beta, self.k, self.divide = size, alpha, beta, k, divide
+        self.size, self.alpha, self.beta, self.k, self.divide, self.relu = size, alpha, beta, k, divide, relu
 
     def forward(self, x: Tensor) -> Tensor:
-        return map_response_norm(x, self.size, self.alpha, self.beta, self.k, self.divide)
+        return map_response_norm(x, self.size, self.alpha, self.beta, self.k, self.divide, self.relu)
 
     def extra_repr(self) -> str:
-        return f"size={self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}, divide={self.divide}"
+        return (
+            f"size={self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}, "
+            f"divide={self.divide}, relu={self.relu}"
+        )
 
 
 def _wide(x: Tensor) -> Tensor:

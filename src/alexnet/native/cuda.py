@@ -1,0 +1,2 @@
+"""placeholder"""
+def across(*a): return None
