@@ -20,7 +20,7 @@ import warnings
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
-COMMON = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+COMMON: tuple[str, ...] = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 COMMON += ("-fopenmp-simd", "-pthread", "-w")
 TARGETS: tuple[tuple[str, ...], ...] = (
     ("-march=native", "-mprefer-vector-width=512"),
@@ -158,8 +158,8 @@ def build(compiler: list[str], path: Path) -> None:
 
 def _bound(lib: ctypes.CDLL) -> ctypes.CDLL:
     pointer, index, number, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_double
-    tensors = [pointer, pointer, pointer, number]
-    rule = [index, real, real, real, number, index]  # size, alpha, beta, k, relu, threads
+    tensors: list[type] = [pointer, pointer, pointer, number]
+    rule: list[type] = [index, real, real, real, number, index]  # size, alpha, beta, k, relu, threads
     lib.alexnet_across.argtypes = [*tensors, index, index, index, number, index, *rule]
     lib.alexnet_within.argtypes = [*tensors, index, index, index, index, number, *rule]
     lib.alexnet_sgd.argtypes = [pointer, pointer, pointer, number, pointer, index, real, real, real, index]
@@ -178,9 +178,10 @@ def _torch_team() -> ctypes.c_void_p | None:
     import torch
 
     try:
-        mapped = {line.split(maxsplit=5)[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/" in line}
+        lines = Path("/proc/self/maps").read_text().splitlines()
     except OSError:
         return None
+    mapped = {line.split(maxsplit=5)[-1] for line in lines if "/" in line}
     runtimes = sorted(p for p in mapped if Path(p).name.startswith(("libgomp", "libiomp", "libomp")))
     home = str(Path(torch.__file__).resolve().parent)
     chosen = [p for p in runtimes if str(Path(p).resolve()).startswith((home + "/", home + ".libs/"))]

@@ -224,14 +224,15 @@ using Team = void (*)(void (*)(void*), void*, unsigned, unsigned);
 std::atomic<Team> team{nullptr};
 
 // Calls body(first, last) over [0, units) in pieces; which thread takes a piece changes nothing in its result.
-template <class Body> bool parallel(Index units, Index threads, Body body) {
+template <class Body> bool parallel(Index units, Index elements, Index threads, Body body) {
   struct Shared {
     std::atomic<Index> next{0};
     std::atomic<bool> failed{false};
     Index units, pieces;
     Body* body;
   } shared;
-  threads = std::max<Index>(1, std::min(threads, units));
+  const Index worth = elements / 32768;  // waking a thread for less costs more than it saves
+  threads = std::max<Index>(1, std::min({threads, units, worth}));
   shared.units = units;
   shared.pieces = threads == 1 ? 1 : std::min(units, 4 * threads);
   shared.body = &body;
@@ -462,13 +463,13 @@ int alexnet_across(const void* x, const void* g, void* out, int type, Index imag
   const Index own = maps / columns, width = own + size - 1;
   if (job.channels_last) {
     const Index rows = std::max<Index>(1, BLOCK / (columns * width)), units = (images * positions + rows - 1) / rows;
-    return !parallel(units, threads, [&](Index first, Index last) {
+    return !parallel(units, images * maps * positions, threads, [&](Index first, Index last) {
       across_rows(job, first * rows, std::min(last * rows, images * positions), rows);
     });
   }
   const Index span = std::min(positions, std::max<Index>(32, BLOCK / width / 16 * 16));
   const Index blocks = (positions + span - 1) / span;
-  return !parallel(images * columns * blocks, threads,
+  return !parallel(images * columns * blocks, images * maps * positions, threads,
                    [&](Index first, Index last) { across_planes(job, first, last, blocks, span); });
 }
 
@@ -481,7 +482,7 @@ int alexnet_within(const void* x, const void* g, void* out, int type, Index imag
   const Index plane = (rows + size - 1) * (columns + size - 1);
   const Index span = job.channels_last ? std::min(maps, std::max<Index>(16, 16384 / plane / 16 * 16)) : 1;
   const Index blocks = (maps + span - 1) / span;
-  return !parallel(images * blocks, threads,
+  return !parallel(images * blocks, images * maps * rows * columns, threads,
                    [&](Index first, Index last) { within_units(job, first, last, blocks, span); });
 }
 
@@ -490,7 +491,7 @@ int alexnet_sgd(float* w, float* v, const void* g, int type, void* copy, Index n
                 double decay, Index threads) {
   const Index piece = 16384;
   auto* half = static_cast<std::uint16_t*>(copy);
-  return !parallel((n + piece - 1) / piece, threads, [&](Index first, Index last) {
+  return !parallel((n + piece - 1) / piece, n, threads, [&](Index first, Index last) {
     const Index at = first * piece, count = std::min(last * piece, n) - at;
     if (type == FLOAT32)
       update(w + at, v + at, static_cast<const float*>(g) + at, half ? half + at : nullptr, count, float(lr),
