@@ -1,12 +1,13 @@
 """Open anything labelled: `open_source` knows every kind of SRC that commands accept."""
 
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from alexnet.data.decode import Pixels, UnreadableImage
+from alexnet.data.decode import MAX_BYTES, Pixels, UnreadableImage
 from alexnet.data.splits import DataError, Labels, Source, Split, Subset, check_source, draws, hold_out
 
 __all__ = ["DataError", "Source", "Split", "Subset", "hold_out", "open_source"]
@@ -86,6 +87,20 @@ def _digits() -> Source:
     return check_source("digits", [str(digit) for digit in range(10)], splits)
 
 
+def read_file(path: str) -> bytes:
+    """Return the bytes of an image file. Raises `UnreadableImage`, also for what would block or fill the memory."""
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableImage("it is not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise UnreadableImage(f"its {status.st_size} bytes are more than the limit of {MAX_BYTES}")
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise UnreadableImage(f"the file cannot be read: {error.strerror}") from None
+
+
 class FolderSplit(Split):
     """Image files in class folders."""
 
@@ -99,11 +114,7 @@ class FolderSplit(Split):
         return self.paths[i]
 
     def encoded(self, i: int) -> bytes:
-        try:
-            with open(os.path.join(self.root, self.paths[i]), "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise UnreadableImage(f"the file cannot be read: {error.strerror}") from None
+        return read_file(os.path.join(self.root, self.paths[i]))
 
 
 def _class_folders(folder: Path) -> list[str]:
