@@ -13,19 +13,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet import network as describe
+from alexnet.model import conv
 from alexnet.model.lrn import LRN, MapNorm
 from alexnet.network import Measured, Network
 
 
-class CeilConv2d(nn.Conv2d):
-    """A convolution sized by ceil: zeros past the right and bottom edges complete its last window (2012 source)."""
+class Conv2d(nn.Conv2d):
+    """A convolution; with `ceil` zeros past the right and bottom edges complete its last window (2012 source)."""
+
+    def __init__(self, maps: int, kernels: int, size: int, stride: int, pad: int, groups: int, ceil: bool) -> None:
+        super().__init__(maps, kernels, size, stride, pad, groups=groups)
+        self.size, self.step, self.pad, self.ceil = size, stride, pad, ceil
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, C, H, W) → (N, kernels, 1+ceil((2·pad+H−size)/stride), …)."""
-        (size, _), (stride, _), (pad, _) = self.kernel_size, self.stride, self.padding  # type: ignore[misc]
-        missing = [-(int(side) + 2 * int(pad) - size) % stride for side in maps.shape[2:]]
-        if any(missing):
-            maps = F.pad(maps, (0, missing[1], 0, missing[0]))
+        down, right = ((-(side + 2 * self.pad - self.size) % self.step if self.ceil else 0) for side in maps.shape[2:])
+        if conv.suits(maps):
+            window = conv.Window(self.size, self.step, (self.pad, self.pad + down, self.pad, self.pad + right))
+            return conv.conv2d(maps, self.weight, self.bias, window, self.groups)
+        if down or right:
+            maps = F.pad(maps, (0, right, 0, down))
         return super().forward(maps)
 
 
@@ -121,9 +128,8 @@ def _module(network: Network, entry: Measured) -> nn.Module:
     layer, inputs = entry.layer, entry.inputs
     match layer:
         case describe.Conv():
-            kind = CeilConv2d if layer.ceil else nn.Conv2d
-            return kind(inputs[0], layer.kernels, layer.size, layer.stride, layer.pad,
-                        groups=describe.groups(network, layer))
+            return Conv2d(inputs[0], layer.kernels, layer.size, layer.stride, layer.pad,
+                          describe.groups(network, layer), layer.ceil)
         case describe.Local():
             return Local2d(inputs[0], layer.kernels, layer.size, layer.pad, (entry.shape[1], entry.shape[2]))
         case describe.Full():

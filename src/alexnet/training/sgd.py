@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from alexnet import native
 from alexnet.config import Optimizer
 from alexnet.network import Conv, Full, Local, Network
 
@@ -38,6 +39,8 @@ class SGD(torch.optim.Optimizer):
                 if "velocity" not in state:
                     state["velocity"] = torch.zeros_like(weight)
                 velocity = state["velocity"]
+                if native.sgd_step(weight, velocity, weight.grad, lr, momentum, decay):
+                    continue
                 velocity.mul_(momentum).add_(weight, alpha=-decay * lr).add_(weight.grad, alpha=-lr)
                 weight.add_(velocity)
 
