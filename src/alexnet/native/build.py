@@ -21,7 +21,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 COMMON: tuple[str, ...] = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
-COMMON += ("-fopenmp-simd", "-pthread", "-w")
+COMMON += ("-funroll-loops", "-fopenmp-simd", "-pthread", "-w")
 TARGETS: tuple[tuple[str, ...], ...] = (
     ("-march=native", "-mprefer-vector-width=512"),
     ("-march=native",),
