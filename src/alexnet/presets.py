@@ -198,13 +198,13 @@ def _cifar_11() -> Config:
 
 
 def _tiny_64() -> Config:
-    """The paper's network scaled to 64×64 pictures, 56×56 crops; σ·√fan-in of every layer as in the paper."""
+    """The paper's network scaled to 64×64 pictures, 56×56 crops; σ·√fan-in of every layer as in the 2012 source."""
     layers = (
         Conv("conv1", 64, 5, stride=2, std=0.022), Activation("relu1"), LRN("norm1"), Pool("pool1"),
         Conv("conv2", 192, 5, pad=2, sees="own", std=0.0122, bias=1), Activation("relu2"), LRN("norm2"), Pool("pool2"),
-        Conv("conv3", 256, 3, pad=1, std=0.0115), Activation("relu3"),
-        Conv("conv4", 256, 3, pad=1, sees="own", std=0.0122, bias=1), Activation("relu4"),
-        Conv("conv5", 192, 3, pad=1, sees="own", std=0.0122, bias=1), Activation("relu5"), Pool("pool5"),
+        Conv("conv3", 256, 3, pad=1, std=0.0346), Activation("relu3"),
+        Conv("conv4", 256, 3, pad=1, sees="own", std=0.0367, bias=1), Activation("relu4"),
+        Conv("conv5", 192, 3, pad=1, sees="own", std=0.0367, bias=1), Activation("relu5"), Pool("pool5"),
         Full("fc6", 1024, 0.0231, 1), Activation("relu6"), Dropout("drop6"),
         Full("fc7", 1024, 0.02, 1), Activation("relu7"), Dropout("drop7"),
         Full("fc8", std=0.02),
