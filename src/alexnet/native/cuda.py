@@ -1,2 +1,113 @@
-"""placeholder"""
-def across(*a): return None
+"""Triton kernels of the normalization across maps, for CUDA tensors in either layout.
+
+They have been run in Triton's interpreter on CPU tensors only, never on a GPU: results are tested there, speed is not
+known. Each element reads its window from its neighbours, which the caches serve, so the forward pass moves the input
+in and the result out. The backward pass is two kernels: what each element sends to the others (a float32 scratch
+tensor), and the sum of what it receives. Nothing but the input is saved.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # a build of torch without Triton: the composed operations serve
+    triton = None
+
+BLOCK = 1024
+TYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+if triton is not None:
+
+    @triton.jit
+    def _element(at, total, maps, stride, own):  # type: ignore[no-untyped-def]
+        inside = at < total
+        return inside, (at // stride) % maps % own  # the place of the element's map inside its column
+
+    @triton.jit
+    def _operand(x_ptr, at, mask, RELU: tl.constexpr):  # type: ignore[no-untyped-def]
+        a = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
+        return tl.where(a < 0.0, 0.0, a) if RELU else a
+
+    @triton.jit
+    def _scale(x_ptr, at, inside, place, stride, own, alpha, k, BEFORE: tl.constexpr, AFTER: tl.constexpr,
+               RELU: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip
+        squares = tl.zeros(at.shape, dtype=tl.float32)
+        for d in tl.static_range(-BEFORE, AFTER + 1):
+            a = _operand(x_ptr, at + d * stride, inside & (place + d >= 0) & (place + d < own), RELU)
+            squares += a * a
+        return k + alpha * squares
+
+    @triton.jit
+    def _power(scale, beta, QUARTERS: tl.constexpr):  # type: ignore[no-untyped-def]
+        if QUARTERS:
+            power = 1.0 / (tl.sqrt(scale) * tl.sqrt(tl.sqrt(scale)))
+        else:
+            power = tl.exp2(-beta * tl.log2(scale))
+        return power
+
+    @triton.jit
+    def _normalize(x_ptr, y_ptr, total, maps, stride, own, alpha, beta, k, BEFORE: tl.constexpr, AFTER: tl.constexpr,
+                   QUARTERS: tl.constexpr, RELU: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip
+        at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        inside, place = _element(at, total, maps, stride, own)
+        scale = _scale(x_ptr, at, inside, place, stride, own, alpha, k, BEFORE, AFTER, RELU)
+        y = _operand(x_ptr, at, inside, RELU) * _power(scale, beta, QUARTERS)
+        tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=inside)
+
+    @triton.jit
+    def _send(x_ptr, g_ptr, t_ptr, total, maps, stride, own, alpha, beta, k, BEFORE: tl.constexpr, AFTER: tl.constexpr,
+              QUARTERS: tl.constexpr, RELU: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip
+        at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        inside, place = _element(at, total, maps, stride, own)
+        scale = _scale(x_ptr, at, inside, place, stride, own, alpha, k, BEFORE, AFTER, RELU)
+        u = tl.load(g_ptr + at, mask=inside, other=0.0).to(tl.float32) * _power(scale, beta, QUARTERS)
+        tl.store(t_ptr + at, u * (_operand(x_ptr, at, inside, RELU) / scale), mask=inside)
+
+    @triton.jit
+    def _collect(x_ptr, g_ptr, t_ptr, d_ptr, total, maps, stride, own, alpha, beta, k, BEFORE: tl.constexpr,
+                 AFTER: tl.constexpr, QUARTERS: tl.constexpr, RELU: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip
+        at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        inside, place = _element(at, total, maps, stride, own)
+        scale = _scale(x_ptr, at, inside, place, stride, own, alpha, k, BEFORE, AFTER, RELU)
+        a = _operand(x_ptr, at, inside, RELU)
+        received = tl.zeros(at.shape, dtype=tl.float32)
+        for d in tl.static_range(-AFTER, BEFORE + 1):
+            mask = inside & (place + d >= 0) & (place + d < own)
+            received += tl.load(t_ptr + at + d * stride, mask=mask, other=0.0)
+        u = tl.load(g_ptr + at, mask=inside, other=0.0).to(tl.float32) * _power(scale, beta, QUARTERS)
+        gradient = u - 2.0 * alpha * beta * a * received
+        if RELU:
+            gradient = tl.where(a <= 0.0, 0.0, gradient)
+        tl.store(d_ptr + at, gradient.to(d_ptr.dtype.element_ty), mask=inside)
+
+
+def across(
+    x: Tensor, grad: Tensor | None, size: int, alpha: float, beta: float, k: float, columns: int, relu: bool
+) -> Tensor | None:
+    """Normalize (N, C, ...) across maps, or with `grad` its gradient; both dense in the same layout.
+
+    None where the kernels cannot serve: no Triton, or a type other than float32, bfloat16 and float16.
+    """
+    if triton is None or x.dtype not in TYPES:
+        return None
+    out = torch.empty_like(x)
+    total, maps = x.numel(), x.shape[1]
+    if total == 0:
+        return out
+    shape = (total, maps, x.stride(1) if x.is_contiguous() else 1, maps // columns, alpha, beta, k)
+    rule: dict[str, Any] = {"BEFORE": size // 2, "AFTER": (size - 1) // 2, "QUARTERS": beta == 0.75, "RELU": relu}
+    grid = (triton.cdiv(total, BLOCK),)
+    with torch.cuda.device(x.device if x.is_cuda else -1):
+        if grad is None:
+            _normalize[grid](x, out, *shape, **rule, BLOCK=BLOCK)
+        else:
+            sent = torch.empty_like(x, dtype=torch.float32)
+            _send[grid](x, grad, sent, *shape, **rule, BLOCK=BLOCK)
+            _collect[grid](x, grad, sent, out, *shape, **rule, BLOCK=BLOCK)
+    return out
