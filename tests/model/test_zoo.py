@@ -1,0 +1,158 @@
+"""Models by name: torchvision's classifiers behind the same interface, and errors that help."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alexnet import presets
+from alexnet.model.alexnet import AlexNet
+from alexnet.model.zoo import LibraryNet, build, create_model, hidden_tap
+
+
+def pictures(n: int, side: int = 224) -> Tensor:
+    return torch.randn(n, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def resnet() -> LibraryNet:
+    return create_model("torchvision:resnet18", num_classes=5, seed=3)  # type: ignore[return-value]
+
+
+def test_a_preset_is_built_from_its_description() -> None:
+    model = create_model("digits")
+    assert isinstance(model, AlexNet)
+    assert model.network == presets.preset("digits").network
+
+
+def test_the_number_of_classes_and_the_activation_are_taken() -> None:
+    model = create_model("cifar-26", num_classes=4, activation="tanh")
+    assert model(pictures(2, 32)).shape == (2, 4)
+    assert model.taps(pictures(1, 32), ["tanh1"])["tanh1"].min() < 0  # type: ignore[operator]
+
+
+def test_the_package_itself_creates_models() -> None:
+    import alexnet
+
+    assert isinstance(alexnet.create_model("digits", num_classes=3), AlexNet)
+
+
+def test_a_torchvision_network_is_torchvisions(resnet: LibraryNet) -> None:
+    from torchvision.models import resnet18
+
+    theirs = resnet18(weights=None, num_classes=5)
+    theirs.load_state_dict({key.removeprefix("body."): value for key, value in resnet.state_dict().items()})
+    images = pictures(2)
+    torch.testing.assert_close(resnet.eval()(images), theirs.eval()(images), rtol=1e-4, atol=1e-4)
+
+
+def test_every_parameter_of_a_torchvision_network_gets_a_gradient(resnet: LibraryNet) -> None:
+    resnet.train()
+    F.cross_entropy(resnet(pictures(2)), torch.tensor([1, 4])).backward()
+    for name, parameter in resnet.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().max() > 0, name
+    resnet.zero_grad(set_to_none=True)
+
+
+def test_the_seed_decides_the_weights_of_a_torchvision_network(resnet: LibraryNet) -> None:
+    torch.manual_seed(11)
+    before = torch.random.get_rng_state()
+    same = create_model("torchvision:resnet18", num_classes=5, seed=3).state_dict()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(resnet.state_dict()["body.conv1.weight"], same["body.conv1.weight"])
+    assert torch.equal(resnet.state_dict()["body.fc.weight"], same["body.fc.weight"])
+
+
+def test_taps_of_a_torchvision_network_are_its_modules_by_name(resnet: LibraryNet) -> None:
+    fresh = copy.deepcopy(resnet).eval()
+    images = pictures(2)
+    acts = fresh.taps(images)
+    assert acts["conv1"].shape == (2, 64, 112, 112)
+    assert acts["conv1"].min() < 0  # a copy taken before anything worked in place
+    torch.testing.assert_close(acts["fc"], fresh(images))
+    torch.testing.assert_close(acts["fc"], fresh.body.fc(acts[hidden_tap(fresh)]))
+    assert acts[hidden_tap(fresh)].shape == (2, 512)
+    assert all(len(act) == 2 for act in acts.values())
+
+
+def test_taps_leave_a_torchvision_network_as_it_was(resnet: LibraryNet) -> None:
+    fresh = copy.deepcopy(resnet).train()
+    before = copy.deepcopy(fresh.state_dict())
+    fresh.taps(pictures(2), ["conv1"])
+    assert all(module.training for module in fresh.modules())
+    assert all(torch.equal(value, before[key]) for key, value in fresh.state_dict().items())
+    assert not any(module._forward_hooks for module in fresh.modules())
+
+
+def test_an_unknown_tap_of_a_torchvision_network_is_named(resnet: LibraryNet) -> None:
+    with pytest.raises(ValueError, match="conv9"):
+        resnet.taps(pictures(1), ["conv9"])
+
+
+def test_wrong_images_for_a_torchvision_network_are_refused(resnet: LibraryNet) -> None:
+    for call in (resnet, resnet.taps):
+        with pytest.raises(ValueError, match=r"\(N, 3, 224, 224\)"):
+            call(torch.zeros(1, 3, 32, 32))
+        with pytest.raises(ValueError, match="uint8.*float"):
+            call(torch.zeros(1, 3, 224, 224, dtype=torch.uint8))
+    assert not any(module._forward_hooks for module in resnet.modules())
+
+
+@pytest.mark.slow
+def test_vgg16_builds_and_classifies() -> None:
+    model = create_model("torchvision:vgg16", num_classes=1000)
+    assert sum(p.numel() for p in model.parameters()) == 138_357_544
+    with torch.no_grad():
+        assert model.eval()(pictures(1)).shape == (1, 1000)
+
+
+@pytest.mark.parametrize(("name", "image"), [("squeezenet1_1", 224), ("googlenet", 224), ("inception_v3", 299)])
+def test_networks_with_other_inputs_or_outputs_give_one_tensor_of_logits(name: str, image: int) -> None:
+    model = create_model(f"torchvision:{name}", num_classes=3)
+    assert model.train()(pictures(2, image)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(("name", "suggestion"), [
+    ("torchvision:resnet81", "resnet"), ("torchvision:vgg61", "vgg"), ("torchvision:alexnett", "alexnet")])
+def test_an_unknown_torchvision_network_suggests_a_near_one(name: str, suggestion: str) -> None:
+    with pytest.raises(ValueError) as error:
+        create_model(name, num_classes=5)
+    assert "did you mean" in str(error.value)
+    assert suggestion in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", [
+    "torchvision:fasterrcnn_resnet50_fpn", "torchvision:deeplabv3_resnet50", "torchvision:raft_small"])
+def test_a_torchvision_network_that_is_no_classifier_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="torchvision has no classifier"):
+        create_model(name, num_classes=5)
+
+
+@pytest.mark.parametrize("name", ["timm:resnet18", "torchvision:", ":resnet18"])
+def test_a_name_of_another_library_is_refused(name: str) -> None:
+    with pytest.raises(ValueError) as error:
+        create_model(name)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_name_suggests_the_nearest_preset() -> None:
+    with pytest.raises(ValueError, match="did you mean paper"):
+        create_model("papre")
+
+
+@pytest.mark.parametrize("classes", [1, 0, -1, True, 3.0])
+def test_an_impossible_class_count_is_refused(classes: int) -> None:
+    for name in ("digits", "torchvision:resnet18"):
+        with pytest.raises(ValueError, match="num_classes.*at least 2"):
+            create_model(name, num_classes=classes)
+
+
+def test_a_description_is_built_as_a_preset_is() -> None:
+    network = presets.preset("digits").network
+    assert torch.equal(build(network, 4).state_dict()["fc4.weight"],
+                       create_model("digits", seed=4).state_dict()["fc4.weight"])
