@@ -95,7 +95,8 @@ def square(pixels: Pixels, size: int) -> Pixels:
     cut = pixels[top : top + side, left : left + side]
     if side == size:
         return np.ascontiguousarray(cut)
-    planes = torch.from_numpy(np.ascontiguousarray(cut)).permute(2, 0, 1)[None]  # (1, 3, H, W), channels last
+    # PyTorch takes no read-only array, such as one of a mapped file.
+    planes = torch.from_numpy(np.require(cut, requirements=["C", "W"])).permute(2, 0, 1)[None]  # (1, 3, H, W)
     scaled = torch.nn.functional.interpolate(planes, (size, size), mode="bilinear", antialias=True)
     return np.asarray(scaled[0].permute(1, 2, 0).contiguous().numpy())
 

@@ -134,9 +134,12 @@ def open_parquet(spec: str, root: Path) -> Source:
     for name in ("train", "val", "test"):
         if name in found:
             for path in found[name]:
-                missing = {image, label} - set(_open(path).schema_arrow.names)
+                other = _open(path).schema_arrow
+                missing = {image, label} - set(other.names)
                 if missing:
                     raise DataError(f"{path}: column {missing.pop()} is missing, which {first.name} has")
+                if _features(other).get(label, features.get(label)) != features.get(label):
+                    raise DataError(f"{path}: its class names or their order differ from those of {first.name}")
             splits[name] = ParquetSplit(name, found[name], image, label)
     kind = features.get(label)
     names = kind.get("names") if isinstance(kind, dict) else None
