@@ -20,8 +20,8 @@ import warnings
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
-COMMON: tuple[str, ...] = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
-COMMON += ("-funroll-loops", "-fopenmp-simd", "-pthread", "-w")
+COMMON: tuple[str, ...] = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
+COMMON += ("-ffp-contract=fast", "-funroll-loops", "-fopenmp-simd", "-pthread", "-w")
 TARGETS: tuple[tuple[str, ...], ...] = (
     ("-march=native", "-mprefer-vector-width=512"),
     ("-march=native",),
@@ -74,10 +74,15 @@ def _load() -> ctypes.CDLL:
     folder = cache_folder()
     if folder is not None:
         path = folder / name
-        if not path.exists():
-            build(compiler, path)
-        if is_private(path):
-            return ctypes.CDLL(str(path))
+        for attempt in range(2):
+            if attempt or not path.exists():
+                build(compiler, path)
+            if not is_private(path):
+                continue
+            try:
+                return ctypes.CDLL(str(path))
+            except OSError:  # damaged: build it again
+                continue
     # No folder of our own to keep it in: build for this process alone.
     with tempfile.TemporaryDirectory(prefix="alexnet-") as own:
         path = Path(own) / name

@@ -45,9 +45,7 @@ def across(
     return None if failed else out
 
 
-def within(
-    x: Tensor, grad: Tensor | None, size: int, alpha: float, beta: float, k: float, relu: bool
-) -> Tensor | None:
+def within(x: Tensor, grad: Tensor | None, size: int, alpha: float, beta: float, k: float, relu: bool) -> Tensor | None:
     """Normalize (N, C, H, W) within each map, or with `grad` its gradient; both dense in the same layout."""
     lib = library() if x.dtype in TYPES else None
     if lib is None:

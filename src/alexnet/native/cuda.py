@@ -6,6 +6,8 @@ in and the result out. The backward pass is two kernels: what each element sends
 tensor), and the sum of what it receives. Nothing but the input is saved.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 from __future__ import annotations
 
 from typing import Any
@@ -25,18 +27,18 @@ TYPES = (torch.float32, torch.bfloat16, torch.float16)
 if triton is not None:
 
     @triton.jit
-    def _element(at, total, maps, stride, own):  # type: ignore[no-untyped-def]
+    def _element(at, total, maps, stride, own):
         inside = at < total
         return inside, (at // stride) % maps % own  # the place of the element's map inside its column
 
     @triton.jit
-    def _operand(x_ptr, at, mask, RELU: tl.constexpr):  # type: ignore[no-untyped-def]
+    def _operand(x_ptr, at, mask, RELU: tl.constexpr):
         a = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
         return tl.where(a < 0.0, 0.0, a) if RELU else a
 
     @triton.jit
     def _scale(x_ptr, at, inside, place, stride, own, alpha, k, BEFORE: tl.constexpr, AFTER: tl.constexpr,
-               RELU: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip
+               RELU: tl.constexpr):  # fmt: skip
         squares = tl.zeros(at.shape, dtype=tl.float32)
         for d in tl.static_range(-BEFORE, AFTER + 1):
             a = _operand(x_ptr, at + d * stride, inside & (place + d >= 0) & (place + d < own), RELU)
@@ -44,16 +46,12 @@ if triton is not None:
         return k + alpha * squares
 
     @triton.jit
-    def _power(scale, beta, QUARTERS: tl.constexpr):  # type: ignore[no-untyped-def]
-        if QUARTERS:
-            power = 1.0 / (tl.sqrt(scale) * tl.sqrt(tl.sqrt(scale)))
-        else:
-            power = tl.exp2(-beta * tl.log2(scale))
-        return power
+    def _power(scale, beta, QUARTERS: tl.constexpr):
+        return 1.0 / (tl.sqrt(scale) * tl.sqrt(tl.sqrt(scale))) if QUARTERS else tl.exp2(-beta * tl.log2(scale))
 
     @triton.jit
     def _normalize(x_ptr, y_ptr, total, maps, stride, own, alpha, beta, k, BEFORE: tl.constexpr, AFTER: tl.constexpr,
-                   QUARTERS: tl.constexpr, RELU: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip
+                   QUARTERS: tl.constexpr, RELU: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
         at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside, place = _element(at, total, maps, stride, own)
         scale = _scale(x_ptr, at, inside, place, stride, own, alpha, k, BEFORE, AFTER, RELU)
@@ -62,7 +60,7 @@ if triton is not None:
 
     @triton.jit
     def _send(x_ptr, g_ptr, t_ptr, total, maps, stride, own, alpha, beta, k, BEFORE: tl.constexpr, AFTER: tl.constexpr,
-              QUARTERS: tl.constexpr, RELU: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip
+              QUARTERS: tl.constexpr, RELU: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
         at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside, place = _element(at, total, maps, stride, own)
         scale = _scale(x_ptr, at, inside, place, stride, own, alpha, k, BEFORE, AFTER, RELU)
@@ -71,7 +69,7 @@ if triton is not None:
 
     @triton.jit
     def _collect(x_ptr, g_ptr, t_ptr, d_ptr, total, maps, stride, own, alpha, beta, k, BEFORE: tl.constexpr,
-                 AFTER: tl.constexpr, QUARTERS: tl.constexpr, RELU: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip
+                 AFTER: tl.constexpr, QUARTERS: tl.constexpr, RELU: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
         at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside, place = _element(at, total, maps, stride, own)
         scale = _scale(x_ptr, at, inside, place, stride, own, alpha, k, BEFORE, AFTER, RELU)
