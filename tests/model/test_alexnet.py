@@ -95,6 +95,31 @@ def test_a_window_over_the_far_edge_sees_zeros_there_and_the_near_edge_has_none(
     assert out[54, 54] == 3 * 8 * 8
 
 
+@pytest.mark.parametrize(("side", "size", "stride", "pad", "kernels", "columns"), [
+    (8, 3, 2, 0, 4, 1), (10, 4, 3, 1, 3, 3), (11, 5, 4, 2, 2, 1), (9, 3, 1, 1, 6, 3), (27, 11, 4, 0, 2, 1)])
+def test_a_bfloat16_convolution_and_its_gradients_are_those_of_float64_but_for_rounding(
+        side: int, size: int, stride: int, pad: int, kernels: int, columns: int) -> None:
+    model = single(Conv("conv", kernels, size, stride, pad, sees="own", bias=0.5), side, columns)
+    rounded = {key: value.bfloat16() for key, value in model.state_dict().items()}
+    model.load_state_dict(rounded)
+    x = pictures(3, side).bfloat16().double().requires_grad_()
+    low = AlexNet(model.network)
+    low.load_state_dict(rounded)
+    y = x.detach().float().requires_grad_()
+    expected = model(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = low(y)
+    assert out.dtype == torch.bfloat16
+    slope = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).bfloat16()
+    expected.backward(slope.double())
+    out.backward(slope)
+    pairs = [(out, expected), (y.grad, x.grad)]
+    pairs += [(p.grad, q.grad) for p, q in zip(low.parameters(), model.parameters(), strict=True)]
+    for ours, exact in pairs:
+        assert ours is not None and exact is not None
+        torch.testing.assert_close(ours.double(), exact, rtol=2**-7, atol=2**-8 * float(exact.detach().abs().max()))
+
+
 @pytest.mark.parametrize("kind", ["max", "avg"])
 @pytest.mark.parametrize(("side", "size", "stride"), [
     (5, 3, 2), (6, 3, 2), (8, 3, 2), (32, 3, 2), (7, 2, 2), (8, 2, 2), (9, 3, 3), (10, 3, 3), (11, 4, 3), (5, 5, 3),

@@ -98,6 +98,26 @@ def test_torchs_rule_agrees_again_if_its_buffer_is_enlarged_as_the_rate_shrinks(
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("gradient", ["like the weights", "contiguous", "transposed"])
+@pytest.mark.parametrize("shape", [(6, 5, 3, 3), (4, 1, 1, 7), (16, 16, 2, 2)])
+def test_float32_weights_follow_the_equations_whatever_lies_where_in_memory(
+        gradient: str, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(2)
+    w, grads = rng.normal(size=shape), rng.normal(size=(12, *shape))
+    weight = nn.Parameter(torch.from_numpy(w).float().contiguous(memory_format=torch.channels_last))
+    optimizer = SGD([weight], lr=START, momentum=0.9, weight_decay=0.0005)
+    for step, (given, expected) in enumerate(zip(grads, by_the_equations(w, grads), strict=True)):
+        optimizer.param_groups[0]["lr"] = rate(step)
+        like = torch.from_numpy(given).float()
+        if gradient == "like the weights":
+            like = like.contiguous(memory_format=torch.channels_last)
+        elif gradient == "transposed":
+            like = like.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)
+        weight.grad = like
+        optimizer.step()
+        np.testing.assert_allclose(weight.detach().numpy(), expected, rtol=2e-5, atol=2e-6, err_msg=f"step {step}")
+
+
 def test_groups_have_rates_and_decays_of_their_own() -> None:
     a, b = start(), start()
     grads = gradients(5)
