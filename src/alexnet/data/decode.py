@@ -23,6 +23,10 @@ MAX_BYTES = 1 << 28
 # A progressive JPEG visits every block once a scan, so scans times pixels bounds its time.
 MAX_SCANNED_PIXELS = 1 << 30
 
+# A JPEG is decoded at a half, quarter or eighth only while its shorter side stays this many times the wanted one:
+# the result then is within about a grey level of decoding it whole, which at twice the size it is not.
+SCALING_ROOM = 4
+
 # Broken EXIF is common and harmless here; the warning would be printed from a worker thread for every such file.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

@@ -184,6 +184,6 @@ def odd(found: Evidence) -> list[Finding]:
     """Sum up the files that are read but odd."""
     if not found.notes:
         return []
-    kinds = Counter(re.sub(r"[\d, x]+.*", "", note) for text in found.notes.values() for note in text.split("; "))
+    kinds = Counter(re.sub(r",? (from )?\d.*", "", note) for text in found.notes.values() for note in text.split("; "))
     summary = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
     return [Finding("note", found.split, f"{len(found.notes)} odd files are read all the same: {summary}")]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet.data.decode import Pixels, UnreadableImage, square
+from alexnet.data.decode import Pixels, UnreadableImage
 from alexnet.data.splits import DataError, Split, draws
 
 Offsets = Callable[[int, int, int], NDArray[np.int64]]
@@ -154,7 +154,7 @@ class Feed:
         def fill(first: int, last: int) -> None:
             for i in range(first, last):
                 try:
-                    images[i] = square(self.split.read(i), self.size)
+                    images[i] = self.split.square(i, self.size)
                 except UnreadableImage as error:
                     images[i], readable[i], unreadable[i] = 0, False, str(error)
 

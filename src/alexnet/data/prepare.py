@@ -24,7 +24,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from alexnet.data.decode import UnreadableImage, decode_with_notes, square
+from alexnet.data.decode import SCALING_ROOM, UnreadableImage, decode_with_notes, square
 from alexnet.data.finish import Record, ShardRecord, finish, load_shard, save_shard, shard_places
 from alexnet.data.shards import RawShard, TarShard
 from alexnet.data.sources import open_source
@@ -127,7 +127,8 @@ def _describe(source: Source, settings: _Settings, shard_images: int) -> dict[st
             "quality": settings.quality or None,
             "exif_rotate": settings.exif_rotate,
             "shard_images": shard_images,
-            "resampling": "antialiased bilinear, after JPEG scaling by 2, 4 or 8 where the image is that much larger",
+            "resampling": "antialiased bilinear",
+            "jpeg_scaling_from": 2 * SCALING_ROOM * settings.size,
             "subsampling": "420" if settings.codec == "jpeg" else None,
         },
         "versions": {name: _version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
@@ -211,7 +212,7 @@ def _make_shards(
 ) -> None:
     """Write every shard that is not there yet."""
     total = sum(len(split) for split in source.splits.values())
-    per_chunk = max(8, min(256, (1 << 19) // settings.size**2))
+    per_chunk = _per_chunk(settings.size)
     chunks: list[_Chunk] = []
     done = 0
     for name, split in source.splits.items():
@@ -258,6 +259,11 @@ def _make_shards(
             pool.shutdown(wait=True, cancel_futures=True)
             if current is not None:
                 current.abandon()
+
+
+def _per_chunk(size: int) -> int:
+    """Return how many images a thread takes at a time: few enough to stay in the cache, enough to be worth handing."""
+    return max(8, min(256, (1 << 19) // size**2))
 
 
 def _be_strict(strict: bool, records: list[Record]) -> None:
@@ -327,7 +333,7 @@ class _Worker:
         try:
             data = split.encoded(i)
             digest = hashlib.sha256(data).digest()
-            decoded = decode_with_notes(data, shortest=size, exif_rotate=self._settings.exif_rotate)
+            decoded = decode_with_notes(data, shortest=SCALING_ROOM * size, exif_rotate=self._settings.exif_rotate)
             out[:] = square(decoded.pixels, size)
         except UnreadableImage as error:
             return Record(key, digest, label, 0, 0, "", str(error) or "it cannot be decoded")

@@ -95,7 +95,7 @@ class ArraySplit(Split):
         Image.fromarray(self.images[i]).save(buffer, "PNG")
         return buffer.getvalue()
 
-    def read(self, i: int) -> Pixels:
+    def read(self, i: int, shortest: int = 0) -> Pixels:
         return self.images[i]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.data.decode import Pixels, decode, square
+from alexnet.data.decode import SCALING_ROOM, Pixels, decode, square
 
 Labels = NDArray[np.int64]
 SPLITS = ("train", "val", "test")
@@ -41,14 +41,18 @@ class Split:
         """Return the bytes of the image's file."""
         raise NotImplementedError
 
-    def read(self, i: int) -> Pixels:
-        """Decode an image: (H, W, 3) uint8. Raises `UnreadableImage`."""
-        return decode(self.encoded(i))
+    def read(self, i: int, shortest: int = 0) -> Pixels:
+        """Decode an image: (H, W, 3) uint8, perhaps scaled as `decode` does. Raises `UnreadableImage`."""
+        return decode(self.encoded(i), shortest=shortest)
+
+    def square(self, i: int, size: int) -> Pixels:
+        """Return an image brought to size×size: (S, S, 3) uint8. Raises `UnreadableImage`."""
+        return square(self.read(i, shortest=SCALING_ROOM * size), size)
 
     def cut(self, i: int, size: int, row: int, column: int, out: Pixels) -> None:
         """Write the crop at (row, column) of the image brought to size×size into `out`, (C, C, 3) uint8."""
         crop = out.shape[0]
-        out[:] = square(self.read(i), size)[row : row + crop, column : column + crop]
+        out[:] = self.square(i, size)[row : row + crop, column : column + crop]
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,8 @@ class Subset(Split):
     def encoded(self, i: int) -> bytes:
         return self.parent.encoded(int(self.positions[i]))
 
-    def read(self, i: int) -> Pixels:
-        return self.parent.read(int(self.positions[i]))
+    def read(self, i: int, shortest: int = 0) -> Pixels:
+        return self.parent.read(int(self.positions[i]), shortest)
 
     def cut(self, i: int, size: int, row: int, column: int, out: Pixels) -> None:
         self.parent.cut(int(self.positions[i]), size, row, column, out)

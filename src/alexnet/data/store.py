@@ -110,7 +110,7 @@ class RawSplit(StoreSplit):
         super().__init__(name, root, manifest)
         self.side = self.size
 
-    def read(self, i: int) -> Pixels:
+    def read(self, i: int, shortest: int = 0) -> Pixels:
         k, row = self._place(i)
         step = self.size * self.size * 3
         return self._mapped.slice(k, NPY_HEADER + row * step, step).reshape(self.size, self.size, 3)
@@ -144,7 +144,7 @@ class JpegSplit(StoreSplit):
     def encoded(self, i: int) -> bytes:
         return self._bytes(i).tobytes()
 
-    def read(self, i: int) -> Pixels:
+    def read(self, i: int, shortest: int = 0) -> Pixels:
         return self._decode(i, np.empty((self.size, self.size, 3), np.uint8))
 
     def cut(self, i: int, size: int, row: int, column: int, out: Pixels) -> None:

@@ -72,6 +72,10 @@ def members(path: Path, offset: int = 0, size: int | None = None) -> Iterator[Me
                         if offset + info.offset_data + info.size > whole:
                             raise DataError(f"{path}: the archive is cut short within {info.name}; fetch it again")
                         yield Member(info.name, offset + info.offset_data, info.size)
+                # tarfile takes a missing or broken header for the end; a whole archive ends with a block of zeros.
+                view.seek(archive.offset)
+                if view.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                    raise DataError(f"{path}: the archive is damaged or cut short; fetch it again")
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such archive") from None
     except (tarfile.TarError, EOFError, OSError) as error:

@@ -140,7 +140,7 @@ def _store(root: Path, progress: Progress | None) -> tuple[list[Finding], list[E
         if f"{name}/{FILES}" in damaged or f"{name}/{LABELS}" in damaged:
             continue
         try:
-            evidence.append(_recorded(root, name, entry, manifest, made))
+            evidence.append(_recorded(root, name, entry, manifest, made, f"{name}/{INDEX}" in damaged))
         except (DataError, OSError, pa.ArrowException) as error:
             made.append(Finding("error", name, " ".join(str(error).split())))
     if STATISTICS in manifest["files"] and STATISTICS not in damaged:
@@ -160,7 +160,9 @@ def _compare(path: Path, known: dict[str, Any]) -> str:
         return f"it cannot be read ({error.strerror})"
 
 
-def _recorded(root: Path, name: str, entry: dict[str, Any], manifest: dict[str, Any], made: list[Finding]) -> Evidence:
+def _recorded(
+    root: Path, name: str, entry: dict[str, Any], manifest: dict[str, Any], made: list[Finding], index_damaged: bool
+) -> Evidence:
     """Return what a store recorded of a split's source files, after checking that its parts agree."""
     count = int(entry["count"])
     labels = np.asarray(map_array(root / name / LABELS, np.dtype(np.int64), (count,)))
@@ -169,7 +171,7 @@ def _recorded(root: Path, name: str, entry: dict[str, Any], manifest: dict[str, 
         made.append(Finding("error", name, f"labels lie outside 0..{len(manifest['classes']) - 1}"))
     if not np.array_equal(labels, table.column("label").to_numpy()):
         made.append(Finding("error", name, f"{LABELS} and {FILES} do not agree"))
-    if INDEX in entry["files"]:
+    if INDEX in entry["files"] and not index_damaged:
         places = map_array(root / name / INDEX, np.dtype(np.int64), (count, 2))
         sizes = np.repeat([shard["bytes"] for shard in entry["shards"]], [shard["count"] for shard in entry["shards"]])
         if len(places) and ((places < 0).any() or (places.sum(axis=1) > sizes).any()):
