@@ -5,6 +5,7 @@ Everything is drawn on figures of its own, never on matplotlib's global state. S
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
 from alexnet.views.charts import CELLS_AS_TABLE, top_of
@@ -51,24 +52,25 @@ def draw_curves(path: Path, history: History) -> None:
 
 def draw_kernels(path: Path, kernels: Kernels) -> None:
     """The kernels of the first layer, a column below the other as in the paper's figure 3."""
-    rows = [-(-len(column) // 16) for column in kernels.columns]
-    figure = _figure(8, 0.5 * sum(rows) + 0.25 * len(rows) + 0.1)
-    for place, (column, part) in enumerate(zip(kernels.columns, figure.subfigures(
-            len(rows), 1, squeeze=False, height_ratios=rows)[:, 0], strict=True)):
+    across, gap, apart = 16, 0.08, 0.4  # in kernels
+    rows = [-(-len(column) // across) for column in kernels.columns]
+    height = sum(rows) * (1 + gap) - gap + apart * (len(rows) - 1)
+    axes = _board(across * (1 + gap) - gap, height, 0.5)
+    top = 0.0
+    for column, count in zip(kernels.columns, rows, strict=True):
         for i, pixels in enumerate(column):
-            axes = part.add_subplot(rows[place], 16, i + 1)
-            axes.imshow(pixels, interpolation="nearest")
-            axes.set_axis_off()
-        part.subplots_adjust(0.005, 0.04, 0.995, 0.96, 0.06, 0.06)
-    _save(figure, path)
+            row, place = divmod(i, across)
+            _place(axes, pixels, place * (1 + gap), top + row * (1 + gap))
+        top += count * (1 + gap) + apart
+    _save(axes.figure, path)
 
 
 def draw_predictions(path: Path, examples: Sequence[Example], classes: Sequence[str]) -> None:
     """Images with their most probable labels as bars; the true label's bar tells right from wrong (figure 4, left)."""
     across = 4
     down = -(-len(examples) // across)
-    figure = _figure(9, 2.9 * down)
-    grid = figure.add_gridspec(2 * down, across, height_ratios=[3, 2] * down, hspace=0.28, wspace=0.2,
+    figure = _figure(9, 3.6 * down)
+    grid = figure.add_gridspec(2 * down, across, height_ratios=[2.2, 1] * down, hspace=0.16, wspace=0.12,
                                left=0.02, right=0.98, top=0.97, bottom=0.02)
     for i, example in enumerate(examples):
         row, column = divmod(i, across)
@@ -89,18 +91,17 @@ def draw_predictions(path: Path, examples: Sequence[Example], classes: Sequence[
 
 def draw_nearest(path: Path, examples: Sequence[Example], classes: Sequence[str]) -> None:
     """Each image followed by its nearest training images, those of another class framed (figure 4, right)."""
-    figure = _figure(1.05 * (NEAREST + 1.2), 1.18 * len(examples))
-    grid = figure.add_gridspec(len(examples), NEAREST + 1, width_ratios=[1.15] + [1] * NEAREST, wspace=0.08,
-                               hspace=0.22, left=0.01, right=0.99, top=0.97, bottom=0.01)
+    step, line = 1.08, 1.28  # from image to image and row to row, in images
+    axes = _board(NEAREST * step + 1.2, len(examples) * line, 1.0)
     for row, example in enumerate(examples):
         shown = [(example.image, example.truth), *((near.image, near.label) for near in example.nearest)]
         for column, (pixels, label) in enumerate(shown):
-            axes = figure.add_subplot(grid[row, column])
-            _picture(axes, pixels)
+            left, top = column * step + (0.12 if column else 0), row * line + 0.2
+            _place(axes, pixels, left, top)
             strange = column > 0 and label != example.truth
-            axes.set_title(_short(classes[label], 14), fontsize=5.5, pad=2, color=WRONG if strange else INK,
-                           fontweight="bold" if column == 0 else "normal")
-    _save(figure, path)
+            axes.text(left, top - 0.05, _short(classes[label], 18), fontsize=5.5, color=WRONG if strange else INK,
+                      fontweight="bold" if column == 0 else "normal")
+    _save(axes.figure, path)
 
 
 def draw_confusion(path: Path, counts: NDArray[np.int64], classes: Sequence[str]) -> None:
@@ -139,8 +140,26 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
+def _board(width: float, height: float, scale: float) -> Axes:
+    """Bare axes over a whole figure for pictures of side 1, `scale` inches each; the origin is at the top left."""
+    axes = _figure(width * scale, height * scale).add_axes((0, 0, 1, 1))
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    axes.set_axis_off()
+    return axes
+
+
+def _place(axes: Axes, pixels: NDArray[np.uint8], left: float, top: float) -> None:
+    """A picture of side 1 on a board."""
+    axes.imshow(pixels, extent=(left, left + 1, top + 1, top), interpolation=_interpolation(pixels), aspect="auto")
+
+
+def _interpolation(pixels: NDArray[np.uint8]) -> str:
+    return "nearest" if len(pixels) <= 64 else "antialiased"
+
+
 def _picture(axes: Axes, pixels: NDArray[np.uint8]) -> None:
-    axes.imshow(pixels, interpolation="nearest" if len(pixels) <= 64 else "antialiased")
+    axes.imshow(pixels, interpolation=_interpolation(pixels))
     axes.set_axis_off()
 
 
@@ -156,9 +175,12 @@ def _short(text: str, length: int) -> str:
     return "".join(c if c.isprintable() else "·" for c in text).replace("$", r"\$")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: Figure | SubFigure, path: Path) -> None:
     """Write beside and rename, so that a reader never finds half a picture."""
+    assert isinstance(figure, Figure)
     beside = path.with_name(path.name + ".new")
     options: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.08, "facecolor": "white"}
-    figure.savefig(beside, format="png", dpi=DPI, **options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # class names in scripts the font lacks
+        figure.savefig(beside, format="png", dpi=DPI, **options)
     beside.replace(path)

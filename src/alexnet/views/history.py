@@ -45,7 +45,7 @@ def read_history(run: Run) -> History:
     losses = [Curve("train", "training", _points(when, "loss")), Curve("top1", "validation", _points(measured, "loss"))]
     errors = [Curve("train", "training", _points(when, "top1_error")),
               Curve("top1", "validation", _points(measured, "top1_error")),
-              Curve("top5", "top-5", _points(measured, "top5_error"))]
+              Curve("top5", "validation top-5", _points(measured, "top5_error"))]
     return History(
         tuple(curve for curve in losses if curve.points), tuple(curve for curve in errors if curve.points),
         _drops([line for _, line in when]), tuple(validations), when[-1][0] if when else 0.0)

@@ -118,10 +118,11 @@ def _headline(run: Run, history: History, seen: Observations | None, counted: di
         if seen.top5_error is not None:
             tiles.append((f"{split} error, top-5", percent(seen.top5_error), "true label not among the five likeliest"))
     for line in _recorded(run):
-        views = "ten views" if line["views"] == 10 else f"{line['views']} views"
-        split = SPLITS.get(line.get("split", "test"), "Test")
-        top5 = "" if line.get("top5_error") is None else f"top-5 {percent(line['top5_error'])}, "
-        tiles.append((f"{split} error, {views}", percent(line["top1_error"]), f"{top5}{line['count']:,} images"))
+        split = SPLITS.get(line["split"], line["split"])
+        top5 = "" if line["top5_error"] is None else f"top-5 {percent(line['top5_error'])}, "
+        where = "" if line["data"] == run.config.data.source else f" of {Path(line['data']).name}"
+        tiles.append((f"{split} error, {line['views']} views", percent(line["top1_error"]),
+                      f"{top5}{line['count']:,} images{where}"))
     best = history.best
     if best and not (seen and seen.split == "val"):
         tiles.append(("Validation error", percent(best["top1_error"]),
@@ -138,9 +139,9 @@ def _headline(run: Run, history: History, seen: Observations | None, counted: di
 
 
 def _recorded(run: Run) -> list[dict[str, Any]]:
-    """Evaluations with several views in the run's metrics, the last of each kind."""
-    found = {(line.get("split", "test"), line["views"]): line for line in run.metrics() if line.get("views", 1) > 1}
-    return list(found.values())
+    """What was measured of this run alone and the report does not measure itself: several views, other data."""
+    own = run.config.data.source
+    return [line for line in run.evaluations() if len(line["runs"]) == 1 and (line["views"] > 1 or line["data"] != own)]
 
 
 def _contents(looks: list[tuple[str, str]]) -> str:
