@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import os
 import shlex
 import time
-from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from alexnet.views.comparison import difference
 from alexnet.views.history import History, read_history, training_seconds
 from alexnet.views.kernels import first_kernels
 from alexnet.views.observations import GALLERY, Observations, observe
-from alexnet.views.sections import SPLITS, left_out, percent, section
+from alexnet.views.sections import SPLITS, left_out, percent, printable, section
 from alexnet.views.summary import summary
 
 UNSAVED = "The network is not saved yet; `alexnet train --resume` goes on with the run."
@@ -46,7 +46,7 @@ def write_report(run: Run, progress: Progress = quiet, gallery: int = GALLERY) -
         figures.draw_curves(run.figures / "curves.png", history)
     if kernels:
         figures.draw_kernels(run.figures / "kernels.png", kernels)
-    classes = run.classes
+    classes = [printable(name) for name in run.classes]
     looks = [("predictions", "Predictions"), ("nearest", "Nearest training images"), ("confusions", "Confusions")]
     if seen:
         figures.draw_predictions(run.figures / "predictions.png", seen.examples, classes)
@@ -66,6 +66,11 @@ def write_report(run: Run, progress: Progress = quiet, gallery: int = GALLERY) -
     return _write(run.report_file, _title(run), "\n".join(body))
 
 
+def escape(text: str) -> str:
+    """A text from outside as HTML: names of files and classes, settings, the environment."""
+    return html.escape(printable(text))
+
+
 def _saved(run: Run) -> bool:
     return any(has_checkpoint(run.checkpoints, name) for name in ("best", "last"))
 
@@ -80,7 +85,7 @@ def _observe(
         return observe(classifier, progress, gallery), ""
     except DataError as error:
         progress.warn(f"the report goes without images: {error}")
-        return None, f"The images cannot be read: {error}."
+        return None, printable(f"The images cannot be read: {error}.")
 
 
 def _title(run: Run) -> str:

@@ -1,4 +1,7 @@
-"""The parts of the report's page: numbers, pictures and tables as HTML. Every text from outside is escaped here."""
+"""The parts of the report's page: numbers, pictures and tables as HTML.
+
+Every text from outside is escaped here; class names come here `printable`.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,11 @@ from alexnet.views.table import times
 PIXELATED = 64  # pixels: smaller images are shown with their pixels
 SPLITS = {"test": "Test", "val": "Validation"}
 CONFUSIONS, HARDEST = 8, 10
+
+
+def printable(text: str) -> str:
+    """A text from outside without the characters that show nothing or turn the text around them."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def section(name: str, title: str, body: str, lead: str = "") -> str:
@@ -217,9 +225,8 @@ def _count(number: int) -> str:
 
 
 def _name(text: str) -> str:
-    """A class name, kept from spilling over and from turning the text around it."""
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return f'<bdi class="name" title="{escape(shown)}">{escape(shown)}</bdi>'
+    """A class name, kept from spilling over."""
+    return f'<bdi class="name" title="{escape(text)}">{escape(text)}</bdi>'
 
 
 def _photo(pixels: NDArray[np.uint8], alt: str) -> str:
