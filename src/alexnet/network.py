@@ -137,9 +137,9 @@ class Network:
         return layer.name.replace("relu", self.activation) if isinstance(layer, Activation) else layer.name
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dictionary; each layer says its kind."""
+        """A JSON-ready dictionary; each layer says what it is (`"layer": "Conv"`)."""
         out = dataclasses.asdict(dataclasses.replace(self, layers=()))
-        out["layers"] = [{"kind": type(layer).__name__, **dataclasses.asdict(layer)} for layer in self.layers]
+        out["layers"] = [{"layer": type(layer).__name__, **dataclasses.asdict(layer)} for layer in self.layers]
         return out
 
     @classmethod
@@ -148,7 +148,7 @@ class Network:
         layers: list[Layer] = []
         for entry in data["layers"]:
             fields = dict(entry)
-            kind = fields.pop("kind", None)
+            kind = fields.pop("layer", None)
             if kind not in KINDS:
                 raise ValueError(f"layer {fields.get('name')!r} is of kind {kind!r}; known kinds: {', '.join(KINDS)}")
             try:

@@ -198,9 +198,12 @@ def _cifar_11() -> Config:
 
 
 def _tiny_64() -> Config:
-    """The paper's network scaled to 64×64 pictures, 56×56 crops; σ·√fan-in of every layer as in the 2012 source."""
+    """The paper's network scaled to 64×64 pictures, 56×56 crops.
+
+    conv1 keeps the paper's σ; the other layers keep σ·√fan-in of the 2012 source.
+    """
     layers = (
-        Conv("conv1", 64, 5, stride=2, std=0.022), Activation("relu1"), LRN("norm1"), Pool("pool1"),
+        Conv("conv1", 64, 5, stride=2), Activation("relu1"), LRN("norm1"), Pool("pool1"),
         Conv("conv2", 192, 5, pad=2, sees="own", std=0.0122, bias=1), Activation("relu2"), LRN("norm2"), Pool("pool2"),
         Conv("conv3", 256, 3, pad=1, std=0.0346), Activation("relu3"),
         Conv("conv4", 256, 3, pad=1, sees="own", std=0.0367, bias=1), Activation("relu4"),
@@ -211,10 +214,10 @@ def _tiny_64() -> Config:
     )
     return Config(
         preset="tiny-64",
-        network=Network("tiny-64", image=56, classes=200, layers=layers, about="the paper's network for 64×64 pictures"),
+        network=Network("tiny-64", image=56, classes=200, layers=layers, about="the paper's network for 64×64"),
         data=Data(size=64),
         augment=Augment(colour=0.1),
-        schedule=Schedule(patience=2, threshold=0.5),
+        schedule=Schedule(patience=1, threshold=0.8),
         train=Train(epochs=60, precision="bfloat16"),
     )
 

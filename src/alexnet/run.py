@@ -6,6 +6,7 @@ environment.json     versions, hardware, commit, command
 source.json          classes, sizes of the splits, what could not be read
 statistics.npz       mean image and PCA of the training set
 metrics.jsonl        a line an evaluation or log interval, errors in percent
+evaluations.jsonl    what `alexnet evaluate` measured, errors in percent
 checkpoints/         last and best: weights as safetensors, state beside them
 tensorboard/  report.html  figures/
 ```
@@ -96,6 +97,19 @@ class Run:
         lines = [json.loads(line) for line in self.metrics_file.read_text().splitlines() if line]
         return [line for line in lines if kind in (None, line["kind"])]
 
+    def evaluations(self) -> list[dict[str, Any]]:
+        """What `alexnet evaluate` measured of this run, the newest last."""
+        path = self.path / "evaluations.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def record_evaluation(self, result: dict[str, Any]) -> None:
+        """Keep a measurement for the report, in place of an earlier one of the same kind."""
+        def kind(entry: dict[str, Any]) -> tuple[Any, ...]:
+            return entry["data"], entry["split"], entry["views"]
+
+        kept = [entry for entry in self.evaluations() if kind(entry) != kind(result)]
+        write_lines(self.path / "evaluations.jsonl", [*kept, result])
+
     @property
     def metrics_file(self) -> Path:
         """One JSON object a line."""
@@ -120,6 +134,13 @@ class Run:
     def report_file(self) -> Path:
         """The self-contained page."""
         return self.path / "report.html"
+
+
+def write_lines(path: Path, values: list[dict[str, Any]]) -> None:
+    """Write a JSON object a line, beside and renamed."""
+    beside = path.with_name(path.name + ".new")
+    beside.write_text("".join(json.dumps(value) + "\n" for value in values))
+    os.replace(beside, path)
 
 
 def write_json(path: Path, value: Any) -> None:

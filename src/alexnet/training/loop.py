@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import math
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,16 +19,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from alexnet.config import Config
 from alexnet.data.augment import Augmentation, draw_seed
-from alexnet.data.loader import Batch, Feed
-from alexnet.data.splits import DataError
+from alexnet.data.loader import Batch
 from alexnet.evaluation.metrics import ErrorCounter
-from alexnet.model.alexnet import AlexNet
 from alexnet.model.zoo import build
-from alexnet.run import Run, RunError, write_json
+from alexnet.run import Run, write_json
 from alexnet.training.checkpoint import has_checkpoint, load_weights, recover_checkpoint, save_checkpoint
 from alexnet.training.health import Health
 from alexnet.training.inputs import Inputs, open_inputs

@@ -7,8 +7,22 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bar
+from rich.text import Text
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
 
 
 class Progress:
@@ -22,6 +36,11 @@ class Progress:
 
     def decoding(self, done: int, total: int) -> None:
         """So many of a split's images are decoded."""
+
+    @contextmanager
+    def counting(self, what: str) -> Iterator[None]:
+        """A bar that `decoding` moves."""
+        yield
 
     @contextmanager
     def training(self, epochs: int, steps: int) -> Iterator[None]:
@@ -44,6 +63,7 @@ class Terminal(Progress):
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.bar: Bar | None = None
+        self.counter: Bar | None = None
         self.epochs = 0
         self.rate = 0.0
 
@@ -52,6 +72,21 @@ class Terminal(Progress):
 
     def warn(self, text: str) -> None:
         self.console.print(f"warning: {text}", style="yellow", markup=False)
+
+    @contextmanager
+    def counting(self, what: str) -> Iterator[None]:
+        columns = (SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(),
+                   _Speed(), TimeRemainingColumn())
+        with Bar(*columns, console=self.console, disable=not self.console.is_terminal) as self.counter:
+            yield
+        self.counter = None
+
+    def decoding(self, done: int, total: int) -> None:
+        if self.counter is None:
+            return
+        if not self.counter.tasks:
+            self.counter.add_task("images", total=total)
+        self.counter.update(self.counter.task_ids[0], completed=done, total=total)
 
     @contextmanager
     def training(self, epochs: int, steps: int) -> Iterator[None]:

@@ -1,0 +1,92 @@
+"""Measure runs as the paper did: top-1 and top-5 error, one view or ten, one net or the average of several (§2, §6)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from alexnet.config import nearest
+from alexnet.data.loader import Feed
+from alexnet.data.splits import DataError
+from alexnet.evaluation.metrics import ErrorCounter
+from alexnet.evaluation.predict import Classifier, load
+from alexnet.run import RunError
+from alexnet.training.inputs import Inputs, open_inputs
+from alexnet.training.progress import Progress, quiet
+
+
+def evaluate(
+    runs: str | Path | Sequence[str | Path],
+    data: str | None = None,
+    split: str | None = None,
+    views: int = 1,
+    checkpoint: str | None = None,
+    device: str = "auto",
+    progress: Progress = quiet,
+) -> dict[str, Any]:
+    """Errors (percent) of a run, or of the averaged softmax outputs of several.
+
+    `data` is a source with the runs' classes (default: the first run's own), `split` one of its splits (default: test
+    where there is one, else val). Returns `{"top1_error", "top5_error", "loss", "count", "views", "data", "split",
+    "runs", "unreadable"}`; top5_error is None up to 5 classes. Raises RunError, DataError or CheckpointError.
+    """
+    paths = [runs] if isinstance(runs, str | Path) else list(runs)
+    if not paths:
+        raise RunError("no run is given; name at least one run directory")
+    nets = [load(path, checkpoint, device) for path in paths]
+    first = nets[0]
+    for net in nets[1:]:
+        if net.classes != first.classes:
+            raise RunError(f"{net.run.path} has other classes than {first.run.path}; only runs on the same classes "
+                           "can be averaged")
+    config = first.config
+    if data is not None:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=data))
+    inputs = open_inputs(config) if data is None else _other(config, first)
+    name = split or ("test" if "test" in inputs.source.splits else "val")
+    chosen = inputs.split(name)
+    labels = _labels(chosen.labels, inputs.source.classes, first.classes, inputs.source.spec)
+    total = torch.zeros(len(chosen), len(first.classes))
+    readable = torch.ones(len(chosen), dtype=torch.bool)
+    for net in nets:
+        seen = torch.zeros(len(chosen), dtype=torch.bool)
+        feed = Feed(chosen, net.config.data.size, net.config.train.batch_size, seed=0, shuffle=False,
+                    workers=config.data.workers or None, memory=config.data.memory << 20, progress=progress.decoding)
+        for batch in feed.epoch(0):
+            where = torch.from_numpy(batch.positions)
+            total[where] += net.probabilities(batch.images, views)
+            seen[where] = True
+        readable &= seen
+    if not readable.any():
+        raise DataError(f"{inputs.source.spec}: none of the {len(chosen)} images of its {name} split can be read")
+    counter = ErrorCounter(len(first.classes))
+    counter.add((total[readable] / len(nets)).log(), torch.from_numpy(labels)[readable])
+    return {**counter.result(), "views": views, "data": inputs.source.spec, "split": name,
+            "runs": [str(path) for path in paths], "unreadable": int((~readable).sum())}
+
+
+def _other(config: Any, net: Classifier) -> Inputs:
+    """Another source than the run's own: it needs no train split."""
+    from alexnet.data.sources import open_source
+
+    source = open_source(config.data.source)
+    if "train" in source.splits:
+        return open_inputs(config)
+    empty = next(iter(source.splits.values()))
+    return Inputs(config, source, empty, source.splits.get("val", empty), False)
+
+
+def _labels(labels: np.ndarray, theirs: Sequence[str], ours: Sequence[str], spec: str) -> np.ndarray:
+    """A source's labels as positions among a run's classes, by name. Raises DataError for a class the run lacks."""
+    if list(theirs) == list(ours):
+        return labels
+    place = {name: i for i, name in enumerate(ours)}
+    for name in theirs:
+        if name not in place:
+            raise DataError(f"{spec} has a class {name!r} that the run was not trained on{nearest(name, place)}")
+    return np.array([place[name] for name in theirs], dtype=np.int64)[labels]
