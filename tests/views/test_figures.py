@@ -1,6 +1,9 @@
 """Curves, charts, kernels and confusions are drawn from what they are given, at any size."""
 
+import base64
 import dataclasses
+import io
+import re
 import sys
 import warnings
 import xml.etree.ElementTree as ElementTree
@@ -56,6 +59,12 @@ def test_a_chart_places_its_values_to_scale():
     assert x1 == pytest.approx(charts.WIDTH - charts.LEFT - charts.RIGHT)
 
 
+def test_an_error_axis_ends_at_100_percent():
+    svg = charts.curves([Curve("top1", "x", ((0.0, 99.9), (10.0, 99.8)))], (), 10.0, "%", "")
+    texts = [text.text for text in ElementTree.fromstring(svg).findall("text")]
+    assert "100" in texts and "120" not in texts and "125" not in texts
+
+
 def test_kernels_are_divided_into_columns(trained):
     classifier = load(trained.path)
     kernels = first_kernels(classifier)
@@ -99,6 +108,16 @@ def test_a_table_of_confusions_has_a_cell_for_each_pair():
     table = ElementTree.fromstring(charts.confusion_table(np.array([[3, 0], [1, 2]]), ["<a>", "b"]))
     assert [[cell.text for cell in row.findall("td")] for row in table.find("tbody")] == [["3", None], ["1", "2"]]
     assert table.find("tbody/tr/th").text == "<a>"
+
+
+def test_an_image_of_confusions_shades_them_up_to_the_largest():
+    counts = np.diag(np.full(20, 90))
+    counts[3, 5] = 10
+    source = re.search(r"base64,([^\"]+)", charts.confusion_image(counts, "x")).group(1)
+    with Image.open(io.BytesIO(base64.b64decode(source))) as image:
+        pixels = np.asarray(image)[::40, ::40]
+    assert pixels[3, 5].tolist() == [222, 84, 58, 255]
+    assert (pixels[..., 3] > 0).sum() == 21
 
 
 def test_names_the_font_lacks_and_mathematics_are_drawn_in_silence(trained, tmp_path):

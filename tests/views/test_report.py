@@ -13,6 +13,7 @@ from alexnet.evaluation.evaluate import evaluate
 from alexnet.run import Run
 from alexnet.training.progress import Progress
 from alexnet.views.report import command, write_report
+from alexnet.views.sections import class_names
 
 from .conftest import HOSTILE
 
@@ -80,6 +81,13 @@ def test_a_name_cannot_turn_the_text_around_it(text):
     assert "\u202e" not in text
 
 
+def test_class_names_lose_what_cannot_be_seen_and_identifiers_that_say_nothing():
+    assert class_names(["n01440764 tench", "n01443537 goldfish"]) == ["tench", "goldfish"]
+    assert class_names(["n01440764 crane", "n01443537 crane"]) == ["n01440764 crane", "n01443537 crane"]
+    assert class_names(["n01440764", "n01443537"]) == ["n01440764", "n01443537"]
+    assert class_names(["a\u202eb\x00", "1\u202f% ‰"]) == ["a\ufffdb\ufffd", "1\u202f% ‰"]
+
+
 def test_every_picture_has_an_alternative_text(page):
     pictures = [attrs for tag, attrs in page.tags if tag == "img"]
     assert all("alt" in attrs for attrs in pictures)
@@ -132,7 +140,9 @@ def test_changed_settings_and_the_command_are_given(trained, text):
 def test_a_run_that_was_not_validated_has_a_report(unvalidated):
     text = write_report(unvalidated).read_text(encoding="utf-8")
     page = Page(text)
+    assert "\ufffd" not in text.replace("\ufffdgnp", "")
     assert any("The run was not validated yet" in part for part in page.texts)
+    assert any("trained for 1 step on" in part for part in page.texts)
     assert "Training loss" in text and "<b>short" not in text and "<b>short" in page.texts
 
 

@@ -11,6 +11,7 @@ from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from alexnet.views.history import Curve, Points
 
@@ -26,7 +27,7 @@ def curves(
 
     A linear chart starts at 0 and lets what the first steps overshoot run off its top.
     """
-    scale = _log_scale(lines) if log else _linear_scale(lines)
+    scale = _log_scale(lines) if log else _linear_scale(lines, 100 if unit == "%" else math.inf)
     right = max(epochs, 1e-9)
 
     def x(epoch: float) -> float:
@@ -81,10 +82,13 @@ def confusion_table(counts: NDArray[np.int64], classes: Sequence[str]) -> str:
 
 
 def confusion_image(counts: NDArray[np.int64], alt: str) -> str:
-    """A confusion matrix of many classes as an image whose transparency says the share of a class's images."""
-    from PIL import Image
+    """A confusion matrix of many classes as an image: the larger the share of a class's images, the less transparent.
 
-    share = np.sqrt(counts / np.maximum(counts.sum(1, keepdims=True), 1))
+    Confusions are shaded in relation to the largest one, the diagonal in relation to all of a class's images.
+    """
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    wrong = share * (1 - np.eye(len(counts)))
+    share = np.sqrt(np.where(np.eye(len(counts), dtype=bool), share, wrong / (wrong.max() or 1)))
     pixels = np.zeros((*counts.shape, 4), np.uint8)
     pixels[..., :3] = (222, 84, 58)
     pixels[np.diag_indices(len(counts))] = (63, 136, 197, 0)
@@ -123,8 +127,8 @@ def top_of(lines: Sequence[Curve]) -> float:
     return max(later, default=1.0) or 1.0
 
 
-def _linear_scale(lines: Sequence[Curve]) -> _Scale:
-    ticks = _ticks(0, 1.02 * top_of(lines), 5)
+def _linear_scale(lines: Sequence[Curve], limit: float) -> _Scale:
+    ticks = _ticks(0, min(1.02 * top_of(lines), limit), 5)
     return _Scale(lambda value: value / ticks[-1], ticks)
 
 

@@ -29,6 +29,7 @@ class History:
     drops: Points
     validations: tuple[dict[str, Any], ...]
     epochs: float  # how far the run came
+    steps: int
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -48,7 +49,8 @@ def read_history(run: Run) -> History:
               Curve("top5", "validation top-5", _points(measured, "top5_error"))]
     return History(
         tuple(curve for curve in losses if curve.points), tuple(curve for curve in errors if curve.points),
-        _drops([line for _, line in when]), tuple(validations), when[-1][0] if when else 0.0)
+        _drops([line for _, line in when]), tuple(validations), when[-1][0] if when else 0.0,
+        when[-1][1]["step"] if when else 0)
 
 
 def training_seconds(run: Run) -> tuple[float, bool] | None:

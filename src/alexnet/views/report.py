@@ -46,7 +46,7 @@ def write_report(run: Run, progress: Progress = quiet, gallery: int = GALLERY) -
         figures.draw_curves(run.figures / "curves.png", history)
     if kernels:
         figures.draw_kernels(run.figures / "kernels.png", kernels)
-    classes = [printable(name) for name in run.classes]
+    classes = sections.class_names(run.classes)
     looks = [("predictions", "Predictions"), ("nearest", "Nearest training images"), ("confusions", "Confusions")]
     if seen:
         figures.draw_predictions(run.figures / "predictions.png", seen.examples, classes)
@@ -101,13 +101,15 @@ def _header(run: Run, history: History, counted: dict[str, Any]) -> str:
     config, splits = run.config, run.source["splits"]
     columns = "A network of one column" if counted["columns"] == 1 else f"A network of {counted['columns']} columns"
     words = (f"{columns} and {counted['total']['parameters']:,} parameters, trained for "
-             f"{_epochs(history.epochs)} on {splits['train']:,} images of {len(run.classes):,} classes")
+             f"{_length(history)} on {splits['train']:,} images of {len(run.classes):,} classes")
     seconds = training_seconds(run)
     if seconds:
         words += f" in {'about ' if seconds[1] else ''}{_duration(seconds[0])}"
     words += f", on {_hardware(run)}."
     if has_checkpoint(run.checkpoints, "best") and history.best:
         words += f" What is shown is the network after epoch {history.best['epoch']}, the best on validation."
+    elif _saved(run):
+        words += " What is shown is the network as it was last saved."
     name = escape(run.path.resolve().name)
     return (f'<header><p class="eyebrow">Training run <b>{name}</b></p><h1>{escape(config.preset)} '
             f"<span>on {escape(_data(run))}</span></h1><p>{escape(words)}</p></header>")
@@ -137,7 +139,7 @@ def _headline(run: Run, history: History, seen: Observations | None, counted: di
     seconds = training_seconds(run)
     if seconds:
         how = "estimated from its speed" if seconds[1] else "validation included"
-        tiles.append(("Training time", _duration(seconds[0], short=True), f"{_epochs(history.epochs)}, {how}"))
+        tiles.append(("Training time", _duration(seconds[0], short=True), f"{_length(history)}, {how}"))
     items = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
                     for name, value, note in tiles)
     return f'<dl class="headline">{items}</dl>'
@@ -231,8 +233,11 @@ def _hardware(run: Run) -> str:
     return f"{gpus[0]} ({threads})" if uses_gpu else threads
 
 
-def _epochs(epochs: float) -> str:
-    number = f"{epochs:.3g}" if epochs < 10 else f"{epochs:.0f}"
+def _length(history: History) -> str:
+    """How long a run trained, in epochs, or in steps before its first epoch was over."""
+    if history.epochs < 1:
+        return f"{history.steps} step{'' if history.steps == 1 else 's'}"
+    number = f"{history.epochs:.3g}" if history.epochs < 10 else f"{history.epochs:.0f}"
     return f"{number} epoch{'' if number == '1' else 's'}"
 
 

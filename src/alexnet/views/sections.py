@@ -1,11 +1,13 @@
 """The parts of the report's page: numbers, pictures and tables as HTML.
 
-Every text from outside is escaped here; class names come here `printable`.
+Every text from outside is escaped here; class names come here as `class_names` makes them.
 """
 
 from __future__ import annotations
 
 import io
+import re
+import unicodedata
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -23,11 +25,22 @@ from alexnet.views.table import times
 PIXELATED = 64  # pixels: smaller images are shown with their pixels
 SPLITS = {"test": "Test", "val": "Validation"}
 CONFUSIONS, HARDEST = 8, 10
+UNSEEN = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")  # Unicode's categories of control and format characters
+JOINERS = "\u200c\u200d"  # which Persian, Hindi and emoji need
+WNID = re.compile(r"^n\d{8}[ _-]")
 
 
 def printable(text: str) -> str:
-    """A text from outside without the characters that show nothing or turn the text around them."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    """A text from outside without control characters and those that turn the text around them."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in UNSEEN and c not in JOINERS else c
+                   for c in text)
+
+
+def class_names(names: Sequence[str]) -> list[str]:
+    """Class names as they are shown: printable, and without ImageNet's identifiers where the words tell them apart."""
+    shown = [printable(name) for name in names]
+    words = [WNID.sub("", name) for name in shown]
+    return words if len(set(words)) == len(words) and all(words) else shown
 
 
 def section(name: str, title: str, body: str, lead: str = "") -> str:
@@ -130,9 +143,12 @@ def confusions(seen: Observations, classes: Sequence[str]) -> str:
     """The confusion matrix, the largest confusions in words and the hardest classes."""
     counts = seen.confusion
     alt = f"Confusion matrix of {len(classes)} classes, true in rows, predicted in columns"
-    matrix = confusion_table(counts, classes) if len(classes) <= CELLS_AS_TABLE else confusion_image(counts, alt)
-    body = (f'<div class="confusions"><figure>{matrix}<figcaption>true class in rows, predicted class in columns'
-            f'</figcaption></figure><div>{_largest(counts, classes)}{_hardest(counts, classes)}</div></div>')
+    few = len(classes) <= CELLS_AS_TABLE
+    matrix = confusion_table(counts, classes) if few else confusion_image(counts, alt)
+    words = "true class in rows, predicted class in columns"
+    words += "" if few else ", in the order of the labels; red is the stronger, the more often two are confused"
+    body = (f'<div class="confusions"><figure>{matrix}<figcaption>{words}</figcaption></figure>'
+            f'<div>{_largest(counts, classes)}{_hardest(counts, classes)}</div></div>')
     lead = f"All {seen.count:,} {SPLITS[seen.split].lower()} images, centre view, by their most probable label."
     return section("confusions", "Confusions", body, lead)
 
