@@ -55,9 +55,8 @@ def curves(
         parts.append(f'<line class="drop" x1="{x(epoch):.1f}" x2="{x(epoch):.1f}" y1="{row - 9}" '
                      f'y2="{HEIGHT - BOTTOM}"/>')
         parts.append(f'<text class="unit" x="{at:.1f}" y="{row}" text-anchor="{anchor}">{label}</text>')
-    frame = f"0 0 {WIDTH - LEFT - RIGHT} {HEIGHT - TOP - BOTTOM}"
-    parts.append(f'<svg x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" height="{HEIGHT - TOP - BOTTOM}" '
-                 f'viewBox="{frame}">')
+    width, height = WIDTH - LEFT - RIGHT + 4, HEIGHT - TOP - BOTTOM + 3  # room for a dot at the end and a line at 0
+    parts.append(f'<svg x="{LEFT}" y="{TOP}" width="{width}" height="{height}" viewBox="0 0 {width} {height}">')
     for line in lines:
         places = [f"{x(epoch) - LEFT:.1f},{y(value) - TOP:.1f}" for epoch, value in line.points]
         parts.append(f'<polyline class="{line.key}" points="{" ".join(places)}"/>')
