@@ -23,6 +23,7 @@ from alexnet.network import (
     measure,
     output_side,
     parameters,
+    pooled_side,
 )
 
 PRESETS = presets.names()
@@ -84,7 +85,7 @@ def test_a_floored_size_counts_only_windows_that_fit(g: tuple[int, int, int, int
 @given(st.integers(1, 40), st.integers(1, 8), st.integers(1, 8))
 def test_a_pooling_window_never_starts_past_the_edge(side: int, size: int, stride: int) -> None:
     if size <= side:
-        count = output_side(side, size, stride)
+        count = pooled_side(side, size, stride)
         assert (count - 1) * stride < side
         assert count <= windows_until_covered(side, size, stride, 0)
 

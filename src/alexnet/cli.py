@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from alexnet import commands as work
-from alexnet.commands import Failed, Parser, Result, Wrong, json_argument
+from alexnet.commands import Failed, Parser, Result, Wrong, json_argument, told
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, ImportError) as error:
         return _fail(" ".join(str(error).split()), 2, as_json)
     except OSError as error:
-        return _fail(_told(error), 1, as_json)
+        return _fail(told(error), 1, as_json)
 
 
 def _main(words: list[str]) -> int:
@@ -106,11 +106,6 @@ def _main(words: list[str]) -> int:
     else:
         print(command.say(result))
     return int(result.get("exit_code", 0))
-
-
-def _told(error: OSError) -> str:
-    what = error.strerror or str(error)
-    return f"{error.filename}: {what}" if error.filename else what
 
 
 def _fail(message: str, code: int, as_json: bool) -> int:

@@ -34,6 +34,12 @@ class Failed(Exception):
         self.code = code
 
 
+def told(error: OSError) -> str:
+    """What the system says, with the file."""
+    what = error.strerror or str(error)
+    return f"{error.filename}: {what}" if error.filename else what
+
+
 def json_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS,
                         help="print one JSON object on stdout")
@@ -45,9 +51,9 @@ def _source_help() -> str:
 
 
 def train_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--preset", metavar="P", help="a network and its recipe, see `alexnet presets` (default: digits)")
+    parser.add_argument("--preset", metavar="P", help="network and recipe, see `alexnet presets` (default: digits)")
     parser.add_argument("--data", metavar="SRC", help=_source_help())
-    parser.add_argument("--out", metavar="DIR", help="the run directory (default: runs/PRESET, numbered when it exists)")
+    parser.add_argument("--out", metavar="DIR", help="the run directory (default: runs/PRESET, numbered)")
     parser.add_argument("--resume", metavar="DIR", help="go on with an interrupted run, exactly as if it had not been")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), help="short for --train.precision")
     parser.add_argument("--epochs", metavar="N", help="short for --train.epochs")
@@ -82,7 +88,7 @@ def train(args: argparse.Namespace) -> Result:
     except TrainingError as error:
         raise Failed(str(error)) from None
     except OSError as error:
-        raise Failed(f"{_told(error)}; what was saved before is kept: mend it and go on with "
+        raise Failed(f"{told(error)}; what was saved before is kept: mend it and go on with "
                      f"`alexnet train --resume {out}`") from None
 
 

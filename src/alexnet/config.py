@@ -1,13 +1,14 @@
 """The settings of a run: frozen dataclasses, one route from a preset and flags to a `Config`.
 
-Nothing here imports torch, so `alexnet --help` is instant. Every field's help text says its unit; `alexnet train --help`
-is made from them.
+Nothing here imports torch, so `alexnet --help` is instant. Every field's help text says its unit;
+`alexnet train --help` is made from them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -123,8 +124,10 @@ class Config:
             for name in values:
                 if name not in known:
                     raise ValueError(f"{section.name}.{name} is no setting{nearest(name, known)}")
-            if "milestones" in values:
-                values["milestones"] = tuple(values["milestones"])
+            for f in dataclasses.fields(kind):
+                if f.name in values:
+                    field_ = Field(f"{section.name}.{f.name}", _hint(kind, f.name), f.default, "")
+                    values[f.name] = _read(field_, values[f.name])
             parts[section.name] = kind(**values)
         config = cls(preset=data["preset"], network=Network.from_dict(data["network"]), **parts)
         check(config)
@@ -202,6 +205,22 @@ def _parse(setting: Field, text: str) -> Any:
         raise ValueError(f"--{setting.path} {text!r} should be {_wanted(setting)}") from None
 
 
+def _read(setting: Field, value: Any) -> Any:
+    """A value from a file, checked against the setting's type."""
+    hint = setting.hint
+    if typing.get_origin(hint) is tuple and isinstance(value, list):
+        value = tuple(value)
+    right = {bool: bool, int: int, float: (int, float), str: str}.get(hint, object)
+    good = isinstance(value, right) and (hint is bool or not isinstance(value, bool))
+    if setting.choices:
+        good = value in setting.choices
+    if typing.get_origin(hint) is tuple:
+        good = isinstance(value, tuple) and all(type(part) is int for part in value)
+    if not good:
+        raise ValueError(f"{setting.path} {value!r} should be {_wanted(setting)}")
+    return value
+
+
 def _wanted(setting: Field) -> str:
     if setting.choices:
         return " or ".join(setting.choices)
@@ -221,15 +240,26 @@ def check(config: Config) -> None:
         (t.evaluate_every >= 1, "train.evaluate_every", t.evaluate_every, "at least 1"),
         (t.seed >= 0, "train.seed", t.seed, "0 or more"),
         (t.threads >= 0, "train.threads", t.threads, "0 or more"),
-        (o.lr > 0, "optimizer.lr", o.lr, "above 0"),
+        (0 < o.lr < math.inf, "optimizer.lr", o.lr, "above 0"),
+        (0 <= o.bias_lr < math.inf, "optimizer.bias_lr", o.bias_lr, "0 or more"),
+        (0 <= o.bias_decay < math.inf, "optimizer.bias_decay", o.bias_decay, "0 or more"),
         (0 <= o.momentum < 1, "optimizer.momentum", o.momentum, "from 0 to below 1"),
-        (o.weight_decay >= 0, "optimizer.weight_decay", o.weight_decay, "0 or more"),
-        (a.colour >= 0, "augment.colour", a.colour, "0 or more"),
-        (a.colour_divisor > 0, "augment.colour_divisor", a.colour_divisor, "above 0"),
+        (0 <= o.weight_decay < math.inf, "optimizer.weight_decay", o.weight_decay, "0 or more"),
+        (0 <= a.colour < math.inf, "augment.colour", a.colour, "0 or more"),
+        (0 < a.colour_divisor < math.inf, "augment.colour_divisor", a.colour_divisor, "above 0"),
         (a.shared >= 1, "augment.shared", a.shared, "at least 1"),
         (d.size >= config.network.image, "data.size", d.size, f"at least the network's {config.network.image}"),
         (0 < d.validation < 1, "data.validation", d.validation, "between 0 and 1"),
-        (s.factor > 1, "schedule.factor", s.factor, "above 1"),
+        (a.colour_until >= 0, "augment.colour_until", a.colour_until, "0 or more"),
+        (d.workers >= 0, "data.workers", d.workers, "0 or more"),
+        (d.memory >= 0, "data.memory", d.memory, "0 or more"),
+        (0 <= t.save_every < math.inf, "train.save_every", t.save_every, "0 or more seconds"),
+        (0 <= s.threshold < math.inf, "schedule.threshold", s.threshold, "0 or more"),
+        (all(m >= 1 for m in s.milestones), "schedule.milestones", s.milestones, "epochs from 1 on"),
+        (0 <= s.conv1_lr < math.inf, "schedule.conv1_lr", s.conv1_lr, "0 or more"),
+        (s.conv1_epoch >= 0, "schedule.conv1_epoch", s.conv1_epoch, "0 or more"),
+        (s.freeze_conv1 >= 0, "schedule.freeze_conv1", s.freeze_conv1, "0 or more"),
+        (1 < s.factor < math.inf, "schedule.factor", s.factor, "above 1"),
         (s.drops >= 0, "schedule.drops", s.drops, "0 or more"),
         (s.patience >= 1, "schedule.patience", s.patience, "at least 1"),
     ]

@@ -155,7 +155,10 @@ class Network:
                 layers.append(KINDS[kind](**fields))
             except TypeError as error:
                 raise ValueError(f"layer {fields.get('name')!r}: {error}") from None
-        return cls(**{**data, "layers": tuple(layers)})
+        try:
+            return cls(**{**data, "layers": tuple(layers)})
+        except TypeError as error:
+            raise ValueError(f"network {data.get('name')!r}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -184,16 +187,18 @@ class Measured:
 def output_side(side: int, size: int, stride: int, pad: int = 0, ceil: bool = True) -> int:
     """Rows (or columns) of the output of a convolution or pooling over `side` rows.
 
-    The 2012 code sizes by `1 + ceil((2·pad + side − size) / stride)`; with `ceil` false the division is floored. A
-    pooling window never starts past the edge. Raises ValueError where the kernel is larger than its padded input.
+    The 2012 code sizes by `1 + ceil((2·pad + side − size) / stride)`; with `ceil` false the division is floored.
+    Raises ValueError where the kernel is larger than its padded input.
     """
     room = side + 2 * pad - size
     if room < 0:
         raise ValueError(f"a {size}×{size} window does not fit an input of side {side} with padding {pad}")
-    steps = -(-room // stride) if ceil else room // stride
-    while steps and steps * stride >= side + pad:
-        steps -= 1
-    return 1 + steps
+    return 1 + (-(-room // stride) if ceil else room // stride)
+
+
+def pooled_side(side: int, size: int, stride: int, ceil: bool = True) -> int:
+    """As `output_side` for pooling, where no window starts past the edge however large the stride."""
+    return min(output_side(side, size, stride, 0, ceil), -(-side // stride))
 
 
 def measure(network: Network) -> list[Measured]:
@@ -227,7 +232,7 @@ def _measure(network: Network, layer: Layer, shape: tuple[int, ...]) -> Measured
         ceil = True if isinstance(layer, Local) else layer.ceil
         sides = [output_side(side, layer.size, stride, pad, ceil) for side in (height, width)]
         if isinstance(layer, Pool):
-            out = (maps, *sides)
+            out = (maps, *(pooled_side(side, layer.size, stride, ceil) for side in (height, width)))
         else:
             columns = groups(network, layer)
             if maps % columns or layer.kernels % columns:

@@ -8,6 +8,7 @@ import errno
 import os
 import pickle
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,7 +50,7 @@ class Operations:
         def counted(*args: Any, **rest: Any) -> Any:
             self.count += 1
             if self.count == self.at:
-                if operation == "fsync" and self.halve:
+                if operation == "fsync" and self.halve and stat.S_ISREG(os.fstat(args[0]).st_mode):
                     os.ftruncate(args[0], os.fstat(args[0]).st_size // 2)
                 raise self.failure
             return real(*args, **rest)

@@ -56,11 +56,13 @@ class Augmentation:
 
     def draw(self, epoch: int, step: int, n: int) -> Draw:
         """The draws for the `n` images of a step; `shared` consecutive images share crop and coin."""
-        rng = np.random.default_rng(draw_seed(self.seed, epoch, step, 1))
+        # One generator a purpose: the first draws are the same however many follow.
+        seeds = (draw_seed(self.seed, epoch, step, purpose) for purpose in range(3))
+        offset, coin, factor = map(np.random.default_rng, seeds)
         groups = -(-n // self.settings.shared)
-        offsets = rng.integers(0, self.size - self.crop + 1, (groups, 2))
-        coins = rng.integers(0, 2, groups).astype(bool)
-        factors = rng.normal(0, 1, (n, 3)).astype(np.float32) * np.float32(self.settings.colour)
+        offsets = offset.integers(0, self.size - self.crop + 1, (groups, 2))
+        coins = coin.integers(0, 2, groups).astype(bool)
+        factors = factor.normal(0, 1, (n, 3)).astype(np.float32) * np.float32(self.settings.colour)
         if not self.settings.crop:
             offsets = np.full_like(offsets, self.center)
         if not self.settings.mirror:

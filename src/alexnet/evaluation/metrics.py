@@ -5,7 +5,6 @@ Shapes: `N` images, `C` classes.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -20,8 +19,7 @@ class ErrorCounter:
     def add(self, log_probabilities: Tensor, labels: Tensor) -> None:
         """log_probabilities: float (N, C); labels: int64 (N,). A tie counts against the prediction."""
         truth = log_probabilities.gather(1, labels[:, None])
-        ahead = (log_probabilities >= truth).sum(1) - 1  # classes at least as probable as the true one
-        ahead = torch.where(truth[:, 0].isnan(), self.classes, ahead)
+        ahead = (~(log_probabilities < truth)).sum(1) - 1  # classes at least as probable, and what is not a number
         self.count += len(labels)
         self.wrong += int((ahead >= 1).sum())
         self.missed += int((ahead >= 5).sum())

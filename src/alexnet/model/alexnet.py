@@ -65,8 +65,10 @@ class AlexNet(nn.Module):
         super().__init__()
         self.network = network
         self.measured = describe.measure(network)
-        for entry in self.measured:
-            self.add_module(entry.layer.name, _module(network, entry))
+        with torch.device("meta"):  # no weights are drawn twice
+            for entry in self.measured:
+                self.add_module(entry.layer.name, _module(network, entry))
+        self.to_empty(device="cpu")
         initialise(self, seed)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -93,7 +95,7 @@ class AlexNet(nn.Module):
         check_images(images, self.network.image)
         wanted = known_taps(names, [entry.name for entry in self.measured])
         out: dict[str, Tensor] = {}
-        training = self.training
+        modes = {module: module.training for module in self.modules()}
         self.eval()
         try:
             x = images
@@ -104,7 +106,8 @@ class AlexNet(nn.Module):
                 if len(out) == len(wanted):
                     break
         finally:
-            self.train(training)
+            for module, mode in modes.items():
+                module.training = mode
         return out
 
 

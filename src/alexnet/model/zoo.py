@@ -28,7 +28,7 @@ def build(network: Network, seed: int = 0) -> AlexNet | LibraryNet:
 
 
 class LibraryNet(nn.Module):
-    """A torchvision classifier with the interface of `AlexNet`; its taps are its leaf modules, by their dotted names."""
+    """A torchvision classifier with the interface of `AlexNet`; its taps are its leaf modules, by dotted names."""
 
     def __init__(self, network: Network, seed: int = 0) -> None:
         """Raises ValueError for a name torchvision does not have as a classifier."""
@@ -73,12 +73,13 @@ class LibraryNet(nn.Module):
         if "hidden" in wanted:
             last = [module for module in leaves.values() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
             handles.append(last.register_forward_hook(keep_input))
-        training = self.training
+        modes = {module: module.training for module in self.modules()}
         self.eval()
         try:
             self(images)
         finally:
-            self.train(training)
+            for module, mode in modes.items():
+                module.training = mode
             for handle in handles:
                 handle.remove()
         return out

@@ -19,6 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+SUFFIXES = (".safetensors", ".state.pt")
+
 
 class CheckpointError(ValueError):
     """A checkpoint that is missing, broken or of another network; the message names the file and what differs."""
@@ -36,10 +38,13 @@ def save_checkpoint(folder: Path, name: str, weights: dict[str, Tensor], state: 
     """Write the pair `name.safetensors` and `name.state.pt`. Raises OSError (disk full, say) with nothing lost."""
     folder.mkdir(parents=True, exist_ok=True)
     _remove_left_over(folder)
+    if any(_previous(folder / f"{name}{suffix}", name).exists() for suffix in SUFFIXES):
+        with contextlib.suppress(CheckpointError):
+            recover_checkpoint(folder, name)  # an earlier save was interrupted
     tensors = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
     pair = [
-        (folder / f"{name}.safetensors", save(tensors, metadata={"token": token})),
-        (folder / f"{name}.state.pt", _state_bytes({**state, "token": token})),
+        (folder / f"{name}{SUFFIXES[0]}", save(tensors, metadata={"token": token})),
+        (folder / f"{name}{SUFFIXES[1]}", _state_bytes({**state, "token": token})),
     ]
     beside = []
     try:
@@ -55,6 +60,7 @@ def save_checkpoint(folder: Path, name: str, weights: dict[str, Tensor], state: 
             os.replace(path, _previous(path, name))
     for (path, _), new in zip(pair, beside, strict=True):
         os.replace(new, path)
+    _sync(folder)
     for path, _ in pair:
         _previous(path, name).unlink(missing_ok=True)
 
@@ -67,10 +73,10 @@ def load_checkpoint(folder: Path, name: str) -> Checkpoint:
 def recover_checkpoint(folder: Path, name: str) -> Checkpoint:
     """As `load_checkpoint`, and put the pair back under its name after an interrupted save; for the run's owner."""
     checkpoint, paths = _find(folder, name)
-    for path, suffix in zip(paths, (".safetensors", ".state.pt"), strict=True):
+    for path, suffix in zip(paths, SUFFIXES, strict=True):
         if path != folder / (name + suffix):
             os.replace(path, folder / (name + suffix))
-    for suffix in (".safetensors", ".state.pt"):
+    for suffix in SUFFIXES:
         (folder / f"{name}.previous{suffix}").unlink(missing_ok=True)
     return checkpoint
 
@@ -83,7 +89,7 @@ def has_checkpoint(folder: Path, name: str) -> bool:
 def load_weights(model: nn.Module, weights: dict[str, Tensor], origin: str) -> None:
     """Copy weights into a model. Raises CheckpointError naming the first tensor that is missing, extra or misshapen."""
     own = model.state_dict()
-    for key in own.keys() | weights.keys():
+    for key in sorted(own.keys() | weights.keys()):
         if key not in weights:
             raise CheckpointError(f"{origin} is of another network: it has no {key}")
         if key not in own:
@@ -100,7 +106,9 @@ def _find(folder: Path, name: str) -> tuple[Checkpoint, tuple[Path, Path]]:
     for stem in stems:
         path = folder / f"{stem}.state.pt"
         with contextlib.suppress(OSError, RuntimeError, EOFError, ValueError, KeyError, UnpicklingError):
-            states[path] = torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            if isinstance(state, dict):
+                states[path] = state
     for stem in stems:
         weights = folder / f"{stem}.safetensors"
         with contextlib.suppress(OSError, SafetensorError), safe_open(weights, framework="pt") as file:
@@ -129,6 +137,16 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Make renames outlive a power cut, where the system can."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _remove_left_over(folder: Path) -> None:

@@ -157,7 +157,7 @@ class Trainer:
         places = batch.places if len(batch.places) and batch.places[-1] + 1 != len(batch.places) else None
         images = self.augmentation.training(batch.images, p.epoch, batch.step, places)
         labels = batch.labels.to(self.device, non_blocking=True)
-        torch.manual_seed(draw_seed(self.config.train.seed, p.epoch, batch.step, 2))  # dropout's draws
+        torch.manual_seed(draw_seed(self.config.train.seed, p.epoch, batch.step, 3))  # dropout's draws
         with autocast(self.config, self.device):
             logits = self.model(images)
         loss = F.cross_entropy(logits.float(), labels)

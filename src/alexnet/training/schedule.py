@@ -55,8 +55,8 @@ class RateSchedule:
                 base = self.schedule.conv1_lr
             elif bias and not self.optimizer.bias_lr_drops:
                 base = self.optimizer.lr
-            if group["layer"] == "conv1" and 0 < self.schedule.freeze_conv1 < epoch:
-                base = 0.0
+            group["frozen"] = group["layer"] == "conv1" and 0 < self.schedule.freeze_conv1 < epoch
+            base = 0.0 if group["frozen"] else base
             group["lr"] = base * (self.optimizer.bias_lr if bias else 1.0)
 
     def state(self) -> dict[str, Any]:

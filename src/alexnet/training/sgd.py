@@ -32,6 +32,8 @@ class SGD(torch.optim.Optimizer):
             raise ValueError("the paper's rule takes no closure; call backward() before step()")
         for group in self.param_groups:
             lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
+            if group.get("frozen"):
+                continue
             for weight in group["params"]:
                 if weight.grad is None:
                     continue
