@@ -181,7 +181,7 @@ def replace(config: Config, changes: Mapping[str, str]) -> Config:
         section, _, name = path.partition(".")
         value = _parse(known[path], text)
         part = dataclasses.replace(getattr(config, section), **{name: value})
-        config = dataclasses.replace(config, **{section: part})  # type: ignore[arg-type]
+        config = dataclasses.replace(config, **{section: part})
     check(config)
     return config
 
@@ -210,7 +210,8 @@ def _read(setting: Field, value: Any) -> Any:
     hint = setting.hint
     if typing.get_origin(hint) is tuple and isinstance(value, list):
         value = tuple(value)
-    right = {bool: bool, int: int, float: (int, float), str: str}.get(hint, object)
+    kinds: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}
+    right = kinds.get(hint, (object,))
     good = isinstance(value, right) and (hint is bool or not isinstance(value, bool))
     if setting.choices:
         good = value in setting.choices

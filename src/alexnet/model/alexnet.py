@@ -30,7 +30,7 @@ class Conv2d(nn.Conv2d):
         down, right = ((-(side + 2 * self.pad - self.size) % self.step if self.ceil else 0) for side in maps.shape[2:])
         if conv.suits(maps):
             window = conv.Window(self.size, self.step, (self.pad, self.pad + down, self.pad, self.pad + right))
-            return conv.conv2d(maps, self.weight, self.bias, window, self.groups)
+            return conv.conv2d(maps, self.weight, self.get_parameter("bias"), window, self.groups)
         if down or right:
             maps = F.pad(maps, (0, right, 0, down))
         return super().forward(maps)
@@ -70,7 +70,7 @@ class AlexNet(nn.Module):
                 self.add_module(entry.layer.name, _module(network, entry))
         self.to_empty(device="cpu")
         initialise(self, seed)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, image, image) → logits (N, classes). Raises ValueError for another shape or a whole-number dtype."""
@@ -160,7 +160,7 @@ def initialise(model: AlexNet, seed: int) -> None:
         if not isinstance(layer, describe.Conv | describe.Local | describe.Full):
             continue
         module = model.get_submodule(layer.name)
-        weight, bias = module.weight, module.bias
+        weight, bias = module.get_parameter("weight"), module.get_parameter("bias")
         if layer.std is None:
             bound = 1 / math.sqrt(weight[0].numel())
             weight.copy_(torch.empty(weight.shape).uniform_(-bound, bound, generator=generator))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ class LibraryNet(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.body = models.get_model(name, weights=None, num_classes=network.classes, **extra)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, image, image) → logits (N, classes). Raises ValueError for another shape or a whole-number dtype."""
@@ -60,7 +60,7 @@ class LibraryNet(nn.Module):
         wanted = known_taps(names, [*leaves, "hidden"])
         out: dict[str, Tensor] = {}
 
-        def keep(name: str) -> object:
+        def keep(name: str) -> Callable[..., None]:
             def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
                 out[name] = output.clone()
             return hook
@@ -68,7 +68,7 @@ class LibraryNet(nn.Module):
         def keep_input(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             out["hidden"] = inputs[0].clone()
 
-        handles = [module.register_forward_hook(keep(name))  # type: ignore[arg-type]
+        handles = [module.register_forward_hook(keep(name))
                    for name, module in leaves.items() if name in wanted]
         if "hidden" in wanted:
             last = [module for module in leaves.values() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
