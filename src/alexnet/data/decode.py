@@ -100,7 +100,8 @@ def square(pixels: Pixels, size: int) -> Pixels:
     if side == size:
         return np.ascontiguousarray(cut)
     # PyTorch takes no read-only array, such as one of a mapped file.
-    planes = torch.from_numpy(np.require(cut, requirements=["C", "W"])).permute(2, 0, 1)[None]  # (1, 3, H, W)
+    # The batch axis comes first, before the axes are turned: only so is it channels-last to PyTorch, at half the time.
+    planes = torch.from_numpy(np.require(cut, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)  # (1, 3, H, W)
     scaled = torch.nn.functional.interpolate(planes, (size, size), mode="bilinear", antialias=True)
     return np.asarray(scaled[0].permute(1, 2, 0).contiguous().numpy())
 
@@ -123,6 +124,8 @@ def _scale(height: int, width: int, shortest: int) -> dict[str, int]:
 
 
 def _check_scans(data: bytes, height: int, width: int) -> None:
+    if data.count(b"\xda") * height * width <= MAX_SCANNED_PIXELS:
+        return  # Counting one byte is several times as fast as counting the marker, and nearly always enough.
     scans = data.count(b"\xff\xda")
     if scans > 1 and scans * height * width > MAX_SCANNED_PIXELS:
         raise UnreadableImage(f"{scans} scans of {width}x{height} pixels would take too long to decode")
