@@ -50,6 +50,9 @@ class Position:
     loss_sum: float = 0.0  # over the images of the epoch so far
     wrong: int = 0
     images: int = 0
+    interval_loss_sum: float = 0.0  # over the images since the last line of metrics
+    interval_wrong: int = 0
+    interval_images: int = 0
     metrics_bytes: int = 0  # length of metrics.jsonl
     best_error: float = math.inf
     best: dict[str, Any] = field(default_factory=dict)
@@ -117,7 +120,7 @@ class Trainer:
         settings, p = self.config.train, self.position
         self.schedule.apply(self.optimizer.param_groups, p.epoch)
         self.model.train()
-        interval = _Interval()
+        clock = _Clock()
         saved = time.perf_counter()
         images = 0
         for batch in self.feed.epoch(p.epoch, p.step):
@@ -132,13 +135,19 @@ class Trainer:
             p.loss_sum += loss * n
             p.wrong += wrong
             p.images += n
+            p.interval_loss_sum += loss * n
+            p.interval_wrong += wrong
+            p.interval_images += n
             images += n
-            interval.add(n, loss, wrong, batch.waited)
+            clock.add(n, batch.waited)
             self.health.after_step(p.steps, loss, self.model, self.last_images)
-            self.progress.step(p.epoch, p.step, n, loss, interval.waiting)
+            self.progress.step(p.epoch, p.step, n, loss, clock.waiting)
             if p.steps % settings.log_every == 0:
-                self._log("train", {"lr": self.schedule.lr, **interval.result()})
-                interval = _Interval()
+                self._log("train", {
+                    "lr": self.schedule.lr, "loss": round(p.interval_loss_sum / p.interval_images, 6),
+                    "top1_error": round(100 * p.interval_wrong / p.interval_images, 4), **clock.result()})
+                p.interval_loss_sum, p.interval_wrong, p.interval_images = 0.0, 0, 0
+                clock = _Clock()
             stop = interrupted.is_set() or (0 < settings.steps <= p.steps)
             if stop or time.perf_counter() - saved > settings.save_every:
                 self._save("last")
@@ -244,18 +253,16 @@ class Trainer:
             self.progress.note(f"{told}; they are left out and listed in source.json")
 
 
-class _Interval:
-    """Sums between two lines of metrics."""
+class _Clock:
+    """Speed since the last line of metrics, or since the epoch began."""
 
     def __init__(self) -> None:
         self.began = time.perf_counter()
-        self.images = self.wrong = 0
-        self.loss = self.waited = 0.0
+        self.images = 0
+        self.waited = 0.0
 
-    def add(self, images: int, loss: float, wrong: int, waited: float) -> None:
+    def add(self, images: int, waited: float) -> None:
         self.images += images
-        self.loss += loss * images
-        self.wrong += wrong
         self.waited += waited
 
     @property
@@ -265,8 +272,7 @@ class _Interval:
 
     def result(self) -> dict[str, float]:
         seconds = time.perf_counter() - self.began
-        return {"loss": round(self.loss / self.images, 6), "top1_error": round(100 * self.wrong / self.images, 4),
-                "images_per_second": round(self.images / seconds, 1), "waiting": round(self.waited / seconds, 4)}
+        return {"images_per_second": round(self.images / seconds, 1), "waiting": round(self.waited / seconds, 4)}
 
 
 @torch.no_grad()
