@@ -24,7 +24,8 @@ from alexnet.config import Config
 from alexnet.data.augment import Augmentation, draw_seed
 from alexnet.data.loader import Batch
 from alexnet.evaluation.metrics import ErrorCounter
-from alexnet.model.zoo import build
+from alexnet.model.alexnet import AlexNet
+from alexnet.model.zoo import LibraryNet, build
 from alexnet.run import Run, write_json
 from alexnet.training.checkpoint import has_checkpoint, load_weights, recover_checkpoint, save_checkpoint
 from alexnet.training.health import Health
@@ -73,20 +74,24 @@ def train(
         config = run.config
     inputs = open_inputs(config)
     config = inputs.config
-    if run is None:
-        run = Run.create(Path(out), config, command)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
-    return Trainer(run, config, inputs, progress).train()
+    device = choose_device(config.train.device)
+    model = build(config.network, config.train.seed).to(device)
+    if run is None:  # only now, so that a wrong request leaves nothing behind
+        run = Run.create(Path(out), config, command)
+    return Trainer(run, config, inputs, model, device, progress).train()
 
 
 class Trainer:
     """A run in memory: model, optimizer, schedule and position, and the loop over them."""
 
-    def __init__(self, run: Run, config: Config, inputs: Inputs, progress: Progress) -> None:
+    def __init__(
+        self, run: Run, config: Config, inputs: Inputs, model: AlexNet | LibraryNet, device: torch.device,
+        progress: Progress,
+    ) -> None:
         self.run, self.config, self.inputs, self.progress = run, config, inputs, progress
-        self.device = choose_device(config.train.device)
-        self.model = build(config.network, config.train.seed).to(self.device)
+        self.model, self.device = model, device
         self.optimizer = SGD(parameter_groups(self.model, config.network, config.optimizer), lr=config.optimizer.lr)
         self.schedule = RateSchedule(config.schedule, config.optimizer)
         self.position = Position()
