@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -131,9 +131,7 @@ class Trainer:
         for batch in self.feed.epoch(p.epoch, p.step):
             loss, wrong = self._step(batch)
             if not math.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss} at step {p.steps + 1} (epoch {p.epoch}); the last checkpoint is kept: try a "
-                    f"lower --optimizer.lr than {self.config.optimizer.lr:g}")
+                self._diverged(f"the loss is {loss} at", p.steps + 1)
             n = len(batch.labels)
             p.step = batch.step + 1
             p.steps += 1
@@ -155,6 +153,7 @@ class Trainer:
                 clock = _Clock()
             stop = interrupted.is_set() or (0 < settings.steps <= p.steps)
             if stop or time.perf_counter() - saved > settings.save_every:
+                self._check_weights()
                 self._save("last")
                 saved = time.perf_counter()
             if interrupted.is_set():
@@ -181,14 +180,28 @@ class Trainer:
         self.last_images = images
         return loss.item(), int((logits.detach().argmax(1) != labels).sum())
 
+    def _check_weights(self) -> None:
+        """A last update may have spoilt them although the loss before it was finite."""
+        if not all(bool(value.isfinite().all()) for value in self.model.state_dict().values()):
+            self._diverged("a weight is not finite after")
+
+    def _diverged(self, what: str, steps: int | None = None) -> NoReturn:
+        p = self.position
+        raise TrainingError(
+            f"{what} step {p.steps if steps is None else steps} (epoch {p.epoch}); the last checkpoint is kept: try a "
+            f"lower --optimizer.lr than {self.config.optimizer.lr:g}")
+
     def _end_epoch(self) -> None:
         p, epoch = self.position, self.position.epoch
+        self._check_weights()
         self._log("epoch", {
             "lr": self.schedule.lr, "loss": round(p.loss_sum / p.images, 6),
             "top1_error": round(100 * p.wrong / p.images, 4)})
         error = None
         if epoch % self.config.train.evaluate_every == 0 or epoch == self.config.train.epochs:
             result = evaluate_split(self.model, self.inputs, self.augmentation, self.config)
+            if not math.isfinite(result["loss"]):
+                self._diverged(f"the validation loss is {result['loss']} after")
             error = float(result["top1_error"])
             p.last = {"epoch": epoch, **result}
             self._log("validation", result)
