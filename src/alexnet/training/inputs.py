@@ -12,6 +12,7 @@ from alexnet.data.loader import Feed
 from alexnet.data.sources import open_source
 from alexnet.data.splits import DataError, Source, Split, hold_out
 from alexnet.data.statistics import Statistics, fit
+from alexnet.run import Run, RunError, write_json
 from alexnet.training.progress import Progress
 
 HELD_OUT_SEED = 2012  # the held-out images are the same for every run on a source
@@ -60,6 +61,43 @@ class Inputs:
         splits |= {name: len(split) for name, split in self.source.splits.items() if name not in ("train", "val")}
         return {"source": self.source.spec, "classes": list(self.source.classes), "splits": splits,
                 "validation": "held out of train" if self.held_out else "the source's own"}
+
+
+class SourceRecord:
+    """A run's `source.json`: the source as it was found, and the images that could not be read, with the reason."""
+
+    def __init__(self, run: Run, inputs: Inputs, progress: Progress) -> None:
+        """Writes the file. Raises RunError where a resumed run's source has other classes than before."""
+        self.path = run.path / "source.json"
+        self.described = inputs.describe()
+        self.before: dict[str, str] = {}  # what an earlier process could not read
+        self.written: dict[str, Any] = {}
+        if self.path.exists():
+            self._compare(run, progress)
+        self.write({})
+
+    def _compare(self, run: Run, progress: Progress) -> None:
+        before, now, spec = run.source, self.described, self.described["source"]
+        if before["classes"] != now["classes"]:
+            changed = sorted(set(before["classes"]) ^ set(now["classes"])) or ["their order"]
+            raise RunError(f"{spec} no longer has the classes that {run.path} began with (changed: "
+                           f"{', '.join(changed)}); put them back to go on, or begin another run")
+        if before["splits"] != now["splits"]:
+            progress.warn(f"{spec} has {_counts(now)} images, and had {_counts(before)} when the run began: "
+                          "it goes on, but not exactly as it would have")
+        self.before = before.get("unreadable", {})
+
+    def write(self, unreadable: dict[str, str]) -> None:
+        """Bring the list of unreadable images (key → reason) up to date."""
+        found = dict(sorted((self.before | unreadable).items()))
+        entry = {**self.described, "unreadable": found} if found else self.described
+        if entry != self.written:
+            write_json(self.path, entry)
+            self.written = entry
+
+
+def _counts(described: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in described["splits"].items())
 
 
 def open_inputs(config: Config) -> Inputs:

@@ -22,14 +22,14 @@ import torch.nn.functional as F
 
 from alexnet.config import Config
 from alexnet.data.augment import Augmentation, draw_seed
-from alexnet.data.loader import Batch
+from alexnet.data.loader import Batch, Feed
 from alexnet.evaluation.metrics import ErrorCounter
 from alexnet.model.alexnet import AlexNet
 from alexnet.model.zoo import LibraryNet, build
-from alexnet.run import Run, write_json
+from alexnet.run import Run
 from alexnet.training.checkpoint import has_checkpoint, load_weights, recover_checkpoint, save_checkpoint
 from alexnet.training.health import Health
-from alexnet.training.inputs import Inputs, open_inputs
+from alexnet.training.inputs import Inputs, SourceRecord, open_inputs
 from alexnet.training.progress import Progress, quiet
 from alexnet.training.schedule import RateSchedule
 from alexnet.training.sgd import SGD, parameter_groups
@@ -96,10 +96,12 @@ class Trainer:
         self.schedule = RateSchedule(config.schedule, config.optimizer)
         self.position = Position()
         self.health = Health(config.network.classes, progress)
-        write_json(run.path / "source.json", inputs.describe())
+        self.record = SourceRecord(run, inputs, progress)
         statistics = inputs.statistics(run.statistics_file, progress)
         self.augmentation = Augmentation(config, statistics, self.device)
         self.feed = inputs.feed(inputs.train, progress, crop=self.augmentation.crop, offsets=self.augmentation.offsets)
+        self.validation = inputs.feed(inputs.validation, quiet, shuffle=False)
+        self.noted = False
         self._restore()
 
     def train(self) -> dict[str, Any]:
@@ -109,7 +111,6 @@ class Trainer:
             while not self._finished():
                 images += self._epoch(interrupted)
         seconds = time.perf_counter() - began
-        self._save("last")
         p = self.position
         return {
             "run": str(self.run.path), "epochs": p.epoch - 1, "steps": p.steps, "seconds": round(seconds, 2),
@@ -127,8 +128,9 @@ class Trainer:
         self.model.train()
         clock = _Clock()
         saved = time.perf_counter()
-        images = 0
+        images, whole = 0, p.step == 0
         for batch in self.feed.epoch(p.epoch, p.step):
+            self._check_unreadable()
             loss, wrong = self._step(batch)
             if not math.isfinite(loss):
                 self._diverged(f"the loss is {loss} at", p.steps + 1)
@@ -158,9 +160,11 @@ class Trainer:
                 saved = time.perf_counter()
             if interrupted.is_set():
                 raise KeyboardInterrupt
-            if stop:
+            if stop and p.step < self.feed.steps:
                 return images
         self._check_unreadable()
+        if whole:  # every image was tried, so what an earlier process could not read is known anew
+            self.record.before = {}
         self._end_epoch()
         return images
 
@@ -199,7 +203,7 @@ class Trainer:
             "top1_error": round(100 * p.wrong / p.images, 4)})
         error = None
         if epoch % self.config.train.evaluate_every == 0 or epoch == self.config.train.epochs:
-            result = evaluate_split(self.model, self.inputs, self.augmentation, self.config)
+            result = evaluate_split(self.model, self.validation, self.augmentation, self.config)
             if not math.isfinite(result["loss"]):
                 self._diverged(f"the validation loss is {result['loss']} after")
             error = float(result["top1_error"])
@@ -231,6 +235,7 @@ class Trainer:
         p = self.position
         state: dict[str, Any] = {"position": vars(p), "schedule": self.schedule.state()}
         if name == "last":
+            self._note_unreadable()
             names = [group["name"] for group in self.optimizer.param_groups]
             params = [group["params"][0] for group in self.optimizer.param_groups]
             state["velocity"] = {
@@ -258,17 +263,21 @@ class Trainer:
         self.events = SummaryWriter(str(self.run.path / "tensorboard"), purge_step=p.steps or None)
 
     def _check_unreadable(self) -> None:
-        unreadable = self.feed.unreadable
-        if not unreadable:
-            return
-        write_json(self.run.path / "source.json", {**self.inputs.describe(), "unreadable": unreadable})
-        share = len(unreadable) / len(self.inputs.train)
-        first, why = next(iter(unreadable.items()))
-        told = f"{len(unreadable)} of {len(self.inputs.train)} training images cannot be read (first: {first}: {why})"
-        if share > UNREADABLE_LIMIT:
-            raise TrainingError(f"{told}; more than {UNREADABLE_LIMIT:.0%}, so training stops: mend or remove them")
-        if self.position.epoch == 1:
-            self.progress.note(f"{told}; they are left out and listed in source.json")
+        if len(self.feed.unreadable) > UNREADABLE_LIMIT * len(self.inputs.train):
+            self.record.write(self.feed.unreadable)
+            raise TrainingError(f"{self._unreadable()}; more than {UNREADABLE_LIMIT:.0%}, so training stops: mend or "
+                                "remove them")
+
+    def _note_unreadable(self) -> None:
+        self.record.write(self.feed.unreadable | self.validation.unreadable)
+        if self.feed.unreadable and not self.noted:
+            self.noted = True
+            self.progress.note(f"{self._unreadable()}; they are left out and listed in source.json")
+
+    def _unreadable(self) -> str:
+        first, why = min(self.feed.unreadable.copy().items())
+        return (f"{len(self.feed.unreadable)} of {len(self.inputs.train)} training images cannot be read "
+                f"(first: {first}: {why})")
 
 
 class _Clock:
@@ -295,16 +304,20 @@ class _Clock:
 
 @torch.no_grad()
 def evaluate_split(
-    model: torch.nn.Module, inputs: Inputs, augmentation: Augmentation, config: Config
+    model: torch.nn.Module, feed: Feed, augmentation: Augmentation, config: Config
 ) -> dict[str, Any]:
     """Centre-view errors (percent) and loss of the validation split, as used for the schedule and `best`."""
     model.eval()
     counter = ErrorCounter(config.network.classes)
-    for batch in inputs.feed(inputs.validation, quiet, shuffle=False).epoch(0):
+    for batch in feed.epoch(0):
         with autocast(config, augmentation.device):
             logits = model(augmentation.test(batch.images))
         counter.add(F.log_softmax(logits.float(), 1), batch.labels.to(augmentation.device))
     model.train()
+    if not counter.count:
+        first, why = next(iter(feed.unreadable.items()))
+        raise TrainingError(f"none of the {len(feed.split)} images of the {feed.split.name} split can be read (first: "
+                            f"{first}: {why}); mend them")
     return counter.result()
 
 
