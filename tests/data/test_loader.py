@@ -229,3 +229,17 @@ def test_a_senseless_feed_is_refused(wrong):
 def test_offsets_outside_the_image_are_refused(cuts):
     with pytest.raises(DataError, match="offsets"):
         next(Feed(numbered(2), SIZE, 2, 0, crop=8, offsets=lambda e, s, n: cuts).epoch(0))
+
+
+def test_memory_is_used_again_only_when_nobody_holds_a_batch_or_a_view_of_it():
+    feed = Feed(numbered(400), SIZE, 10, seed=0, memory=0)
+    held, views, places = [], [], set()
+    for batch in feed.epoch(0):
+        places.add(batch.images.data_ptr())
+        if batch.step % 7 == 0:
+            held.append((batch, batch.images.clone()))
+        if batch.step % 7 == 3:
+            views.append((batch.images.permute(0, 3, 1, 2)[2:], batch.images.permute(0, 3, 1, 2)[2:].clone()))
+    assert len(places) < 25, "40 batches in fresh memory each"
+    assert all(torch.equal(batch.images, copy) for batch, copy in held)
+    assert all(torch.equal(view, copy) for view, copy in views)

@@ -4,6 +4,7 @@ N images of a batch or split, S the side images are brought to, C the side of a 
 """
 
 import os
+import sys
 import threading
 import time
 import weakref
@@ -59,6 +60,34 @@ _resident: "weakref.WeakKeyDictionary[Split, dict[int, _Resident]]" = weakref.We
 _resident_lock = threading.Lock()
 
 
+class _Buffers:
+    """Batch memory used again once nobody holds it: fresh memory costs the system more than the crops copied into it.
+
+    An array is free when its only reference is the pool's; tensors and their views made of it hold others.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+        self._arrays: list[Pixels] = []
+        self._unused = self._references([np.empty(0, np.uint8)], 0)
+        # Without the interpreter's lock a count may lag behind, so nothing is used again.
+        self._reuse = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+    @staticmethod
+    def _references(arrays: list[Pixels], k: int) -> int:
+        return sys.getrefcount(arrays[k])
+
+    def take(self) -> Pixels:
+        """Return an array of the shape that nobody else holds."""
+        for k in range(len(self._arrays)):
+            if self._references(self._arrays, k) == self._unused:
+                return self._arrays[k]
+        made = np.empty(self._shape, np.uint8)
+        if self._reuse and len(self._arrays) < AHEAD + 4:
+            self._arrays.append(made)
+        return made
+
+
 class Feed:
     """Batches of a split's images brought to size×size (shorter side rescaled, central square cut), epoch by epoch.
 
@@ -93,6 +122,7 @@ class Feed:
         self.offsets, self.shuffle, self.memory, self.progress = offsets, shuffle, memory, progress
         self.workers = workers or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0, 1])
         self.unreadable: dict[str, str] = {}
+        self._buffers = _Buffers((batch_size, self.crop, self.crop, 3))
 
     @property
     def steps(self) -> int:
@@ -184,10 +214,10 @@ class _Pending:
     ) -> None:
         self.feed = feed
         self.positions = positions
-        n, crop = len(positions), feed.crop
-        self.images = torch.empty((n, crop, crop, 3), dtype=torch.uint8)
+        n = len(positions)
+        out = feed._buffers.take()[:n]
+        self.images = torch.from_numpy(out)
         self.readable = np.ones(n, bool)
-        out = self.images.numpy()
         self.jobs: list[Future[None]] = []
         if resident is not None:
             self.jobs.append(pool.submit(self._gather, resident, cuts, out))
