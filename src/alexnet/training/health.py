@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,14 @@ class Health:
                 if share > DEAD:
                     self._warn(name, f"at step {step} {share:.0%} of {name} is silent for a whole batch: "
                                      "try a lower --optimizer.lr")
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, so that a resumed run warns as it would have."""
+        return {"smooth": self.smooth, "warned": sorted(self.warned)}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` returned."""
+        self.smooth, self.warned = state.get("smooth"), set(state.get("warned", ()))
 
     def _warn(self, matter: str, text: str) -> None:
         if matter not in self.warned:

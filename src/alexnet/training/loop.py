@@ -108,8 +108,11 @@ class Trainer:
         """Run to the end and return the summary that `--json` prints."""
         began, images, steps = time.perf_counter(), 0, self.position.steps
         with self.progress.training(self.config.train.epochs, self.feed.steps), _interruptible() as interrupted:
-            while not self._finished():
-                images += self._epoch(interrupted)
+            try:
+                while not self._finished():
+                    images += self._epoch(interrupted)
+            finally:
+                self.events.close()
         seconds = time.perf_counter() - began
         p = self.position
         return {
@@ -233,7 +236,8 @@ class Trainer:
 
     def _save(self, name: str) -> None:
         p = self.position
-        state: dict[str, Any] = {"position": vars(p), "schedule": self.schedule.state()}
+        state: dict[str, Any] = {"position": vars(p), "schedule": self.schedule.state(),
+                                 "health": self.health.state()}
         if name == "last":
             self._note_unreadable()
             names = [group["name"] for group in self.optimizer.param_groups]
@@ -256,6 +260,7 @@ class Trainer:
                     weight = group["params"][0]
                     self.optimizer.state[weight]["velocity"] = torch.empty_like(weight).copy_(velocity)
             self.schedule.load_state(checkpoint.state["schedule"])
+            self.health.load_state(checkpoint.state.get("health", {}))
             vars(p).update(checkpoint.state["position"])
         if self.run.metrics_file.exists():
             with open(self.run.metrics_file, "ab") as file:
