@@ -41,8 +41,13 @@ class Run:
     @classmethod
     def create(cls, path: Path, config: Config, command: list[str] | None = None) -> Run:
         """Make the directory with its config and environment. Raises RunError where something is there already."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and not path.is_dir():
+            raise RunError(f"{path} is a file; choose another --out")
+        if (path / "config.json").exists():
             raise RunError(f"{path} exists; go on with `--resume {path}` or choose another --out")
+        begun = {"checkpoints", "environment.json", "environment.json.new", "config.json.new"}  # by a run killed here
+        if path.exists() and {entry.name for entry in path.iterdir()} - begun:
+            raise RunError(f"{path} exists and is no run; choose another --out")
         (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         run = cls(path)
         write_json(run.path / "environment.json", environment(command))
@@ -64,7 +69,9 @@ class Run:
         """The settings of the run. Raises RunError naming the field that cannot be read."""
         try:
             return Config.from_dict(json.loads((self.path / "config.json").read_text()))
-        except (ValueError, KeyError, TypeError) as error:
+        except KeyError as error:
+            raise RunError(f"{self.path / 'config.json'} cannot be read: it has no {error}") from None
+        except (ValueError, TypeError, AttributeError) as error:
             raise RunError(f"{self.path / 'config.json'} cannot be read: {error}") from None
 
     @cached_property
@@ -79,10 +86,13 @@ class Run:
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
-            return json.loads((self.path / name).read_text())
+            value = json.loads((self.path / name).read_text())
+            if not isinstance(value, dict):
+                raise RunError(f"{self.path / name} should hold an object in braces")
+            return value
         except FileNotFoundError:
             raise RunError(f"{self.path} has no {name}; the run did not get as far, go on with --resume") from None
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise RunError(f"{self.path / name} is not JSON: {error}") from None
 
     @property
@@ -92,15 +102,11 @@ class Run:
 
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, of one kind when given: `train`, `validation`, `epoch`, `test`."""
-        if not self.metrics_file.exists():
-            return []
-        lines = [json.loads(line) for line in self.metrics_file.read_text().splitlines() if line]
-        return [line for line in lines if kind in (None, line["kind"])]
+        return [line for line in _read_lines(self.metrics_file) if kind in (None, line["kind"])]
 
     def evaluations(self) -> list[dict[str, Any]]:
         """What `alexnet evaluate` measured of this run, the newest last."""
-        path = self.path / "evaluations.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return _read_lines(self.path / "evaluations.jsonl")
 
     def record_evaluation(self, result: dict[str, Any]) -> None:
         """Keep a measurement for the report, in place of an earlier one of the same kind."""
@@ -134,6 +140,17 @@ class Run:
     def report_file(self) -> Path:
         """The self-contained page."""
         return self.path / "report.html"
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file, none where it is missing; a last line still being written is left out."""
+    if not path.exists():
+        return []
+    whole = path.read_bytes().rpartition(b"\n")[0]
+    try:
+        return [json.loads(line) for line in whole.splitlines() if line.strip()]
+    except ValueError as error:
+        raise RunError(f"{path} is not a JSON object a line: {error}") from None
 
 
 def write_lines(path: Path, values: list[dict[str, Any]]) -> None:

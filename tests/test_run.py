@@ -1,0 +1,197 @@
+"""A run directory is opened, refused and read in one clear line, and never found half written."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alexnet import presets
+from alexnet.config import Config
+from alexnet.run import Run, RunError, commit, environment, write_json, write_lines
+
+CONFIG = presets.preset("digits")
+
+
+def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_a_new_run_holds_its_config_and_environment(tmp_path: Path) -> None:
+    Run.create(tmp_path / "a" / "run", CONFIG, ["alexnet", "train"])
+    run = Run.open(tmp_path / "a" / "run")
+    assert run.config == CONFIG
+    assert run.environment["command"] == ["alexnet", "train"]
+    assert run.checkpoints.is_dir()
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_every_preset_survives_the_config_file(name: str, tmp_path: Path) -> None:
+    config = presets.preset(name)
+    Run.create(tmp_path / "run", config)
+    assert Run.open(tmp_path / "run").config == config
+
+
+def test_an_empty_folder_may_become_a_run(tmp_path: Path) -> None:
+    assert Run.create(tmp_path, CONFIG).config == CONFIG
+
+
+def test_a_run_is_not_written_over(tmp_path: Path) -> None:
+    Run.create(tmp_path / "run", CONFIG)
+    with pytest.raises(RunError) as error:
+        Run.create(tmp_path / "run", presets.preset("paper"))
+    assert f"--resume {tmp_path / 'run'}" in one_line(error)
+    assert Run.open(tmp_path / "run").config == CONFIG
+
+
+def test_a_folder_of_other_things_is_not_written_into_nor_offered_for_resume(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(RunError) as error:
+        Run.create(tmp_path, CONFIG)
+    assert "--resume" not in one_line(error)
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def test_a_file_is_no_place_for_a_run(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(RunError, match="is a file"):
+        Run.create(tmp_path / "run", CONFIG)
+
+
+@pytest.mark.parametrize("at", range(2))
+def test_a_run_killed_while_it_is_made_can_be_made_again(
+    at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KilledError(BaseException):
+        pass
+
+    real, count = os.replace, iter(range(9))
+
+    def replace(*args: Any) -> None:
+        if next(count) == at:
+            raise KilledError
+        real(*args)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(KilledError):
+        Run.create(tmp_path / "run", CONFIG)
+    monkeypatch.undo()
+    assert Run.create(tmp_path / "run", CONFIG).config == CONFIG
+
+
+def test_a_missing_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError) as error:
+        Run.open(tmp_path / "nowhere")
+    assert "nowhere: there is no such run directory" in one_line(error)
+
+
+def test_a_folder_without_config_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no run directory: it has no config\.json"):
+        Run.open(tmp_path)
+
+
+def broken(edit: Callable[[dict[str, Any]], Any]) -> str:
+    value = CONFIG.to_dict()
+    made = edit(value)
+    return json.dumps(value if made is None else made)
+
+
+@pytest.mark.parametrize("text", [
+    "", "{", "[]", "3", "null", "{}", "\ud800".encode("utf-8", "surrogatepass").decode("latin-1"),
+    broken(lambda config: config.pop("preset") and None),
+    broken(lambda config: config.pop("network") and None),
+    broken(lambda config: config["train"].update(epoch=3)),
+    broken(lambda config: config["train"].update(epochs="3")),
+    broken(lambda config: config["train"].update(epochs=0)),
+    broken(lambda config: config.update(train=3)),
+    broken(lambda config: config.update(network=3)),
+    broken(lambda config: config["network"].update(layers=3)),
+    broken(lambda config: config["network"].update(layers=[3])),
+])
+def test_a_broken_config_is_told_in_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(RunError) as error:
+        _ = Run.open(tmp_path).config
+    assert f"{tmp_path / 'config.json'} cannot be read: " in one_line(error)
+
+
+def test_a_config_that_is_no_text_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(b"\x89PNG\xff\xfe")
+    with pytest.raises(RunError, match="cannot be read"):
+        _ = Run.open(tmp_path).config
+
+
+@pytest.mark.parametrize("name", ["source", "environment"])
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"\xff\xfe"])
+def test_a_missing_or_broken_file_is_named(name: str, content: bytes | None, tmp_path: Path) -> None:
+    Run.create(tmp_path / "run", CONFIG)
+    path = tmp_path / "run" / f"{name}.json"
+    path.unlink(missing_ok=True)
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RunError) as error:
+        getattr(Run.open(tmp_path / "run"), name)
+    assert f"{name}.json" in one_line(error)
+
+
+def test_metrics_are_read_by_kind_and_are_none_before_the_first(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    assert run.metrics() == []
+    write_lines(run.metrics_file, [{"kind": "train", "step": 1}, {"kind": "epoch", "step": 2}])
+    assert [line["step"] for line in run.metrics()] == [1, 2]
+    assert run.metrics("epoch") == [{"kind": "epoch", "step": 2}]
+
+
+def test_a_line_still_being_written_is_left_out(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.metrics_file.write_text('{"kind": "train", "step": 1}\n{"kind": "tr')
+    assert run.metrics() == [{"kind": "train", "step": 1}]
+
+
+def test_broken_metrics_are_named(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.metrics_file.write_text('{"kind": "tr\n{"kind": "train", "step": 1}\n')
+    with pytest.raises(RunError, match=r"metrics\.jsonl"):
+        run.metrics()
+
+
+def test_an_evaluation_takes_the_place_of_an_earlier_one_of_its_kind(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    first = {"data": "digits", "split": "test", "views": 1, "top1_error": 9.0}
+    ten = {**first, "views": 10}
+    for result in (first, ten, {**first, "top1_error": 8.0}):
+        run.record_evaluation(result)
+    assert [(entry["views"], entry["top1_error"]) for entry in run.evaluations()] == [(10, 9.0), (1, 8.0)]
+
+
+def test_json_that_cannot_be_written_leaves_the_old(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_the_environment_has_what_a_record_needs() -> None:
+    found = environment(["alexnet"])
+    assert set(found) == {"versions", "hardware", "platform", "commit", "command"}
+    assert {"python", "alexnet", "torch", "torchvision", "numpy"} <= set(found["versions"])
+    assert all(found["versions"].values())
+    assert found["hardware"]["cores"] == os.cpu_count() and found["hardware"]["cpu"]
+    json.dumps(found)
+
+
+def test_no_commit_is_told_where_git_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert commit() is None
+
+
+def test_the_config_of_a_trained_run_knows_its_classes(trained: Path) -> None:
+    run = Run.open(trained)
+    config: Config = run.config
+    assert config.network.classes == len(run.classes) == 7
+    assert run.source["splits"] == {"train": 56, "val": 21, "test": 28}
