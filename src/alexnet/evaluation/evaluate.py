@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from alexnet.config import nearest
+from alexnet.config import Config, nearest
 from alexnet.data.loader import Feed
-from alexnet.data.splits import DataError
+from alexnet.data.sources import open_source
+from alexnet.data.splits import DataError, Source, Split
 from alexnet.evaluation.metrics import ErrorCounter
-from alexnet.evaluation.predict import Classifier, load
+from alexnet.evaluation.predict import load
 from alexnet.run import RunError
-from alexnet.training.inputs import Inputs, open_inputs
+from alexnet.training.inputs import missing_split, open_inputs
 from alexnet.training.progress import Progress, quiet
 
 
@@ -47,38 +48,39 @@ def evaluate(
     config = first.config
     if data is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=data))
-    inputs = open_inputs(config) if data is None else _other(config, first)
-    name = split or ("test" if "test" in inputs.source.splits else "val")
-    chosen = inputs.split(name)
-    labels = _labels(chosen.labels, inputs.source.classes, first.classes, inputs.source.spec)
+    source, chosen, name = _choose(config, split)
+    labels = _labels(chosen.labels, source.classes, first.classes, source.spec)
     total = torch.zeros(len(chosen), len(first.classes))
     readable = torch.ones(len(chosen), dtype=torch.bool)
     for net in nets:
         seen = torch.zeros(len(chosen), dtype=torch.bool)
         feed = Feed(chosen, net.config.data.size, net.config.train.batch_size, seed=0, shuffle=False,
                     workers=config.data.workers or None, memory=config.data.memory << 20, progress=progress.decoding)
-        for batch in feed.epoch(0):
-            where = torch.from_numpy(batch.positions)
-            total[where] += net.probabilities(batch.images, views)
-            seen[where] = True
+        with progress.counting("decoding"):
+            for batch in feed.epoch(0):
+                where = torch.from_numpy(batch.positions)
+                total[where] += net.probabilities(batch.images, views)
+                seen[where] = True
         readable &= seen
     if not readable.any():
-        raise DataError(f"{inputs.source.spec}: none of the {len(chosen)} images of its {name} split can be read")
+        raise DataError(f"{source.spec}: none of the {len(chosen)} images of its {name} split can be read")
     counter = ErrorCounter(len(first.classes))
-    counter.add((total[readable] / len(nets)).log(), torch.from_numpy(labels)[readable])
-    return {**counter.result(), "views": views, "data": inputs.source.spec, "split": name,
+    # A probability that underflowed to 0 is a large loss, not an infinite one.
+    smallest = torch.finfo(torch.float32).tiny
+    counter.add((total[readable] / len(nets)).clamp_min(smallest).log(), torch.from_numpy(labels)[readable])
+    return {**counter.result(), "views": views, "data": source.spec, "split": name,
             "runs": [str(path) for path in paths], "unreadable": int((~readable).sum())}
 
 
-def _other(config: Any, net: Classifier) -> Inputs:
-    """Another source than the run's own: it needs no train split."""
-    from alexnet.data.sources import open_source
-
+def _choose(config: Config, name: str | None) -> tuple[Source, Split, str]:
+    """The source, and its split `name` (default: test where there is one, else val). Raises DataError without it."""
     source = open_source(config.data.source)
-    if "train" in source.splits:
-        return open_inputs(config)
-    empty = next(iter(source.splits.values()))
-    return Inputs(config, source, empty, source.splits.get("val", empty), False)
+    name = name or ("test" if "test" in source.splits else "val")
+    if "train" in source.splits:  # a val split may have to be held out of it
+        return source, open_inputs(config, source).split(name), name
+    if name not in source.splits:
+        raise missing_split(source, name)
+    return source, source.splits[name], name
 
 
 def _labels(labels: np.ndarray, theirs: Sequence[str], ours: Sequence[str], spec: str) -> np.ndarray:

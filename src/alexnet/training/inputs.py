@@ -35,8 +35,7 @@ class Inputs:
         if name == "val":
             return self.validation
         if name not in self.source.splits:
-            there = ", ".join(self.source.splits)
-            raise DataError(f"{self.source.spec} has no {name} split (it has {there}); choose one with --split")
+            raise missing_split(self.source, name)
         return self.source.splits[name]
 
     def feed(self, split: Split, progress: Progress, **options: Any) -> Feed:
@@ -51,7 +50,8 @@ class Inputs:
             return Statistics.load(path)
         data = self.config.data
         progress.note(f"fitting the mean image and PCA over {len(self.train):,} training images")
-        statistics = fit(self.train, data.size, workers=data.workers or None, progress=progress.decoding)
+        with progress.counting("decoding"):
+            statistics = fit(self.train, data.size, workers=data.workers or None, progress=progress.decoding)
         statistics.save(path)
         return statistics
 
@@ -61,6 +61,11 @@ class Inputs:
         splits |= {name: len(split) for name, split in self.source.splits.items() if name not in ("train", "val")}
         return {"source": self.source.spec, "classes": list(self.source.classes), "splits": splits,
                 "validation": "held out of train" if self.held_out else "the source's own"}
+
+
+def missing_split(source: Source, name: str) -> DataError:
+    """What to raise where a source has no split called `name`."""
+    return DataError(f"{source.spec} has no {name} split (it has {', '.join(source.splits)}); choose one with --split")
 
 
 class SourceRecord:
@@ -100,9 +105,12 @@ def _counts(described: dict[str, Any]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in described["splits"].items())
 
 
-def open_inputs(config: Config) -> Inputs:
-    """Open a config's source and choose its splits. Raises DataError for a source that cannot be trained on."""
-    source = open_source(config.data.source)
+def open_inputs(config: Config, source: Source | None = None) -> Inputs:
+    """Open a config's source, unless it is given, and choose its splits.
+
+    Raises DataError for a source that cannot be trained on.
+    """
+    source = source or open_source(config.data.source)
     if "train" not in source.splits:
         raise DataError(f"{source.spec} has no train split, only {', '.join(source.splits)}")
     train = source.splits["train"]
