@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -78,6 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("stopped", 130, as_json)
     except (ValueError, ImportError) as error:
         return _fail(" ".join(str(error).split()), 2, as_json)
+    except BrokenPipeError:  # who reads our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         return _fail(told(error), 1, as_json)
 
@@ -95,6 +100,8 @@ def _main(words: list[str]) -> int:
     else:
         args, rest = parser.parse_args(words), []
     if args.command is None:
+        if "--json" in words:
+            raise Wrong(f"a command is needed: {', '.join(names)}")
         parser.print_help(sys.stderr)
         return 2
     args.rest, args.argv = rest, words
@@ -104,7 +111,10 @@ def _main(words: list[str]) -> int:
         result.pop("text", None)
         print(json.dumps(result))
     else:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text
         print(command.say(result))
+    sys.stdout.flush()
     return int(result.get("exit_code", 0))
 
 

@@ -84,11 +84,16 @@ def train(args: argparse.Namespace) -> Result:
     try:
         return train(config, out, bool(args.resume), Terminal(), ["alexnet", *args.argv])
     except KeyboardInterrupt:
+        if not (out / "config.json").exists():
+            raise Failed("stopped before the run began; there is nothing to resume", 130) from None
         raise Failed(f"stopped; the run is saved: go on with `alexnet train --resume {out}`", 130) from None
     except TrainingError as error:
         raise Failed(str(error)) from None
     except OSError as error:
-        raise Failed(f"{told(error)}; what was saved before is kept: mend it and go on with "
+        what = told(error) if error.filename else f"{out}: {told(error)}"
+        if not (out / "config.json").exists():
+            raise Failed(f"{what}; the run has not begun: mend it and give the same command again") from None
+        raise Failed(f"{what}; what was saved before is kept: mend it and go on with "
                      f"`alexnet train --resume {out}`") from None
 
 
