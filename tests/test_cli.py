@@ -1,0 +1,597 @@
+"""The command line: what it prints where, its exit codes, and one clear line for whatever goes in that is wrong."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from alexnet import cli, presets
+from alexnet.config import fields
+from alexnet.run import Run
+
+Said = tuple[int, str, str]
+QUICK = ("--epochs", "2", "--train.batch_size", "16", "--train.threads", "1", "--data.workers", "1")
+
+
+@pytest.fixture
+def alexnet(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Run a command here: exit code, stdout, stderr."""
+
+    def call(*words: object) -> Said:
+        capsys.readouterr()
+        code = cli.main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def wrong(alexnet: Callable[..., Said]) -> Callable[..., str]:
+    """Run a command that must fail: one line on stderr, one JSON object on stdout, the code; returns the line."""
+
+    def call(code: int, *words: object) -> str:
+        found, out, err = alexnet(*words, "--json")
+        assert found == code, err
+        assert err.startswith("alexnet: ") and err.count("\n") == 1, err
+        assert "Traceback" not in err
+        error = json.loads(out)
+        assert set(error) == {"error"} and f"alexnet: {error['error']}\n" == err
+        return error["error"]
+
+    return call
+
+
+# Speaking twice
+
+
+def test_a_folder_with_splits_is_trained_and_measured_by_command(
+    seven: Path, tmp_path: Path, alexnet: Callable[..., Said]
+) -> None:
+    run = tmp_path / "run"
+    code, out, err = alexnet("train", "--data", seven, "--out", run, *QUICK, "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert set(result) == {"run", "epochs", "steps", "seconds", "images_per_second", "best", "last"}
+    assert (result["run"], result["epochs"], result["steps"]) == (str(run), 2, 8)
+    assert err.count("validation error") == 2
+    for name in ("config.json", "environment.json", "metrics.jsonl", "checkpoints/last.safetensors",
+                 "checkpoints/best.safetensors", "source.json", "statistics.npz"):
+        assert (run / name).is_file()
+    assert list((run / "tensorboard").iterdir())
+    assert Run.open(run).environment["command"][:2] == ["alexnet", "train"]
+
+    code, out, err = alexnet("evaluate", run, "--json")
+    assert code == 0, err
+    measured = json.loads(out)
+    assert set(measured) == {"top1_error", "top5_error", "loss", "count", "views", "data", "split", "runs",
+                             "unreadable"}
+    assert (measured["split"], measured["count"], measured["runs"]) == ("test", 28, [str(run)])
+    assert Run.open(run).evaluations() == [measured]
+
+
+def test_a_folder_without_splits_is_trained_and_measured_by_command(
+    pictures: Callable[..., Path], tmp_path: Path, alexnet: Callable[..., Said]
+) -> None:
+    folder = pictures(tmp_path / "some", {"": 10}, ("ant", "bee", "cat"))
+    code, out, _ = alexnet("train", "--data", folder, "--out", tmp_path / "run", *QUICK, "--json")
+    assert code == 0
+    assert json.loads(out)["last"]["count"] == 3
+    code, out, _ = alexnet("evaluate", tmp_path / "run", "--json")
+    assert (json.loads(out)["split"], json.loads(out)["top5_error"]) == ("val", None)
+
+
+def test_without_json_the_result_is_prose(seven: Path, tmp_path: Path, alexnet: Callable[..., Said]) -> None:
+    code, out, _ = alexnet("train", "--data", seven, "--out", tmp_path / "run", *QUICK)
+    assert code == 0
+    assert f"alexnet evaluate {tmp_path / 'run'}" in out and "top-1 error" in out
+    code, out, _ = alexnet("evaluate", tmp_path / "run")
+    assert code == 0 and "top-5 error" in out and "28 images" in out
+    image = seven / "test" / "ant" / "00.png"
+    code, out, _ = alexnet("predict", tmp_path / "run", image, "--top", 2)
+    assert code == 0 and out.splitlines()[0] == str(image) and len(out.splitlines()) == 3
+
+
+def test_predictions_are_json_in_the_order_asked(trained: Path, seven: Path, alexnet: Callable[..., Said]) -> None:
+    images = [str(seven / "test" / name / "00.png") for name in ("gnu", "ant")]
+    code, out, _ = alexnet("predict", trained, *images, "--top", 3, "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert set(result) == {"predictions"}
+    assert [entry["image"] for entry in result["predictions"]] == images
+    for entry in result["predictions"]:
+        assert set(entry) == {"image", "labels"}
+        assert [set(label) for label in entry["labels"]] == [{"label", "probability"}] * 3
+        probabilities = [label["probability"] for label in entry["labels"]]
+        assert probabilities == sorted(probabilities, reverse=True) and sum(probabilities) <= 1
+
+
+def test_an_image_whose_name_is_no_text_is_predicted(
+    trained: Path, seven: Path, tmp_path: Path, alexnet: Callable[..., Said]
+) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    try:
+        shutil.copy(seven / "test" / "ant" / "00.png", path)
+    except OSError:
+        pytest.skip("this file system takes only text as names")
+    code, out, err = alexnet("predict", trained, path)
+    assert (code, err) == (0, "") and "caf" in out
+
+
+def test_ten_views_of_a_run_without_mirror_images_are_warned_of(trained: Path, tmp_path: Path,
+                                                                alexnet: Callable[..., Said]) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    code, out, err = alexnet("evaluate", tmp_path / "run", "--views", 10, "--json")
+    assert code == 0 and json.loads(out)["views"] == 10
+    assert "warning: " in err and "--views 5" in err
+
+
+def test_an_ensemble_is_measured_by_command(trained: Path, second: Path, alexnet: Callable[..., Said]) -> None:
+    code, out, _ = alexnet("evaluate", trained, second, "--json")
+    assert code == 0 and json.loads(out)["runs"] == [str(trained), str(second)]
+    assert "2 runs averaged" in alexnet("evaluate", trained, second)[1]
+
+
+@pytest.mark.parametrize("preset", ["paper", "digits", "cifar-13"])
+def test_summary_is_json_with_the_fields_promised(preset: str, alexnet: Callable[..., Said]) -> None:
+    code, out, err = alexnet("summary", preset, "--json")
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    assert {"preset", "layers", "total"} <= set(result) and result["preset"] == preset
+    for layer in result["layers"]:
+        assert {"name", "shape", "neurons", "weights", "connections"} <= set(layer)
+
+
+def test_presets_are_a_table_or_a_difference(alexnet: Callable[..., Said]) -> None:
+    code, out, _ = alexnet("presets", "--json")
+    assert code == 0 and {entry["preset"] for entry in json.loads(out)["presets"]} >= set(presets.names())
+    code, out, _ = alexnet("presets", "paper", "code-145", "--json")
+    assert code == 0 and json.loads(out)["differences"]
+    assert "code-145" in alexnet("presets")[1]
+    assert "code-145" in alexnet("presets", "paper", "code-145")[1]
+
+
+def test_a_source_is_described_and_verified(seven: Path, alexnet: Callable[..., Said]) -> None:
+    code, out, _ = alexnet("data", "info", seven, "--json")
+    assert code == 0 and json.loads(out)["classes"] == 7
+    code, out, _ = alexnet("data", "verify", seven, "--json")
+    assert code == 0 and json.loads(out)["findings"] == []
+    assert alexnet("data", "info", seven)[0] == alexnet("data", "verify", seven)[0] == 0
+
+
+def test_a_store_is_prepared_and_trained_on(seven: Path, tmp_path: Path, alexnet: Callable[..., Said]) -> None:
+    code, out, _ = alexnet("data", "prepare", seven, tmp_path / "store", "--size", 16, "--workers", 1, "--json")
+    assert code == 0 and json.loads(out)["out"] == str(tmp_path / "store")
+    code, out, err = alexnet("train", "--data", tmp_path / "store", "--out", tmp_path / "run", *QUICK, "--json")
+    assert code == 0, err
+
+
+@pytest.mark.slow
+def test_a_torchvision_network_trains_by_the_same_commands(
+    pictures: Callable[..., Path], tmp_path: Path, alexnet: Callable[..., Said]
+) -> None:
+    folder = pictures(tmp_path / "some", {"train": 4, "val": 1}, ("ant", "bee"), side=256)
+    code, out, err = alexnet(
+        "train", "--preset", "torchvision:squeezenet1_1", "--data", folder, "--out", tmp_path / "run",
+        "--train.steps", 2, "--train.batch_size", 4, "--train.threads", 1, "--json")
+    assert code == 0, err
+    assert json.loads(out)["steps"] == 2
+    code, out, err = alexnet("evaluate", tmp_path / "run", "--json")
+    assert code == 0 and json.loads(out)["count"] == 2, err
+    code, out, err = alexnet("summary", "torchvision:squeezenet1_1", "--json")
+    assert code == 0 and json.loads(out)["layers"], err
+
+
+def test_settings_reach_the_run_in_every_spelling(seven: Path, tmp_path: Path, alexnet: Callable[..., Said]) -> None:
+    code, _, err = alexnet(
+        "train", "--data", seven, "--out", tmp_path / "run", "--train.steps=1", "--optimizer.lr", "2e-3", "--seed", "5",
+        "--precision", "bfloat16", "--augment.mirror", "yes", "--schedule.milestones", "3,7", "--device", "cpu",
+        "--epochs=4")
+    assert code == 0, err
+    config = Run.open(tmp_path / "run").config
+    assert (config.train.steps, config.train.seed, config.train.precision) == (1, 5, "bfloat16")
+    assert (config.optimizer.lr, config.augment.mirror, config.train.epochs) == (0.002, True, 4)
+    assert (config.schedule.milestones, config.train.device) == ((3, 7), "cpu")
+
+
+def test_runs_without_a_name_are_numbered(
+    seven: Path, tmp_path: Path, alexnet: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits", "digits-2", "digits-3"):
+        code, out, err = alexnet("train", "--data", seven, "--train.steps", 1, "--json")
+        assert code == 0, err
+        assert Path(json.loads(out)["run"]) == Path("runs") / name
+
+
+# Help
+
+
+@pytest.mark.parametrize("words", [
+    [], *[[command.name] for command in cli.COMMANDS], *[["data", action] for action in ("prepare", "verify", "info")]],
+    ids=" ".join)
+def test_every_command_has_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*words, "--help"])
+    assert stop.value.code == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("usage: alexnet") and err == ""
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    out = capsys.readouterr().out
+    for command in cli.COMMANDS:
+        assert f" {command.name} " in out and command.about in out
+
+
+def test_train_help_has_a_text_for_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    for entry in fields(presets.preset("digits")):
+        assert len(entry.about) > 8
+        assert entry.about in lines[f"--{entry.path}"]
+        assert not entry.choices or all(choice in lines[f"--{entry.path}"] for choice in entry.choices)
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0 and capsys.readouterr().out.startswith("alexnet ")
+
+
+def imported(*statement: str) -> set[str]:
+    """The top-level packages that a fresh interpreter imports."""
+    done = subprocess.run([sys.executable, "-X", "importtime", *statement], capture_output=True, text=True, check=True)
+    names = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {name.partition(".")[0] for name in names}
+
+
+@pytest.mark.parametrize(
+    "words", [None, "--help", "summary paper", "presets", "presets paper code-145", "train --help"])
+def test_light_commands_import_neither_torch_nor_numpy(words: str | None) -> None:
+    code = "import alexnet.cli" if words is None else (
+        f"import sys, alexnet.cli\ntry: sys.exit(alexnet.cli.main({words.split()!r}))\nexcept SystemExit: pass")
+    found = imported("-c", code)
+    assert "alexnet" in found
+    assert not found & {"torch", "numpy", "sklearn", "matplotlib", "PIL", "pyarrow"}
+
+
+def test_a_reader_that_leaves_is_no_traceback() -> None:
+    done = subprocess.run(f"{sys.executable} -m alexnet.cli presets paper digits | true", shell=True,
+                          capture_output=True, text=True)
+    assert done.stderr == ""
+
+
+# What goes in that is wrong
+
+
+def test_an_unknown_command_is_told_with_the_nearest(wrong: Callable[..., str]) -> None:
+    assert "did you mean train?" in wrong(2, "trian", "--data", "digits")
+    assert "commands: train" in wrong(2, "zzz")
+    wrong(2)
+
+
+def test_an_unknown_preset_is_told_with_the_nearest(wrong: Callable[..., str], tmp_path: Path) -> None:
+    assert "did you mean digits?" in wrong(2, "train", "--preset", "digit", "--out", tmp_path / "run")
+    assert "did you mean paper?" in wrong(2, "summary", "papers")
+    assert "did you mean caffe?" in wrong(2, "presets", "paper", "cafe")
+    assert "did you mean resnet18?" in wrong(
+        2, "train", "--preset", "torchvision:resnet81", "--out", tmp_path / "run", "--data.size", "256")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (("--optimiser.lr", "0.1"), "did you mean optimizer.lr?"),
+    (("--train.epoch", "3"), "did you mean train.epochs?"),
+    (("--optimizer.lr", "fast"), "--optimizer.lr 'fast' should be a number"),
+    (("--optimizer.lr", "-1"), "--optimizer.lr -1.0 should be above 0"),
+    (("--optimizer.lr", "nan"), "should be above 0"),
+    (("--epochs", "0"), "--train.epochs 0 should be at least 1"),
+    (("--epochs", "many"), "--train.epochs 'many' should be a whole number"),
+    (("--data.center", "left"), "mean-image or imagenet"),
+    (("--augment.crop", "maybe"), "true or false"),
+    (("--optimizer.lr",), "--optimizer.lr needs a value"),
+    (("digits",), "'digits' is not understood"),
+    (("--precision", "float8"), "float32"),
+    (("--data.size", "8"), "at least the network's 14"),
+    (("--device", "cuda:77"), "use cpu"),
+    (("--device", "abacus"), "auto, cpu, cuda"),
+    (("--data", "digit"), "did you mean digits?"),
+    (("--data", "/nowhere/at/all"), "/nowhere/at/all: there is no such folder"),
+])
+def test_a_wrong_setting_is_told_and_leaves_nothing(
+    words: tuple[str, ...], said: str, wrong: Callable[..., str], tmp_path: Path
+) -> None:
+    assert said in wrong(2, "train", "--out", tmp_path / "run", *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_empty_folder_is_told(wrong: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "empty: there are no class folders" in wrong(
+        2, "train", "--data", tmp_path / "empty", "--out", tmp_path / "run")
+
+
+def test_empty_class_folders_are_told(wrong: Callable[..., str], tmp_path: Path) -> None:
+    for name in ("ant", "bee"):
+        (tmp_path / "some" / name).mkdir(parents=True)
+    assert "class folder ant" in wrong(2, "train", "--data", tmp_path / "some", "--out", tmp_path / "run")
+
+
+def test_a_folder_with_one_class_is_told(
+    pictures: Callable[..., Path], wrong: Callable[..., str], tmp_path: Path
+) -> None:
+    folder = pictures(tmp_path / "some", {"": 5}, ("ant",))
+    assert "1 class (ant)" in wrong(2, "train", "--data", folder, "--out", tmp_path / "run")
+
+
+def test_a_class_in_test_but_not_in_train_is_named(
+    pictures: Callable[..., Path], wrong: Callable[..., str], tmp_path: Path
+) -> None:
+    folder = pictures(tmp_path / "some", {"train": 3, "test": 2}, ("ant", "bee", "cat"))
+    shutil.rmtree(folder / "train" / "bee")
+    assert "class 'bee' is in test but not in train" in wrong(
+        2, "train", "--data", folder, "--out", tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", ["text", "truncated JPEG"])
+def test_one_bad_file_among_many_is_left_out_and_listed(
+    content: str, pictures: Callable[..., Path], alexnet: Callable[..., Said], tmp_path: Path
+) -> None:
+    folder = pictures(tmp_path / "some", {"train": 60, "val": 2}, ("ant", "bee"))
+    bad = folder / "train" / "bee" / "zz.jpg"
+    if content == "text":
+        bad.write_text("these are notes")
+    else:
+        Image.effect_noise((64, 64), 90).convert("RGB").save(bad)
+        bad.write_bytes(bad.read_bytes()[:300])
+    code, _, err = alexnet("train", "--data", folder, "--out", tmp_path / "run", *QUICK)
+    assert code == 0, err
+    assert "1 of 121 training images cannot be read" in err and "zz.jpg" in err
+    assert list(Run.open(tmp_path / "run").source["unreadable"]) == [os.path.join("train", "bee", "zz.jpg")]
+
+
+def test_too_many_bad_files_stop_the_training(
+    pictures: Callable[..., Path], alexnet: Callable[..., Said], tmp_path: Path
+) -> None:
+    folder = pictures(tmp_path / "some", {"train": 10, "val": 2}, ("ant", "bee"))
+    (folder / "train" / "bee" / "zz.jpg").write_text("these are notes")
+    code, out, err = alexnet("train", "--data", folder, "--out", tmp_path / "run", *QUICK, "--json")
+    assert code == 1 and set(json.loads(out)) == {"error"}
+    assert "more than 1%" in err.splitlines()[-1] and "zz.jpg" in err.splitlines()[-1]
+
+
+def test_a_source_of_nothing_but_bad_files_is_told(
+    pictures: Callable[..., Path], alexnet: Callable[..., Said], tmp_path: Path
+) -> None:
+    folder = pictures(tmp_path / "some", {"train": 5, "val": 2}, ("ant", "bee"))
+    for path in folder.glob("train/*/*"):
+        path.write_text("these are notes")
+    code, out, err = alexnet("train", "--data", folder, "--out", tmp_path / "run", *QUICK, "--json")
+    assert code in (1, 2) and set(json.loads(out)) == {"error"}
+    assert "no readable images" in err.splitlines()[-1] or "cannot be read" in err.splitlines()[-1]
+
+
+def test_a_run_that_exists_is_refused_with_the_way_on(trained: Path, wrong: Callable[..., str], seven: Path) -> None:
+    assert f"{trained} exists; go on with `--resume {trained}`" in wrong(
+        2, "train", "--data", seven, "--out", trained)
+
+
+def test_resume_takes_a_run_and_nothing_else(
+    trained: Path, seven: Path, wrong: Callable[..., str], tmp_path: Path
+) -> None:
+    assert "no run directory" in wrong(2, "train", "--resume", seven)
+    assert "no such run directory" in wrong(2, "train", "--resume", tmp_path / "absent")
+    assert "leave the others out" in wrong(2, "train", "--resume", trained, "--epochs", "9")
+    assert "leave the others out" in wrong(2, "train", "--resume", trained, "--preset", "paper")
+
+
+def test_a_broken_config_is_told(trained: Path, wrong: Callable[..., str], tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    for text in ("{", "[]", '{"preset": "digits"}'):
+        (tmp_path / "run" / "config.json").write_text(text)
+        for words in (("train", "--resume"), ("evaluate",), ("report",)):
+            assert "config.json cannot be read" in wrong(2, *words, tmp_path / "run")
+
+
+def test_a_truncated_checkpoint_is_told(trained: Path, wrong: Callable[..., str], tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    for name in ("last", "best"):
+        path = tmp_path / "run" / "checkpoints" / f"{name}.safetensors"
+        path.write_bytes(path.read_bytes()[:5000])
+    assert "last.safetensors" in wrong(2, "train", "--resume", tmp_path / "run")
+    assert "best.safetensors" in wrong(2, "evaluate", tmp_path / "run")
+
+
+def test_a_checkpoint_of_another_network_is_told(trained: Path, wrong: Callable[..., str], tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    for layer in config["network"]["layers"]:
+        if layer["name"] == "conv1":
+            layer["kernels"] = 48
+    path.write_text(json.dumps(config))
+    for words in (("train", "--resume"), ("evaluate",)):
+        assert "is of another network: conv1" in wrong(2, *words, tmp_path / "run")
+
+
+def test_a_run_that_has_not_saved_yet_is_told(
+    trained: Path, seven: Path, alexnet: Callable[..., Said], wrong: Callable[..., str], tmp_path: Path
+) -> None:
+    for name in ("config.json", "source.json", "statistics.npz"):
+        shutil.copy(trained / name, tmp_path / name)
+    image = seven / "test" / "ant" / "00.png"
+    assert "has not saved yet" in wrong(2, "evaluate", tmp_path)
+    assert "has not saved yet" in wrong(2, "predict", tmp_path, image)
+    assert alexnet("report", tmp_path)[0] == 2
+
+
+def test_what_predict_cannot_read_is_named(
+    trained: Path, seven: Path, wrong: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "notes.jpg").write_text("these are notes")
+    image = seven / "test" / "ant" / "00.png"
+    assert "notes.jpg" in wrong(2, "predict", trained, image, tmp_path / "notes.jpg")
+    assert "absent.jpg: No such file" in wrong(2, "predict", trained, tmp_path / "absent.jpg")
+    assert str(tmp_path) in wrong(2, "predict", trained, tmp_path)
+    assert "IMAGE" in wrong(2, "predict", trained)
+
+
+def test_what_evaluate_cannot_do_is_told(
+    trained: Path, seven: Path, short: Callable[..., Any], pictures: Callable[..., Path], wrong: Callable[..., str],
+    tmp_path: Path
+) -> None:
+    from alexnet.training.loop import train
+
+    other = pictures(tmp_path / "other", {"": 6}, ("ant", "bee"))
+    train(short(other, train__steps="1"), tmp_path / "run")
+    assert "choose from 1, 5, 10" in wrong(2, "evaluate", trained, "--views", "3").replace("'", "")
+    assert "has other classes" in wrong(2, "evaluate", trained, tmp_path / "run")
+    assert "has no test split" in wrong(2, "evaluate", tmp_path / "run", "--split", "test")
+    assert "invalid choice" in wrong(2, "evaluate", trained, "--split", "validation")
+    assert "no such folder" in wrong(2, "evaluate", trained, "--data", tmp_path / "absent")
+    assert "no run directory" in wrong(2, "evaluate", seven)
+    assert "there are" in wrong(2, "evaluate", trained, "--device", "cuda:77")
+    assert "RUN" in wrong(2, "evaluate")
+
+
+def test_other_commands_tell_wrong_requests_too(wrong: Callable[..., str], tmp_path: Path) -> None:
+    assert "no preset (the table) or two" in wrong(2, "presets", "paper")
+    assert "PRESET" in wrong(2, "summary")
+    assert "at least 2" in wrong(2, "summary", "paper", "--classes", "1")
+    assert "no such run directory" in wrong(2, "report", tmp_path / "absent")
+    assert "no such folder" in wrong(2, "data", "info", tmp_path / "absent")
+    assert "no such folder" in wrong(2, "data", "verify", tmp_path / "absent")
+    assert "no such folder" in wrong(2, "data", "prepare", tmp_path / "absent", tmp_path / "store")
+    assert "ACTION" in wrong(2, "data")
+    assert "unrecognized arguments: --top" in wrong(2, "summary", "paper", "--top", "3")
+
+
+def test_a_loss_that_is_not_finite_ends_with_the_step(
+    seven: Path, alexnet: Callable[..., Said], tmp_path: Path
+) -> None:
+    code, out, err = alexnet("train", "--data", seven, "--out", tmp_path / "run", *QUICK, "--optimizer.lr", "1e6",
+                             "--json")
+    assert code == 1 and set(json.loads(out)) == {"error"}
+    assert "at step " in err.splitlines()[-1] and "lower --optimizer.lr" in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """No file may grow beyond so many bytes: writing fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("full_at", [
+    100, 1000, 3000, 4000, 100_000, "checkpoints/last.safetensors", "checkpoints/last.state.pt"])
+def test_a_full_disk_is_told_and_the_run_goes_on_after_it(
+    full_at: int | str, seven: Path, trained: Path, alexnet: Callable[..., Said], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    settings = ("--data", seven, "--out", out, *QUICK, "--train.log_every", "3", "--optimizer.lr", "0.003")
+    with largest_file(full_at if isinstance(full_at, int) else (trained / full_at).stat().st_size - 1):
+        code, said, err = alexnet("train", *settings, "--json")
+    assert code == 1 and set(json.loads(said)) == {"error"}
+    assert f"{out}: File too large" in err.splitlines()[-1] and "Traceback" not in err
+    again = ("train", "--resume", out) if f"--resume {out}" in err else ("train", *settings)
+    code, _, err = alexnet(*again)
+    assert code == 0, err
+    ours, theirs = (path / "checkpoints" / "last.safetensors" for path in (out, trained))
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+# Stopping
+
+
+def started(*words: object) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-m", "alexnet.cli", *map(str, words)], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_says_how_to_go_on(
+    seven: Path, alexnet: Callable[..., Said], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    settings = ("--data", seven, "--train.log_every", "1", "--train.threads", "1", "--train.batch_size", "8",
+                "--epochs", "20")
+    process = started("train", *settings, "--out", out, "--json")
+    wait_for(out / "metrics.jsonl", process)
+    process.send_signal(signal.SIGINT)
+    said, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert f"alexnet train --resume {out}" in err.splitlines()[-1] and "Traceback" not in err
+    assert f"alexnet train --resume {out}" in json.loads(said)["error"]
+    assert (out / "checkpoints" / "last.safetensors").is_file()
+    assert alexnet("train", "--resume", out)[0] == 0
+    assert alexnet("train", *settings, "--out", tmp_path / "whole")[0] == 0
+    ours, theirs = (path / "checkpoints" / "last.safetensors" for path in (out, tmp_path / "whole"))
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_killed_command_is_resumed_by_command(alexnet: Callable[..., Said], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    settings = ("--preset", "digits", *QUICK, "--train.save_every", "0")
+    process = started("train", *settings, "--out", out)
+    wait_for(out / "checkpoints" / "last.state.pt", process)
+    time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    code, said, err = alexnet("train", "--resume", out, "--json")
+    assert code == 0, err
+    assert json.loads(said)["epochs"] == 2
+    assert alexnet("train", *settings, "--out", tmp_path / "whole")[0] == 0
+    ours, theirs = (path / "checkpoints" / "last.safetensors" for path in (out, tmp_path / "whole"))
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_ctrl_c_before_the_run_began_promises_nothing(
+    alexnet: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alexnet.training import loop
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "open_inputs", stop)
+    code, _, err = alexnet("train", "--out", tmp_path / "run")
+    assert code == 130 and "--resume" not in err and err.count("\n") == 1
+
+
+def test_resuming_a_finished_run_is_done_at_once(
+    trained: Path, alexnet: Callable[..., Said], tmp_path: Path
+) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    code, out, _ = alexnet("train", "--resume", tmp_path / "run", "--json")
+    assert code == 0 and json.loads(out)["epochs"] == 2
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
