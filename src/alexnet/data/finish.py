@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,14 +102,14 @@ def finish(root: Path, work: Path, described: dict[str, Any], counts: dict[str, 
     ending = CODECS[described["codec"]]
     per_shard = described["settings"]["shard_images"]
     splits: dict[str, Any] = {}
-    rows: list[tuple[str, str, str, str]] = []
-    for name, count in counts.items():
-        numbers = range(-(-count // per_shard))
-        entry = _join(root, work, name, numbers, ending, rows)
-        if entry["count"] == 0:
-            raise DataError(f"split {name}: none of its {count} images can be read; the first: {rows[-count][3]}")
-        splits[name] = entry
-    others = {REPORT: _report(root / REPORT, rows)}
+    beside = root / (REPORT + ".part")
+    with open(beside, "w", encoding="utf-8", newline="") as file:
+        report = csv.writer(file, lineterminator="\n")
+        report.writerow(("split", "file", "kind", "reason"))
+        for name, count in counts.items():
+            splits[name] = _join(root, work, name, range(-(-count // per_shard)), ending, report.writerow)
+    os.replace(beside, root / REPORT)
+    others = {REPORT: _known(root / REPORT)}
     if "train" in counts:
         others[STATISTICS] = _statistics(root, work, range(-(-counts["train"] // per_shard)))
     manifest = {**described, "splits": splits, "files": others}
@@ -123,14 +123,18 @@ def finish(root: Path, work: Path, described: dict[str, Any], counts: dict[str, 
 
 
 def _join(
-    root: Path, work: Path, name: str, numbers: range, ending: str, rows: list[tuple[str, str, str, str]]
+    root: Path, work: Path, name: str, numbers: range, ending: str, report: Callable[[tuple[str, ...]], object]
 ) -> dict[str, Any]:
-    """Write a split's labels, index and list of files; add to the report's rows; return its entry for the manifest."""
+    """Write a split's labels, index and list of files, and its rows of the report; return its entry for the manifest.
+
+    Raises `DataError` if none of its images could be read.
+    """
     folder = root / name
     labels: list[np.ndarray] = []
     places: list[np.ndarray] = []
     shards: list[dict[str, Any]] = []
     unreadable = odd = 0
+    first_reason = ""
     with _files_writer(folder / FILES) as writer:
         for number in numbers:
             shard = load_shard(work, name, number)
@@ -151,11 +155,14 @@ def _join(
             for record in shard.records:
                 if record.reason:
                     unreadable += 1
-                    rows.append((name, record.file, "unreadable", record.reason))
+                    first_reason = first_reason or f"{record.file}: {record.reason}"
+                    report((name, record.file, "unreadable", record.reason))
                 elif record.notes:
                     odd += 1
-                    rows.append((name, record.file, "odd", record.notes))
+                    report((name, record.file, "odd", record.notes))
             writer.add(kept)
+    if not any(shard["count"] for shard in shards):
+        raise DataError(f"split {name}: none of its {unreadable} images can be read; the first is {first_reason}")
     _save_array(folder / LABELS, np.concatenate(labels))
     kept_files = [LABELS, FILES]
     if ending == CODECS["jpeg"]:
@@ -205,16 +212,6 @@ def _save_array(path: Path, array: np.ndarray) -> None:
     with open(beside, "wb") as file:
         np.save(file, array, allow_pickle=False)
     os.replace(beside, path)
-
-
-def _report(path: Path, rows: list[tuple[str, str, str, str]]) -> dict[str, Any]:
-    beside = path.with_name(path.name + ".part")
-    with open(beside, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("split", "file", "kind", "reason"))
-        writer.writerows(rows)
-    os.replace(beside, path)
-    return _known(path)
 
 
 def _statistics(root: Path, work: Path, numbers: range) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Many large files read at random without unpacking: a bounded number of them is open or mapped at a time."""
+"""What the machine has to give: its cores, and many large files of which a bounded number is mapped at a time."""
 
 import mmap
 import os
@@ -14,6 +14,13 @@ from alexnet.data.decode import MAX_BYTES, UnreadableImage
 
 # Well below the 1,024 open files that many systems allow a process.
 MAX_OPEN = 384
+
+
+def cores() -> int:
+    """Return the number of cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Mapped:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from alexnet.data.decode import Pixels, UnreadableImage, decode_with_notes, square
+from alexnet.data.handles import cores
 from alexnet.data.loader import order
 from alexnet.data.sources import open_source
 from alexnet.data.splits import Source, Split
@@ -85,7 +86,7 @@ def _sampled_sizes(split: Split) -> NDArray[np.int64]:
         return decoded.height, decoded.width
 
     chosen = np.unique(np.linspace(0, len(split) - 1, min(len(split), SAMPLED)).astype(np.int64))
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         found = [size for size in pool.map(look, chosen.tolist()) if size is not None]
     return np.array(found, dtype=np.int64).reshape(-1, 2)
 

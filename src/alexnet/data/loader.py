@@ -3,7 +3,6 @@
 N images of a batch or split, S the side images are brought to, C the side of a crop.
 """
 
-import os
 import sys
 import threading
 import time
@@ -18,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet.data.decode import Pixels, UnreadableImage
+from alexnet.data.handles import cores
 from alexnet.data.splits import DataError, Split, draws
 
 Offsets = Callable[[int, int, int], NDArray[np.int64]]
@@ -120,7 +120,7 @@ class Feed:
         self.split, self.size, self.batch_size, self.seed = split, size, batch_size, seed
         self.crop = size if crop is None else crop
         self.offsets, self.shuffle, self.memory, self.progress = offsets, shuffle, memory, progress
-        self.workers = workers or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0, 1])
+        self.workers = workers or cores()
         self.unreadable: dict[str, str] = {}
         self._buffers = _Buffers((batch_size, self.crop, self.crop, 3))
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from alexnet.data.decode import SCALING_ROOM, UnreadableImage, decode_with_notes, square
 from alexnet.data.finish import Record, ShardRecord, finish, load_shard, save_shard, shard_places
+from alexnet.data.handles import cores
 from alexnet.data.shards import RawShard, TarShard
 from alexnet.data.sources import open_source
 from alexnet.data.splits import DataError, Source, Split
@@ -212,8 +213,7 @@ def _make_shards(
 ) -> None:
     """Write every shard that is not there yet."""
     total = sum(len(split) for split in source.splits.values())
-    per_chunk = _per_chunk(settings.size)
-    chunks: list[_Chunk] = []
+    missing: list[_Chunk] = []
     done = 0
     for name, split in source.splits.items():
         (root / name).mkdir(exist_ok=True)
@@ -223,15 +223,14 @@ def _make_shards(
                 _be_strict(strict, finished.records)
                 done += end - first
                 continue
-            for at in range(first, end, per_chunk):
-                chunks.append(_Chunk(split, shard, at, min(end, at + per_chunk)))
+            missing.append(_Chunk(split, shard, first, end))
     _check_room(root, settings, total - done)
     if progress is not None:
         progress(done, total)
-    threads = workers or os.cpu_count() or 1
+    threads = workers or cores()
     worker = _Worker(settings)
     waiting: deque[tuple[_Chunk, Future[_Done]]] = deque()
-    upcoming = iter(chunks)
+    upcoming = _chunks(missing, _per_chunk(settings.size))
     current: _Writer | None = None
     with ThreadPoolExecutor(threads, thread_name_prefix="prepare") as pool:
         try:
@@ -259,6 +258,13 @@ def _make_shards(
             pool.shutdown(wait=True, cancel_futures=True)
             if current is not None:
                 current.abandon()
+
+
+def _chunks(shards: list[_Chunk], count: int) -> Iterator[_Chunk]:
+    """Yield whole shards in parts of `count` images."""
+    for shard in shards:
+        for at in range(shard.first, shard.last, count):
+            yield _Chunk(shard.split, shard.shard, at, min(shard.last, at + count))
 
 
 def _per_chunk(size: int) -> int:

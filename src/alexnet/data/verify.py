@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from alexnet.data import findings
 from alexnet.data.decode import UnreadableImage, decode_with_notes
 from alexnet.data.findings import Evidence, Finding
+from alexnet.data.handles import cores
 from alexnet.data.ilsvrc import Edition, edition
 from alexnet.data.shards import file_sha256
 from alexnet.data.sources import open_source
@@ -84,7 +85,7 @@ def _scan(split: Split, workers: int | None, progress: Progress | None, before: 
             rows.append((name, digest, notes, reason))
         return rows
 
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(workers or cores()) as pool:
         for rows in pool.map(look, range(0, len(split), _CHUNK)):
             for name, digest, notes, reason in rows:
                 found.names.append(name)
