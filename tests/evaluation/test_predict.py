@@ -80,6 +80,16 @@ def test_a_path_its_pixels_and_a_batch_give_the_same(trained: Path, seven: Path)
         np.testing.assert_allclose(alone.probabilities, from_paths[0].probabilities, atol=1e-6)
 
 
+def test_more_images_than_a_batch_are_predicted_as_each_alone(trained: Path, seven: Path) -> None:
+    net = load(trained)
+    paths = sorted((seven / "test").glob("*/*.png"))
+    assert len(paths) > net.config.train.batch_size
+    for path, found in zip(paths, net.predict(paths), strict=True):
+        (alone,) = net.predict(path)
+        assert found.labels == alone.labels
+        np.testing.assert_allclose(found.probabilities, alone.probabilities, atol=1e-6)
+
+
 def test_more_labels_than_classes_are_all_of_them(trained: Path, seven: Path) -> None:
     (found,) = load(trained).predict(seven / "test" / "ant" / "00.png", top=99)
     assert len(found.labels) == len(set(found.labels)) == 7

@@ -51,13 +51,15 @@ class Classifier:
             raise ValueError(f"top {top} should be at least 1")
         if isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3):
             images = [images]
-        squares = [self._square(image) for image in images]
-        if not squares:
-            return []
-        probabilities = self.probabilities(torch.from_numpy(np.stack(squares)), views)
-        values, indices = probabilities.topk(min(top, len(self.classes)), dim=1)
-        return [Prediction(tuple(self.classes[i] for i in row), tuple(value)) for row, value in
-                zip(indices.tolist(), values.tolist(), strict=True)]
+        found: list[Prediction] = []
+        batch = self.config.train.batch_size
+        for first in range(0, len(images), batch):
+            squares = np.stack([self._square(image) for image in images[first : first + batch]])
+            probabilities = self.probabilities(torch.from_numpy(squares), views)
+            values, indices = probabilities.topk(min(top, len(self.classes)), dim=1)
+            found += [Prediction(tuple(self.classes[i] for i in row), tuple(value)) for row, value in
+                      zip(indices.tolist(), values.tolist(), strict=True)]
+        return found
 
     @torch.no_grad()
     def probabilities(self, images: Tensor, views: int = 1) -> Tensor:
