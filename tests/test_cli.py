@@ -491,6 +491,25 @@ def test_a_loss_that_is_not_finite_ends_with_the_step(
     assert "Traceback" not in err
 
 
+def test_too_little_memory_is_told(seven: Path, alexnet: Callable[..., Said], tmp_path: Path) -> None:
+    settings = ("--data", seven, "--out", tmp_path / "run", "--train.batch_size", 10**14)
+    code, out, err = alexnet("train", *settings, "--json")
+    assert code == 1 and set(json.loads(out)) == {"error"}
+    assert "out of memory; try a smaller --train.batch_size" in err.splitlines()[-1] and "Traceback" not in err
+
+
+def test_an_evaluation_that_cannot_be_kept_is_still_told(
+    trained: Path, alexnet: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "evaluations.jsonl.new")
+
+    monkeypatch.setattr(Run, "record_evaluation", refuse)
+    code, out, err = alexnet("evaluate", trained, "--json")
+    assert code == 0 and json.loads(out)["count"] == 28
+    assert "the result is not kept in the run: evaluations.jsonl.new: Permission denied" in err
+
+
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
     """No file may grow beyond so many bytes: writing fails as on a full disk."""

@@ -85,6 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         return _fail(told(error), 1, as_json)
+    except (MemoryError, RuntimeError) as error:
+        what = " ".join(str(error).split())
+        if not isinstance(error, MemoryError) and "out of memory" not in what and "allocate memory" not in what:
+            raise
+        return _fail(f"out of memory; try a smaller --train.batch_size or --data.memory ({what[:200]})", 1, as_json)
 
 
 def _main(words: list[str]) -> int:

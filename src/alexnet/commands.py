@@ -173,7 +173,10 @@ def evaluate(args: argparse.Namespace) -> Result:
             progress.warn(f"{path} was trained without mirror images; --views 5 leaves them out")
     result = evaluate(args.runs, args.data, args.split, args.views, args.checkpoint, args.device, progress)
     if len(args.runs) == 1:
-        Run.open(args.runs[0]).record_evaluation(result)
+        try:
+            Run.open(args.runs[0]).record_evaluation(result)
+        except OSError as error:  # a run that may only be read
+            progress.warn(f"the result is not kept in the run: {told(error)}")
     return result
 
 
