@@ -24,7 +24,7 @@ from alexnet.model.alexnet import AlexNet
 from alexnet.model.zoo import LibraryNet
 
 CALIBRATION = 256  # training images, spread evenly over the split
-RECIPE = "nncf mixed 1"  # part of the kept file's name: change it with what `quantize` does
+RECIPE = "nncf mixed, last layer whole"  # part of the kept file's name: change it with what `quantize` does
 
 
 class QuantizationError(ValueError):
@@ -49,11 +49,11 @@ def quantized(classifier: Classifier, images: int = CALIBRATION) -> Any:
     return model
 
 
-def quantize(model: AlexNet | LibraryNet, views: np.ndarray, ignored: tuple[str, ...] = ()) -> Any:
-    """An OpenVINO model with int8 weights and activations.
+def quantize(model: AlexNet | LibraryNet, views: np.ndarray, last: bool = False, also: tuple[str, ...] = ()) -> Any:
+    """An OpenVINO model with int8 weights and activations, but for the layer that gives the logits.
 
-    views: float32 (N, 3, C, C), as the network takes them, on which ranges are measured. `ignored` are layers' names
-    that stay as they are. Raises QuantizationError where NNCF or OpenVINO is not installed.
+    views: float32 (N, 3, C, C), as the network takes them, on which ranges are measured. `last` quantizes the last
+    layer too; layers named in `also` stay as they are. Raises QuantizationError where a library is not installed.
     """
     if not all(find_spec(package) for package in ("nncf", "openvino", "onnx")):
         raise QuantizationError("int8 needs nncf, openvino and onnx; pip install 'alexnet[openvino]'")
@@ -63,15 +63,16 @@ def quantize(model: AlexNet | LibraryNet, views: np.ndarray, ignored: tuple[str,
 
     nncf.set_log_level(logging.ERROR)
     read = openvino.Core().read_model(onnx_model(model).SerializeToString())
-    scope = None
-    if ignored:
-        names = [node.get_friendly_name() for node in read.get_ordered_ops()]
-        scope = nncf.IgnoredScope(names=[name for name in names if name.split(".")[0].split("/")[0] in ignored],
-                                  validate=False)
+    operations = read.get_ordered_ops()
+    names = [op.get_friendly_name() for op in operations]
+    ignored = [name for name in names if name.split(".")[0].split("/")[0] in also]
+    if not last:
+        ignored += [op.get_friendly_name() for op in operations if op.get_type_name() == "MatMul"][-1:]
     dataset = nncf.Dataset([views[i:i + 1] for i in range(len(views))])
     with _silent():
         return nncf.quantize(read, dataset, preset=nncf.QuantizationPreset.MIXED, subset_size=len(views),
-                             fast_bias_correction=True, ignored_scope=scope)
+                             fast_bias_correction=True,
+                             ignored_scope=nncf.IgnoredScope(names=ignored, validate=False))
 
 
 def calibration_views(classifier: Classifier, images: int = CALIBRATION) -> np.ndarray:

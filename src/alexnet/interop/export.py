@@ -93,11 +93,11 @@ def onnx_model(model: AlexNet | LibraryNet, products: bool = False) -> onnx.Mode
             return graph(model.network, model.state_dict(), products)
         except Unsupported:
             pass
-    return _traced(model)
+    return traced_model(model)
 
 
-def _traced(model: AlexNet | LibraryNet) -> Any:
-    """By torch's own exporter."""
+def traced_model(model: AlexNet | LibraryNet) -> onnx.ModelProto:
+    """The network as torch's own exporter writes it, whatever its layers. Raises ExportError without onnxscript."""
     try:
         import onnxscript  # noqa: F401
     except ImportError:

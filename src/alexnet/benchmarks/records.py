@@ -1,0 +1,208 @@
+"""Measured figures in one format: taken in turns, told as a table, kept as JSON, compared with the last of their kind.
+
+A figure is a dictionary: `name`, `value`, `unit`, `spread` (least and greatest), `n` turns, `peers` (name → value),
+`ratio` (how many times better than the first peer), `limit` and `limit_fraction` (1: at the limit).
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from alexnet.run import commit, cpu_name, environment, write_json
+from alexnet.views import table as tables
+
+Figure = dict[str, Any]
+FELL = 0.9  # a ratio below this share of the last one is named
+EXTRA_VERSIONS = ("onnxruntime", "openvino", "nncf", "onnx", "datasets", "webdataset")
+
+
+@dataclass(frozen=True)
+class Record:
+    """The answer to one question on one machine."""
+
+    question: str
+    machine: str
+    hardware: dict[str, Any]
+    versions: dict[str, str | None]
+    date: str  # UTC, to the second
+    commit: str | None
+    command: list[str]
+    figures: list[Figure]
+
+
+def take_turns(
+    contenders: Mapping[str, Callable[[], object]], turns: int, warm: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds of each call, the contenders one after the other in every turn; the first `warm` turns are not kept."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(turns + warm):
+        for name, call in contenders.items():
+            began = clock()
+            call()
+            if turn >= warm:
+                seconds[name].append(clock() - began)
+    return seconds
+
+
+def figure(
+    name: str,
+    seconds: Mapping[str, list[float]],
+    own: str,
+    peers: list[str],
+    work: float | None = None,
+    unit: str = "ms",
+    limit: float | None = None,
+    limited_by: str = "",
+) -> Figure:
+    """The figure of contender `own` beside its `peers`, the first of which `ratio` refers to.
+
+    With `work` (images a call, say) values are rates in `unit` and more is better; without, milliseconds (`unit` ms)
+    or seconds (s) and less is better. `limit` is in the same unit.
+    """
+    def value(t: float) -> float:
+        return work / t if work is not None else t * (1e3 if unit == "ms" else 1)
+
+    medians = {key: value(statistics.median(seconds[key])) for key in (own, *peers)}
+    spread = sorted(value(t) for t in (min(seconds[own]), max(seconds[own])))
+    ratio = None
+    if peers:
+        ratio = medians[own] / medians[peers[0]] if work is not None else medians[peers[0]] / medians[own]
+    fraction = None
+    if limit is not None:
+        fraction = medians[own] / limit if work is not None else limit / medians[own]
+    return {
+        "name": name, "by": own, "value": _rounded(medians[own]), "unit": unit, "spread": [_rounded(s) for s in spread],
+        "n": len(seconds[own]), "peers": {peer: _rounded(medians[peer]) for peer in peers},
+        "ratio": None if ratio is None else round(ratio, 3), "limit": None if limit is None else _rounded(limit),
+        "limit_fraction": None if fraction is None else round(fraction, 3), "limited_by": limited_by,
+    }
+
+
+def make(question: str, figures: list[Figure]) -> Record:
+    """A record of figures just measured here."""
+    from importlib import metadata
+
+    found = environment(sys.argv)
+    versions = dict(found["versions"])
+    for package in EXTRA_VERSIONS:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    command = [Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv else []
+    return Record(question, machine_kind(found["hardware"]), found["hardware"], versions, now, commit(), command,
+                  figures)
+
+
+def machine_kind(hardware: Mapping[str, Any] | None = None) -> str:
+    """A folder's name for machines whose figures may be compared: processor, threads and GPUs."""
+    if hardware is None:
+        import torch
+
+        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        hardware = {"cpu": cpu_name(), "threads": torch.get_num_threads(), "gpus": gpus}
+    threads = hardware["threads"]
+    words = [hardware["cpu"], f"{threads} thread{'s' if threads > 1 else ''}", *hardware["gpus"]]
+    return re.sub(r"[^a-z0-9]+", "-", " ".join(words).lower()).strip("-")
+
+
+def save(folder: Path, record: Record) -> Path:
+    """Write a record as `folder/<machine>/<question>-<date>.json` and return its path."""
+    path = _home(folder, record) / f"{record.question}-{record.date.replace(':', '')}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, asdict(record))
+    return path
+
+
+def last(folder: Path, record: Record) -> Record | None:
+    """The newest record kept of the same question and machine kind; one that cannot be read is passed over."""
+    for path in sorted(_home(folder, record).glob(f"{record.question}-*.json"), reverse=True):
+        try:
+            return Record(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            continue
+    return None
+
+
+def fallen(new: Record, old: Record) -> list[str]:
+    """A line for every ratio that fell by more than 10 %."""
+    before = {entry["name"]: entry.get("ratio") for entry in old.figures}
+    lines = []
+    for entry in new.figures:
+        was, now = before.get(entry["name"]), entry.get("ratio")
+        if was and now is not None and now < FELL * was:
+            lines.append(f"{entry['name']}: ratio {was:.2f} → {now:.2f} ({now / was - 1:+.0%})")
+    return lines
+
+
+def comparison(new: Record, old: Record | None) -> str:
+    """What became of the ratios since the last record of this machine kind."""
+    if old is None:
+        return f"this is the first record of {new.question} on {new.machine}"
+    lines = fallen(new, old)
+    against = f"the record of {old.date}" + (f" (commit {old.commit})" if old.commit else "")
+    if not lines:
+        return f"no ratio fell by more than {1 - FELL:.0%} against {against}"
+    return "\n".join([f"fell by more than {1 - FELL:.0%} against {against}:", *(f"  {line}" for line in lines)])
+
+
+def table(record: Record) -> str:
+    """Figure, peer, ratio, limit and fraction of the limit, with the hardware above."""
+    rows = []
+    for entry in record.figures:
+        peer, value = next(iter(entry.get("peers", {}).items()), ("", None))
+        rows.append([
+            entry["name"], entry.get("by", ""), f"{_told(entry['value'])} {entry['unit']}", _spread(entry),
+            str(entry.get("n", "")), peer, _told(value), _told(entry.get("ratio")), _told(entry.get("limit")),
+            f"{entry['limit_fraction']:.0%}" if entry.get("limit_fraction") is not None else "",
+        ])
+    head = ["figure", "by", "value", "spread", "n", "peer", "its value", "ratio", "limit", "of limit"]
+    hardware = record.hardware
+    threads = f"{hardware['threads']} thread{'s' if hardware['threads'] > 1 else ''}"
+    title = ", ".join([hardware["cpu"], threads, *hardware["gpus"], f"torch {record.versions['torch']}"])
+    return title + "\n" + tables.table(head, rows, right=(2, 4, 6, 7, 8, 9))
+
+
+def line(entry: Figure) -> str:
+    """One figure as a line, for those who wait."""
+    by = f" by {entry['by']}" if entry.get("by") else ""
+    text = f"{entry['name']}{by}: {_told(entry['value'])} {entry['unit']} [{_spread(entry)}]"
+    if entry.get("peers"):
+        text += "; " + ", ".join(f"{peer} {_told(value)}" for peer, value in entry["peers"].items())
+    if entry.get("limit") is not None:
+        text += f"; limit {_told(entry['limit'])}" + (f" ({entry['limited_by']})" if entry.get("limited_by") else "")
+    return text
+
+
+def threads() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _home(folder: Path, record: Record) -> Path:
+    return Path(folder) / record.machine
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _told(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _spread(entry: Figure) -> str:
+    spread = entry.get("spread")
+    return " … ".join(_told(value) for value in spread) if spread else ""
