@@ -1,5 +1,7 @@
 """Every engine against the torch model: how closely, by precision."""
 
+import dataclasses
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +9,13 @@ import pytest
 import torch
 
 from alexnet import presets
+from alexnet.config import Data
 from alexnet.evaluation import engines
 from alexnet.evaluation.engines import ENGINES, KINDS, EngineError, choose, installed, load
 from alexnet.evaluation.predict import load as load_plain
+from alexnet.interop.views import shares
 from alexnet.model.zoo import build, create_model
+from alexnet.network import LRN, Activation, Conv, Full, Network, Pool
 from alexnet.training.loop import train
 
 CLOSE = {"float32": 1e-5, "bfloat16": 2e-2}  # of the largest logit
@@ -19,8 +24,6 @@ CLOSE = {"float32": 1e-5, "bfloat16": 2e-2}  # of the largest logit
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on digits of two epochs."""
-    import dataclasses
-
     config = presets.preset("digits")
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=2, threads=1))
     path = tmp_path_factory.mktemp("runs") / "digits"
@@ -83,6 +86,32 @@ def test_ten_views_of_many_images_go_through_in_several_batches(run: Path) -> No
     pictures = images(30)
     fast = load(run, "torch")
     assert torch.allclose(fast.probabilities(pictures, 10), load_plain(run).probabilities(pictures, 10), atol=1e-5)
+
+
+def test_crops_that_share_the_first_layer_give_the_plain_ten_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    need("openvino")
+    from alexnet.benchmarks.predict import Bench
+
+    monkeypatch.setattr(engines, "PRECISIONS", ("float32",))
+    monkeypatch.setattr(Bench, "_peers", lambda self: {})
+    # conv1's windows as in `paper`: stride 4, zeros complete the last one; offsets 0, 8 and 16
+    layers = (Conv("conv1", 16, 11, stride=4, std=0.01), Activation("relu1"), LRN("norm1"), Pool("pool1"),
+              Conv("conv2", 16, 3, pad=1, sees="own", std=0.1), Activation("relu2"), Full("fc3", std=0.1))
+    config = dataclasses.replace(presets.preset("digits"), network=Network("shared", 48, 10, 2, layers=layers),
+                                 data=Data(size=64))
+    bench = Bench(Namespace(preset=config, no_compile=True))
+    pictures = torch.from_numpy(bench.pictures(17))
+    fast = bench.ours["openvino float32"]
+    assert fast.engine.shares(64)
+    for views in (5, 10):
+        expected = bench.classifier.probabilities(pictures, views)
+        assert torch.allclose(fast.probabilities(pictures, views), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_crops_share_nothing_where_their_windows_differ() -> None:
+    assert shares(presets.preset("paper").network, 256)
+    assert not shares(presets.preset("caffe").network, 256)  # the corner is 29 pixels from the other
+    assert not shares(presets.preset("cifar-13").network, 32)  # zeros surround every crop
 
 
 def test_the_one_predict_call_works_with_every_engine(run: Path) -> None:

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from alexnet import presets
 from alexnet.benchmarks.records import Figure, figure, take_turns
+from alexnet.config import Config
 from alexnet.data.augment import Augmentation
 from alexnet.data.statistics import Accumulator
 from alexnet.evaluation import engines
@@ -89,7 +90,8 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.config = presets.preset(options.preset)
+        given = options.preset
+        self.config = given if isinstance(given, Config) else presets.preset(given)
         self.network = self.config.network
         self.model = AlexNet(self.network).eval()
         sums = Accumulator(self.config.data.size)

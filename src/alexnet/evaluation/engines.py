@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alexnet.data.augment import Augmentation
 from alexnet.evaluation import predict
 from alexnet.evaluation.predict import Classifier
 from alexnet.model.alexnet import AlexNet
@@ -94,22 +95,46 @@ class OpenVinoEngine:
         """`model` is ours or, for int8, one that `quantization.quantize` made."""
         import openvino
 
-        core = openvino.Core()
+        self.core, self.precision = openvino.Core(), precision
+        self.threads = threads or torch.get_num_threads()
+        self.model = model if isinstance(model, AlexNet) else None
+        self.sharing: dict[int, Any] = {}
         if isinstance(model, AlexNet | LibraryNet):
             from alexnet.interop.export import onnx_model
 
-            model = core.read_model(onnx_model(model).SerializeToString())
-        self.precision = precision
-        half = precision != "float32" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        compiled = core.compile_model(model, "CPU", {
-            "INFERENCE_PRECISION_HINT": "bf16" if half else "f32", "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": threads or torch.get_num_threads()})
-        self.request = compiled.create_infer_request()
+            model = self.core.read_model(onnx_model(model).SerializeToString())
+        self.request = self._compiled(model)
 
     def logits(self, views: Tensor) -> Tensor:
         """See `Engine`."""
-        self.request.infer({0: _array(views)}, share_inputs=True)
-        return torch.from_numpy(np.array(self.request.get_output_tensor().data, dtype=np.float32))
+        return self._infer(self.request, views)
+
+    def shares(self, square: int) -> bool:
+        """Whether `crop_logits` serves squares of that side: where the crops share work. int8 has no such graph."""
+        from alexnet.interop.views import shares
+
+        return self.model is not None and shares(self.model.network, square)
+
+    def crop_logits(self, squares: Tensor) -> Tensor:
+        """Centred squares (M, 3, S, S) → the logits (5, M, classes) of four corners and centre."""
+        from alexnet.interop.views import views_graph
+
+        side = squares.shape[-1]
+        if side not in self.sharing:
+            assert self.model is not None
+            graph = views_graph(self.model.network, self.model.state_dict(), side)
+            self.sharing[side] = self._compiled(self.core.read_model(graph.SerializeToString()))
+        return self._infer(self.sharing[side], squares).unflatten(0, (5, len(squares)))
+
+    def _compiled(self, model: Any) -> Any:
+        half = self.precision != "float32" and "BF16" in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return self.core.compile_model(model, "CPU", {
+            "INFERENCE_PRECISION_HINT": "bf16" if half else "f32", "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": self.threads}).create_infer_request()
+
+    def _infer(self, request: Any, values: Tensor) -> Tensor:
+        request.infer({0: _array(values)}, share_inputs=True)
+        return torch.from_numpy(np.array(request.get_output_tensor().data, dtype=np.float32))
 
 
 KINDS: dict[str, Any] = {"torch": TorchEngine, "onnxruntime": OnnxRuntimeEngine, "openvino": OpenVinoEngine}
@@ -127,6 +152,8 @@ class EngineClassifier(Classifier):
         """As `Classifier.probabilities`."""
         places = self.augmentation.views(views)
         n = len(images)
+        if views > 1 and isinstance(self.engine, OpenVinoEngine) and self.engine.shares(images.shape[1]):
+            return self._shared(images, mirrored=views == 10)
         together = max(1, VIEWS_AT_ONCE // max(1, n))
         total = torch.zeros(n, len(self.classes))
         for first in range(0, len(places), together):
@@ -134,6 +161,30 @@ class EngineClassifier(Classifier):
             softmax = self.engine.logits(torch.cat(some) if len(some) > 1 else some[0]).softmax(1)
             total += softmax.unflatten(0, (len(some), n)).sum(0)
         return total / len(places)
+
+    def _shared(self, images: Tensor, mirrored: bool) -> Tensor:
+        """Averaged over the crops of the squares, and of their mirror images: the same views, some work done once."""
+        assert isinstance(self.engine, OpenVinoEngine)
+        squares = centred(self.augmentation, images)
+        if mirrored:
+            squares = torch.cat([squares, squares.flip(3)])
+        step = max(1, VIEWS_AT_ONCE // 5)
+        parts = [self.engine.crop_logits(part).softmax(2).mean(0) for part in squares.split(step)]
+        found = torch.cat(parts)
+        return found.unflatten(0, (2, len(images))).mean(0) if mirrored else found
+
+
+def centred(augmentation: Augmentation, images: Tensor) -> Tensor:
+    """Whole squares uint8 (N, S, S, 3) → float (N, 3, S, S), of which every test view is a part."""
+    side, crop = augmentation.size, augmentation.crop
+    mean = torch.empty(side, side, 3)
+    for row in (0, side - crop):  # the corners' means cover the mean image
+        for column in (0, side - crop):
+            mean[row:row + crop, column:column + crop] = augmentation.means[row, column]
+    squares = images.float() - mean
+    if augmentation.scale is not None:
+        squares = squares * augmentation.scale
+    return squares.permute(0, 3, 1, 2)
 
 
 def load(

@@ -35,28 +35,34 @@ def graph(network: Network, weights: dict[str, Tensor], products: bool = False) 
     `weights` is the model's `state_dict`. With `products` the sums of a normalization across maps are a product with
     a band of ones, in place of the LRN node. Raises Unsupported for a layer without a standard node.
     """
-    values = {name: tensor.detach().float().cpu().numpy() for name, tensor in weights.items()}
-    builder = _Builder(network, products, values)
-    measured = describe.measure(network)
-    for entry in measured:
+    builder = Builder(network, products, weights)
+    for entry in describe.measure(network):
         builder.add(entry)
-    side = network.image
-    inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, side, side])]
-    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", network.classes])]
-    builder.nodes[-1].output[0] = "logits"
-    made = helper.make_graph(builder.nodes, network.name, inputs, outputs, builder.initializers)
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="alexnet")
-    model.ir_version = IR
-    return model
+    return builder.model(network.image)
 
 
-class _Builder:
-    def __init__(self, network: Network, products: bool, weights: dict[str, np.ndarray]) -> None:
-        self.network, self.products, self.weights = network, products, weights
+class Builder:
+    """Layers one after the other, on every branch there is."""
+
+    def __init__(self, network: Network, products: bool, weights: dict[str, Tensor]) -> None:
+        self.network, self.products = network, products
+        self.weights = {name: tensor.detach().float().cpu().numpy() for name, tensor in weights.items()}
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
         self.branches = ["images"]  # one value, or one a column
         self.spatial = True
+        self.tag = ""  # ends the names of nodes that compute a layer on a part of the image
+        self.known: set[str] = set()
+
+    def model(self, side: int, views: str = "N") -> onnx.ModelProto:
+        """What was added, as a model of `images` (N, 3, side, side) with `views` rows of logits."""
+        self.nodes[-1].output[0] = "logits"
+        inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, side, side])]
+        outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [views, self.network.classes])]
+        made = helper.make_graph(self.nodes, self.network.name, inputs, outputs, self.initializers)
+        model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="alexnet")
+        model.ir_version = IR
+        return model
 
     def add(self, entry: Measured) -> None:
         """One layer, on every branch there is at this point."""
@@ -89,7 +95,7 @@ class _Builder:
             case describe.Local():
                 raise Unsupported(f"{layer.name} is locally connected")
 
-    def _convolution(self, layer: describe.Conv, entry: Measured) -> None:
+    def _convolution(self, layer: describe.Conv, entry: Measured, pads: list[int] | None = None) -> None:
         groups = describe.groups(self.network, layer)
         weight, bias = self.weights[f"{layer.name}.weight"], self.weights[f"{layer.name}.bias"]
         if groups == 1:
@@ -98,7 +104,7 @@ class _Builder:
         parts = self.network.columns if self._stays(layer) else len(self.branches)
         if groups > 1 and len(self.branches) == 1 and parts > 1:
             self._split(entry.inputs[0], parts)
-        pads = self._ceil(layer, entry)
+        pads = pads or self._ceil(layer, entry)
         branches = self.branches if len(self.branches) > 1 else self.branches * parts
         self.branches = []
         pieces = zip(branches, np.split(weight, parts), np.split(bias, parts), strict=True)
@@ -106,9 +112,9 @@ class _Builder:
             end = f".{i}" if parts > 1 else ""
             names = [self._constant(f"{layer.name}.weight{end}", kernels),
                      self._constant(f"{layer.name}.bias{end}", biases)]
-            self._node("Conv", [value, *names], entry.name + end, kernel_shape=[layer.size] * 2,
-                       strides=[layer.stride] * 2, pads=pads, group=groups if parts == 1 else 1)
-            self.branches.append(entry.name + end)
+            self.branches.append(self._node(
+                "Conv", [value, *names], entry.name + end, kernel_shape=[layer.size] * 2,
+                strides=[layer.stride] * 2, pads=pads, group=groups if parts == 1 else 1))
 
     def _stays(self, layer: describe.Conv) -> bool:
         """Whether the next layer that mixes maps stays in its own column."""
@@ -195,9 +201,12 @@ class _Builder:
                          for i, value in enumerate(self.branches)]
 
     def _node(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
+        name += self.tag
         self.nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
         return name
 
     def _constant(self, name: str, value: np.ndarray) -> str:
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        if name not in self.known:
+            self.known.add(name)
+            self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
