@@ -26,6 +26,7 @@ from alexnet.data.loader import Batch, Feed
 from alexnet.evaluation.metrics import ErrorCounter
 from alexnet.model.alexnet import AlexNet
 from alexnet.model.zoo import LibraryNet, build
+from alexnet.native import keep_freed_memory
 from alexnet.run import Run
 from alexnet.training.checkpoint import has_checkpoint, load_weights, recover_checkpoint, save_checkpoint
 from alexnet.training.health import Health
@@ -54,6 +55,7 @@ class Position:
     interval_loss_sum: float = 0.0  # over the images since the last line of metrics
     interval_wrong: int = 0
     interval_images: int = 0
+    seconds: float = 0.0  # of this epoch's steps
     metrics_bytes: int = 0  # length of metrics.jsonl
     best_error: float = math.inf
     best: dict[str, Any] = field(default_factory=dict)
@@ -77,6 +79,8 @@ def train(
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     device = choose_device(config.train.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     model = build(config.network, config.train.seed).to(device)
     if run is None:  # only now, so that a wrong request leaves nothing behind
         run = Run.create(Path(out), config, command)
@@ -131,6 +135,7 @@ class Trainer:
         self.model.train()
         clock = _Clock()
         saved = time.perf_counter()
+        began = saved - p.seconds
         images, whole = 0, p.step == 0
         for batch in self.feed.epoch(p.epoch, p.step):
             self._check_unreadable()
@@ -146,6 +151,7 @@ class Trainer:
             p.interval_loss_sum += loss * n
             p.interval_wrong += wrong
             p.interval_images += n
+            p.seconds = time.perf_counter() - began
             images += n
             clock.add(n, batch.waited)
             self.health.after_step(p.steps, loss, self.model, self.last_images)
@@ -203,7 +209,7 @@ class Trainer:
         self._check_weights()
         self._log("epoch", {
             "lr": self.schedule.lr, "loss": round(p.loss_sum / p.images, 6),
-            "top1_error": round(100 * p.wrong / p.images, 4)})
+            "top1_error": round(100 * p.wrong / p.images, 4), "seconds": round(p.seconds, 2)})
         error = None
         if epoch % self.config.train.evaluate_every == 0 or epoch == self.config.train.epochs:
             result = evaluate_split(self.model, self.validation, self.augmentation, self.config)
@@ -219,7 +225,7 @@ class Trainer:
         if self.schedule.after_epoch(epoch, error):
             self.progress.note(f"epoch {epoch}: the learning rate drops to {self.schedule.lr:g}")
         p.epoch, p.step = epoch + 1, 0
-        p.loss_sum, p.wrong, p.images = 0.0, 0, 0
+        p.loss_sum, p.wrong, p.images, p.seconds = 0.0, 0, 0, 0.0
         if better:
             self._save("best")
         self._save("last")
