@@ -54,7 +54,8 @@ def test_an_interrupted_run_goes_on_with_the_command_written(pictures: Path, mon
     monkeypatch.chdir(pictures)
     assert "`alexnet train --resume runs/first`" in README
     if not (pictures / "runs" / "first").exists():
-        assert main(["train", "--preset", "tiny-64", "--data", "pictures/", "--out", "runs/first", "--epochs", "1"]) == 0
+        words = ["train", "--preset", "tiny-64", "--data", "pictures/", "--out", "runs/first"]
+        assert main([*words, "--epochs", "1"]) == 0
     assert main(["train", "--resume", "runs/first"]) == 0
 
 

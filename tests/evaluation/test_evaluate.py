@@ -215,3 +215,13 @@ def test_measuring_leaves_the_run_as_it_was(trained: Path) -> None:
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
     evaluate(trained)
     assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
+
+
+def test_imagenet_classes_are_matched_by_wnid_whatever_words_follow() -> None:
+    from alexnet.evaluation.evaluate import _labels
+
+    theirs, ours = ["n02119789 kit fox", "n01440764 tench"], ["n01440764", "n02119789"]
+    assert _labels(np.array([0, 1, 0]), theirs, ours, "tars").tolist() == [1, 0, 1]
+    assert _labels(np.array([0, 1]), ours, theirs, "folders").tolist() == [1, 0]
+    with pytest.raises(DataError, match="n00000001"):
+        _labels(np.array([0]), ["n00000001 kit fox"], ours, "tars")

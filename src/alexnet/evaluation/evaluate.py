@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from alexnet.config import Config, nearest
+from alexnet.data.findings import wnid
 from alexnet.data.loader import Feed
 from alexnet.data.sources import open_source
 from alexnet.data.splits import DataError, Source, Split
@@ -29,17 +30,20 @@ def evaluate(
     checkpoint: str | None = None,
     device: str = "auto",
     progress: Progress = quiet,
+    engine: str = "torch",
+    precision: str | None = None,
 ) -> dict[str, Any]:
     """Errors (percent) of a run, or of the averaged softmax outputs of several.
 
     `data` is a source with the runs' classes (default: the first run's own), `split` one of its splits (default: test
     where there is one, else val). Returns `{"top1_error", "top5_error", "loss", "count", "views", "data", "split",
-    "runs", "unreadable"}`; top5_error is None up to 5 classes. Raises RunError, DataError or CheckpointError.
+    "runs", "unreadable"}`; top5_error is None up to 5 classes. `engine` and `precision` are those of `engines.load`.
+    Raises RunError, DataError, CheckpointError or EngineError.
     """
     paths = [runs] if isinstance(runs, str | Path) else list(runs)
     if not paths:
         raise RunError("no run is given; name at least one run directory")
-    nets = [load(path, checkpoint, device) for path in paths]
+    nets = [_opened(path, checkpoint, device, engine, precision) for path in paths]
     first = nets[0]
     for net in nets[1:]:
         if net.classes != first.classes:
@@ -83,12 +87,23 @@ def _choose(config: Config, name: str | None) -> tuple[Source, Split, str]:
     return source, source.splits[name], name
 
 
+def _opened(path: str | Path, checkpoint: str | None, device: str, engine: str, precision: str | None) -> Classifier:
+    if engine == "torch" and precision is None:
+        return load(path, checkpoint, device)
+    from alexnet.evaluation import engines
+
+    if precision == "int8" and engine == "torch":
+        engine = "auto"
+    return engines.load(path, checkpoint, device, engine, precision)
+
+
 def _labels(labels: np.ndarray, theirs: Sequence[str], ours: Sequence[str], spec: str) -> np.ndarray:
     """A source's labels as positions among a run's classes, by name. Raises DataError for a class the run lacks."""
     if list(theirs) == list(ours):
         return labels
-    place = {name: i for i, name in enumerate(ours)}
+    # ImageNet's classes go by their wnid, whether words follow it or not.
+    place = {wnid(name) or name: i for i, name in enumerate(ours)}
     for name in theirs:
-        if name not in place:
-            raise DataError(f"{spec} has a class {name!r} that the run was not trained on{nearest(name, place)}")
-    return np.array([place[name] for name in theirs], dtype=np.int64)[labels]
+        if (wnid(name) or name) not in place:
+            raise DataError(f"{spec} has a class {name!r} that the run was not trained on{nearest(name, ours)}")
+    return np.array([place[wnid(name) or name] for name in theirs], dtype=np.int64)[labels]
