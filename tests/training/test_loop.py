@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from alexnet.config import Config
 from alexnet.data.splits import DataError
 from alexnet.run import Run, RunError
+from alexnet.training import loop
 from alexnet.training.checkpoint import CheckpointError
 from alexnet.training.loop import TrainingError, choose_device, train
 from alexnet.training.progress import Progress
@@ -263,12 +264,20 @@ def test_a_limit_of_steps_ends_a_run_within_an_epoch(
     assert saved(tmp_path / "run")
 
 
-def test_best_is_of_the_epoch_with_the_least_validation_error(
-    seven: Path, short: Callable[..., Config], tmp_path: Path
+def test_best_is_of_the_first_epoch_with_the_least_validation_error(
+    seven: Path, short: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    errors = iter([50.0, 30.0, 40.0, 30.0])
+    monkeypatch.setattr(loop, "evaluate_split", lambda *_: {
+        "top1_error": next(errors), "top5_error": None, "loss": 1.0, "count": 21})
     result = train(short(seven, train__epochs="4"), tmp_path / "run")
-    best = torch.load(tmp_path / "run" / "checkpoints" / "best.state.pt", weights_only=True)
-    assert best["position"]["epoch"] == result["best"]["epoch"] + 1
+    assert (result["best"]["epoch"], result["best"]["top1_error"]) == (2, 30.0)
+    assert (result["last"]["epoch"], result["last"]["top1_error"]) == (4, 30.0)
+    monkeypatch.undo()
+    train(short(seven, train__epochs="2"), tmp_path / "two")
+    best, two = (load_file(path) for path in (tmp_path / "run" / "checkpoints" / "best.safetensors",
+                                              tmp_path / "two" / "checkpoints" / "last.safetensors"))
+    assert all(torch.equal(best[name], two[name]) for name in two)
 
 
 @pytest.mark.parametrize("save_every", ["0", "300"])
