@@ -11,14 +11,14 @@ _HOMES = {
     "create_model": "alexnet.model.zoo",
     "train": "alexnet.training.loop",
     "evaluate": "alexnet.evaluation.evaluate",
-    "load": "alexnet.evaluation.predict",
+    "load": "alexnet.evaluation.engines",
     "prepare": "alexnet.data.prepare",
 }
 
 if TYPE_CHECKING:
     from alexnet.data.prepare import prepare
+    from alexnet.evaluation.engines import load
     from alexnet.evaluation.evaluate import evaluate
-    from alexnet.evaluation.predict import load
     from alexnet.model.zoo import create_model
     from alexnet.training.loop import train
 

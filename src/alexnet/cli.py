@@ -41,6 +41,8 @@ COMMANDS = (
     Command("data", "prepare, verify or describe images", work.data_arguments, work.data, work.say_data),
     Command("report", "one self-contained HTML page of a run, with the paper's figures", work.report_arguments,
             work.report, lambda result: f"the report is at {result['report']}"),
+    Command("bench", "speed beside other libraries, kept and compared",
+            work.bench_arguments, work.bench, work.text),
 )
 
 

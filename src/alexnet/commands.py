@@ -160,6 +160,10 @@ def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 def _model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", choices=("best", "last"), help="default: best by validation error")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--engine", choices=("auto", "torch", "onnxruntime", "openvino"), default="torch",
+                        help="what computes (default: torch); auto: the fastest that is installed")
+    parser.add_argument("--precision", choices=("float32", "bfloat16", "int8"),
+                        help="default: the run's own; int8 is calibrated on its training images at first use")
 
 
 def evaluate(args: argparse.Namespace) -> Result:
@@ -171,8 +175,9 @@ def evaluate(args: argparse.Namespace) -> Result:
     for path in args.runs:
         if args.views == 10 and not Run.open(path).config.augment.mirror:
             progress.warn(f"{path} was trained without mirror images; --views 5 leaves them out")
-    result = evaluate(args.runs, args.data, args.split, args.views, args.checkpoint, args.device, progress)
-    if len(args.runs) == 1:
+    result = evaluate(args.runs, args.data, args.split, args.views, args.checkpoint, args.device, progress,
+                      args.engine, args.precision)
+    if len(args.runs) == 1 and args.precision is None:  # the report shows what the run itself computes
         try:
             Run.open(args.runs[0]).record_evaluation(result)
         except OSError as error:  # a run that may only be read
@@ -196,9 +201,14 @@ def predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def predict(args: argparse.Namespace) -> Result:
-    from alexnet.evaluation.predict import load
+    from alexnet.evaluation import engines, predict
 
-    predictions = load(args.run, args.checkpoint, args.device).predict(args.images, args.top, args.views)
+    if args.engine == "torch" and args.precision is None:
+        net = predict.load(args.run, args.checkpoint, args.device)
+    else:
+        engine = "auto" if args.precision == "int8" and args.engine == "torch" else args.engine
+        net = engines.load(args.run, args.checkpoint, args.device, engine, args.precision)
+    predictions = net.predict(args.images, args.top, args.views)
     return {"predictions": [
         {"image": image, "labels": [{"label": label, "probability": round(p, 6)} for label, p in
                                     zip(found.labels, found.probabilities, strict=True)]}
@@ -332,3 +342,20 @@ def say_data(result: Result) -> str:
     for name, split in result["splits"].items():
         lines.append(f"{name}: " + ", ".join(f"{key} {value}" for key, value in split.items()))
     return "\n".join(lines)
+
+
+def bench_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("question", metavar="QUESTION", choices=("train", "predict", "data", "lrn"),
+                        help="train, predict, data or lrn")
+    parser.add_argument("options", nargs=argparse.REMAINDER,
+                        help="the question's own options; `alexnet bench QUESTION --help` lists them")
+
+
+def bench(args: argparse.Namespace) -> Result:
+    from alexnet import benchmarks
+
+    words = [word for word in args.options if word != "--json"]
+    args.json = getattr(args, "json", False) or len(words) < len(args.options)
+    own = Parser(prog=f"alexnet bench {args.question}")
+    benchmarks.arguments(args.question, own)
+    return benchmarks.run(args.question, own.parse_args(words))

@@ -77,14 +77,14 @@ def test_an_engine_takes_batches_of_any_size_after_one_another(engine: str) -> N
 @pytest.mark.parametrize("views", [1, 5, 10])
 def test_probabilities_are_those_of_the_plain_classifier(run: Path, engine: str, views: int) -> None:
     need(engine)
-    plain, fast = load_plain(run), load(run, engine)
+    plain, fast = load_plain(run), load(run, engine=engine)
     pictures = images(7)
     assert torch.allclose(fast.probabilities(pictures, views), plain.probabilities(pictures, views), atol=1e-5)
 
 
 def test_ten_views_of_many_images_go_through_in_several_batches(run: Path) -> None:
     pictures = images(30)
-    fast = load(run, "torch")
+    fast = load(run, engine="torch")
     assert torch.allclose(fast.probabilities(pictures, 10), load_plain(run).probabilities(pictures, 10), atol=1e-5)
 
 
@@ -119,7 +119,7 @@ def test_the_one_predict_call_works_with_every_engine(run: Path) -> None:
     expected = load_plain(run).predict(picture, top=3)[0].labels
     for engine in ENGINES:
         if installed(engine):
-            assert load(run, engine).predict(picture, top=3)[0].labels == expected
+            assert load(run, engine=engine).predict(picture, top=3)[0].labels == expected
 
 
 def test_int8_gives_the_labels_of_float32_for_nearly_every_training_image(run: Path) -> None:

@@ -189,10 +189,10 @@ def centred(augmentation: Augmentation, images: Tensor) -> Tensor:
 
 def load(
     path: str | Path,
-    engine: str = "auto",
-    precision: str | None = None,
     checkpoint: str | None = None,
     device: str = "auto",
+    engine: str = "auto",
+    precision: str | None = None,
     threads: int | None = None,
 ) -> EngineClassifier:
     """The classifier of a run with an engine behind its `predict`.

@@ -16,7 +16,7 @@ from alexnet.data.loader import Feed
 from alexnet.data.sources import open_source
 from alexnet.data.splits import DataError, Source, Split
 from alexnet.evaluation.metrics import ErrorCounter
-from alexnet.evaluation.predict import load
+from alexnet.evaluation.predict import Classifier, load
 from alexnet.run import RunError
 from alexnet.training.inputs import missing_split, open_inputs
 from alexnet.training.progress import Progress, quiet

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from alexnet import __version__
+from alexnet.interop.graph import Unsupported, graph
 from alexnet.model.alexnet import AlexNet
 from alexnet.model.zoo import LibraryNet, build
 from alexnet.network import Network
@@ -84,10 +86,8 @@ def onnx_model(model: AlexNet | LibraryNet, products: bool = False) -> onnx.Mode
     `products` writes normalization across maps as a matrix product and square roots instead of the LRN node, which
     ONNX Runtime computes faster.
     """
-    try:
-        from alexnet.interop.graph import Unsupported, graph
-    except ImportError:
-        raise ExportError("ONNX needs the package onnx; pip install 'alexnet[export]'") from None
+    if not find_spec("onnx"):
+        raise ExportError("ONNX needs the package onnx; pip install 'alexnet[export]'")
     if isinstance(model, AlexNet):
         try:
             return graph(model.network, model.state_dict(), products)

@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
 
 from alexnet import network as describe
 from alexnet.network import Measured, Network
@@ -45,6 +44,9 @@ class Builder:
     """Layers one after the other, on every branch there is."""
 
     def __init__(self, network: Network, products: bool, weights: dict[str, Tensor]) -> None:
+        from onnx import helper, numpy_helper
+
+        self.helper, self.array = helper, numpy_helper.from_array
         self.network, self.products = network, products
         self.weights = {name: tensor.detach().float().cpu().numpy() for name, tensor in weights.items()}
         self.nodes: list[Any] = []
@@ -57,6 +59,9 @@ class Builder:
     def model(self, side: int, views: str = "N") -> onnx.ModelProto:
         """What was added, as a model of `images` (N, 3, side, side) with `views` rows of logits."""
         self.nodes[-1].output[0] = "logits"
+        from onnx import TensorProto
+
+        helper = self.helper
         inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, side, side])]
         outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [views, self.network.classes])]
         made = helper.make_graph(self.nodes, self.network.name, inputs, outputs, self.initializers)
@@ -187,7 +192,7 @@ class Builder:
     def _split(self, maps: int, parts: int) -> None:
         names = [f"{self.branches[0]}/column{i}" for i in range(parts)]
         sizes = self._constant(f"{self.branches[0]}/columns", np.array([maps // parts] * parts, np.int64))
-        self.nodes.append(helper.make_node("Split", [self.branches[0], sizes], names, names[0], axis=1))
+        self.nodes.append(self.helper.make_node("Split", [self.branches[0], sizes], names, names[0], axis=1))
         self.branches = names
 
     def _join(self) -> None:
@@ -202,11 +207,11 @@ class Builder:
 
     def _node(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
         name += self.tag
-        self.nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
+        self.nodes.append(self.helper.make_node(kind, inputs, [name], name, **attributes))
         return name
 
     def _constant(self, name: str, value: np.ndarray) -> str:
         if name not in self.known:
             self.known.add(name)
-            self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+            self.initializers.append(self.array(np.ascontiguousarray(value), name))
         return name
