@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -25,15 +26,16 @@ class Conv2d(nn.Conv2d):
         super().__init__(maps, kernels, size, stride, pad, groups=groups)
         self.size, self.step, self.pad, self.ceil = size, stride, pad, ceil
 
-    def forward(self, maps: Tensor) -> Tensor:
-        """(N, C, H, W) → (N, kernels, 1+ceil((2·pad+H−size)/stride), …)."""
+    def forward(self, maps: Tensor, relu: bool = False) -> Tensor:
+        """(N, C, H, W) → (N, kernels, 1+ceil((2·pad+H−size)/stride), …), rectified where `relu`."""
         down, right = ((-(side + 2 * self.pad - self.size) % self.step if self.ceil else 0) for side in maps.shape[2:])
-        if conv.suits(maps):
+        if conv.suits(maps, self.weight):
             window = conv.Window(self.size, self.step, (self.pad, self.pad + down, self.pad, self.pad + right))
-            return conv.conv2d(maps, self.weight, self.get_parameter("bias"), window, self.groups)
+            return conv.conv2d(maps, self.weight, self.get_parameter("bias"), window, self.groups, relu)
         if down or right:
             maps = F.pad(maps, (0, right, 0, down))
-        return super().forward(maps)
+        out = super().forward(maps)
+        return F.relu(out, inplace=True) if relu else out
 
 
 class Local2d(nn.Module):
@@ -65,6 +67,8 @@ class AlexNet(nn.Module):
         super().__init__()
         self.network = network
         self.measured = describe.measure(network)
+        self._follows = {one.layer.name: two.layer.name for one, two in pairwise(self.measured)
+                         if isinstance(one.layer, describe.Conv) and isinstance(two.layer, describe.Activation)}
         with torch.device("meta"):  # no weights are drawn twice
             for entry in self.measured:
                 self.add_module(entry.layer.name, _module(network, entry))
@@ -76,9 +80,22 @@ class AlexNet(nn.Module):
         """(N, 3, image, image) → logits (N, classes). Raises ValueError for another shape or a whole-number dtype."""
         check_images(images, self.network.image)
         x = images
+        done = None
         for entry in self.measured:
-            x = self._step(entry, x)
+            if entry.layer.name == done:
+                continue
+            done = self._rectifier(entry)
+            x = self._step(entry, x) if done is None else self.get_submodule(entry.layer.name)(x, relu=True)
         return x
+
+    def _rectifier(self, entry: Measured) -> str | None:
+        """The ReLU that a convolution can do in its own pass: it follows at once, and nobody watches between them."""
+        name = self._follows.get(entry.layer.name)
+        if name is None:
+            return None
+        first, second = self.get_submodule(entry.layer.name), self.get_submodule(name)
+        watched = first._forward_hooks or first._backward_hooks or second._forward_hooks or second._forward_pre_hooks
+        return name if isinstance(second, nn.ReLU) and not watched and not second._backward_hooks else None
 
     def _step(self, entry: Measured, x: Tensor) -> Tensor:
         if x.dim() == 4 and len(entry.shape) == 1:

@@ -1,8 +1,9 @@
-"""Convolution as matrix products over cache-sized pieces of a batch, for the CPU.
+"""Convolution on the CPU at the rate at which its cores multiply matrices.
 
-The library's bfloat16 convolution falls far below the rate at which the same cores multiply matrices, above all
-backwards and on small maps. Here the patches under each kernel are copied out for a few images at a time, so that they
-stay in cache, and multiplied. `torch.nn.functional.conv2d` is the reference.
+The library's bfloat16 convolution falls far below that rate, above all backwards and on small maps, and its float32
+products below what the processor can do. Where the native kernels serve, they do the work, with the ReLU that follows
+in the same pass. Elsewhere, in bfloat16, the patches under each kernel are copied out for a few images at a time, so
+that they stay in cache, and multiplied. `torch.nn.functional.conv2d` is the reference, and what runs otherwise.
 
 Shapes: `N` images, `H W` rows and columns in, `P Q` out, `C` maps and `O` kernels of one group, `K` kernel side,
 `G` groups. Maps are held (N, H, W, G·C): channels-last.
@@ -11,10 +12,13 @@ Shapes: `N` images, `H W` rows and columns in, `P Q` out, `C` maps and `O` kerne
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from alexnet.native import convolution
 
 PIECE = 1 << 20  # bytes of patches at a time; a few of them fit a core's share of the cache
 
@@ -34,19 +38,85 @@ class Window:
                 (width + left + right - self.size) // self.stride + 1)
 
 
-def suits(maps: Tensor) -> bool:
-    """Whether `conv2d` here is the faster one: CPU, eager, bfloat16 arithmetic."""
-    return (maps.device.type == "cpu" and not torch.compiler.is_compiling()
-            and (maps.dtype == torch.bfloat16 or
-                 (torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16)))
+def suits(maps: Tensor, weight: Tensor) -> bool:
+    """Whether `conv2d` here is the faster one: CPU, eager, bfloat16 arithmetic, or float32 with the native kernels."""
+    if maps.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    if weight.dtype not in (torch.float32, torch.bfloat16) or torch._C._are_functorch_transforms_active():
+        return False
+    kind = arithmetic(maps)
+    return kind == torch.bfloat16 or (kind == weight.dtype == torch.float32 and kind in convolution.served())
 
 
-def conv2d(maps: Tensor, weight: Tensor, bias: Tensor, window: Window, groups: int) -> Tensor:
-    """(N, G·C, H, W), (G·O, C, K, K), (G·O,) → (N, G·O, P, Q) in bfloat16, channels-last, differentiable."""
-    kind = torch.bfloat16
+def arithmetic(maps: Tensor) -> torch.dtype:
+    """The dtype in which a convolution of `maps` is computed: autocast's where it is on, else their own."""
+    if torch.is_autocast_enabled("cpu") and maps.dtype in (torch.float32, torch.bfloat16, torch.float16):
+        return torch.get_autocast_dtype("cpu")
+    return maps.dtype
+
+
+def conv2d(maps: Tensor, weight: Tensor, bias: Tensor, window: Window, groups: int, relu: bool = False) -> Tensor:
+    """(N, G·C, H, W), (G·O, C, K, K), (G·O,) → (N, G·O, P, Q), channels-last, differentiable; rectified where `relu`.
+
+    The result is of the dtype that `arithmetic` says. Call where `suits` says so.
+    """
+    kind = arithmetic(maps)
     with torch.autocast("cpu", enabled=False):
-        out = _Conv.apply(maps.to(kind), weight.to(kind), bias.to(kind), window, groups)  # (N, P, Q, G·O)
-        return out.permute(0, 3, 1, 2)
+        if kind in convolution.served() and maps.numel() and maps.dtype in (torch.float32, torch.bfloat16):
+            return _Native.apply(maps, weight, bias, window, groups, relu, kind).permute(0, 3, 1, 2)
+        if kind == torch.float32:
+            out = _reference(maps, weight, bias, window, groups)
+        else:
+            x = maps.to(kind)
+            out = _Conv.apply(x, weight.to(kind), bias.to(kind), window, groups).permute(0, 3, 1, 2)
+        return out.relu_() if relu else out
+
+
+def _reference(maps: Tensor, weight: Tensor, bias: Tensor | None, window: Window, groups: int) -> Tensor:
+    top, bottom, left, right = window.pad
+    return F.conv2d(F.pad(maps, (left, right, top, bottom)), weight, bias, window.stride, groups=groups)
+
+
+class _Native(torch.autograd.Function):
+    """The native kernels; saves its input and, with a ReLU, its output, both of which their neighbours hold too."""
+
+    @staticmethod
+    def forward(  # type: ignore[no-untyped-def]
+        ctx, maps, weight, bias, window, groups, relu, kind
+    ) -> Tensor:
+        x = maps.permute(0, 2, 3, 1).contiguous()  # (N, H, W, G·C)
+        w = weight.permute(0, 2, 3, 1).contiguous()  # (G·O, K, K, C)
+        plan = convolution.Convolution(x.shape, w.shape[0], groups, window.size, window.stride, window.pad[::2],
+                                       window.sides(x.shape[1], x.shape[2]))
+        out = plan.forward(x, w, bias.float().contiguous(), kind == torch.bfloat16, relu)
+        ctx.save_for_backward(maps, weight, bias, out if relu else None)
+        ctx.plan, ctx.rule = plan, (window, groups)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        maps, weight, bias, out = ctx.saved_tensors
+        plan, (window, groups) = ctx.plan, ctx.rule
+        if torch.is_grad_enabled():  # a gradient of a gradient is wanted
+            kept = (grad if out is None else torch.where(out > 0, grad, 0)).permute(0, 3, 1, 2)
+            own = [t for t, needed in zip((maps, weight, bias), ctx.needs_input_grad, strict=False) if needed]
+            again = _reference(maps.to(grad.dtype), weight.to(grad.dtype), bias.to(grad.dtype), window, groups)
+            found = iter(torch.autograd.grad(again, own, kept, create_graph=True))
+            return (*(next(found) if needed else None for needed in ctx.needs_input_grad[:3]), None, None, None, None)
+        g = grad.contiguous()  # (N, P, Q, G·O)
+        x, w = maps.permute(0, 2, 3, 1).contiguous(), weight.permute(0, 2, 3, 1).contiguous()
+        grad_maps = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            if plan.turns:
+                grad_maps = plan.maps_gradient(g, out, w)
+            else:
+                kept = g if out is None else torch.where(out > 0, g, 0)
+                grad_maps = _spread(kept, w.to(g.dtype), x.shape, window, groups)
+            grad_maps = grad_maps.permute(0, 3, 1, 2).to(maps.dtype)
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            grad_weight, grad_bias = plan.weight_gradient(x, g, out, w.shape)
+            grad_weight, grad_bias = grad_weight.permute(0, 3, 1, 2).to(weight.dtype), grad_bias.to(bias.dtype)
+        return grad_maps, grad_weight, grad_bias, None, None, None, None
 
 
 class _Conv(torch.autograd.Function):
@@ -101,7 +171,7 @@ def _spread(g: Tensor, w: Tensor, shape: torch.Size, window: Window, groups: int
     """The gradient with respect to the maps, (N, H, W, G·C): g (N, P, Q, G·O) through the transposed kernels w."""
     top, _, left, _ = window.pad
     _, height, width, _ = shape
-    if window.stride == 1:
+    if window.stride == 1 and max(window.pad) < window.size:
         # A correlation of g with the kernels turned by 180°, maps and kernels exchanged.
         turned = w.flip(1, 2).unflatten(0, (groups, -1)).permute(0, 4, 2, 3, 1).flatten(0, 1).contiguous()
         up, leftward = window.size - 1 - top, window.size - 1 - left

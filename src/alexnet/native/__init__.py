@@ -1,7 +1,8 @@
-"""Kernels of our own, where they pay: normalization across and within maps, and the update rule.
+"""Kernels of our own, where they pay: normalization across and within maps, convolution, and the update rule.
 
-`build` compiles kernels.cpp at first use, `cpu` calls it, `cuda` holds the Triton kernels, `composed` the same in torch
-operations for everything else, and `operators` registers them with torch; `memory` spares the page faults.
+`build` compiles the C++ sources at first use, `cpu` and `convolution` call them, `cuda` holds the Triton kernels,
+`composed` the same in torch operations for everything else, and `operators` registers them with torch; `memory` spares
+the page faults.
 `ALEXNET_NATIVE=0` turns the compiled kernels off.
 """
 

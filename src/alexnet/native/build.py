@@ -1,6 +1,6 @@
-"""Compile kernels.cpp at first use and keep the library in the user's cache.
+"""Compile the C++ sources at first use and keep the library in the user's cache.
 
-The library is built for this processor (`-march=native`), named by a hash of source, compiler and processor, written
+The library is built for this processor (`-march=native`), named by a hash of sources, compiler and processor, written
 beside and renamed, and loaded only from a folder and file that nobody else can write to.
 """
 
@@ -19,7 +19,8 @@ import threading
 import warnings
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.cpp", "convolution.cpp"))
+HEADERS = (Path(__file__).with_name("parallel.h"),)
 COMMON: tuple[str, ...] = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
 COMMON += ("-ffp-contract=fast", "-funroll-loops", "-fopenmp-simd", "-pthread", "-w")
 TARGETS: tuple[tuple[str, ...], ...] = (
@@ -104,7 +105,8 @@ def find_compiler() -> list[str]:
 def fingerprint(compiler: list[str]) -> str:
     """A hash of everything the library depends on: source, flags, compiler version, processor."""
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=60).stdout
-    parts = (SOURCE.read_text(), repr((COMMON, TARGETS, compiler)), version, _processor())
+    texts = [path.read_text() for path in (*SOURCES, *HEADERS)]
+    parts = (*texts, repr((COMMON, TARGETS, compiler)), version, _processor())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
@@ -145,7 +147,7 @@ def build(compiler: list[str], path: Path) -> None:
     try:
         errors = ""
         for target in TARGETS:
-            command = [*compiler, *COMMON, *target, str(SOURCE), "-o", beside]
+            command = [*compiler, *COMMON, *target, *map(str, SOURCES), "-o", beside]
             try:
                 done = subprocess.run(command, capture_output=True, text=True, timeout=300)
             except (OSError, subprocess.TimeoutExpired) as reason:
@@ -168,6 +170,14 @@ def _bound(lib: ctypes.CDLL) -> ctypes.CDLL:
     lib.alexnet_across.argtypes = [*tensors, index, index, index, number, index, *rule]
     lib.alexnet_within.argtypes = [*tensors, index, index, index, index, number, *rule]
     lib.alexnet_sgd.argtypes = [pointer, pointer, pointer, number, pointer, index, real, real, real, index]
+    shape = ctypes.POINTER(index)
+    lib.alexnet_products.argtypes = []
+    if lib.alexnet_products():
+        lib.alexnet_conv_forward.argtypes = [
+            shape, number, pointer, number, pointer, number, pointer, pointer, number, index]
+        lib.alexnet_conv_maps.argtypes = [shape, number, pointer, pointer, pointer, number, pointer, index]
+        lib.alexnet_conv_weights.argtypes = [
+            shape, number, pointer, number, pointer, pointer, pointer, pointer, index]
     lib.alexnet_use_team.argtypes = [pointer]
     lib.alexnet_use_team.restype = None
     lib.alexnet_use_team(_torch_team())

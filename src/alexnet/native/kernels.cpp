@@ -5,23 +5,23 @@
 // which the compiler turns into vector code. The backward pass recomputes the scale, so nothing is saved for it.
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <new>
-#include <thread>
-#include <vector>
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
 
+#include "parallel.h"
+
 #define VECTOR _Pragma("omp simd")
+
+std::atomic<Team> alexnet_team{nullptr};
 
 namespace {
 
-using Index = std::int64_t;
 enum Type : int { FLOAT32 = 0, BFLOAT16 = 1, FLOAT16 = 2 };
 constexpr float NONE = std::numeric_limits<float>::quiet_NaN();  // a threshold that no number is under
 
@@ -230,49 +230,6 @@ void send_any(const float* window, Index stride, const float* a, const float* g,
                  : send<SIZE, false>(window, stride, a, g, u, t, n, f);
 }
 
-// ---- threads --------------------------------------------------------------------------------------------------
-
-using Team = void (*)(void (*)(void*), void*, unsigned, unsigned);
-std::atomic<Team> team{nullptr};
-
-// Calls body(first, last) over [0, units) in pieces; which thread takes a piece changes nothing in its result.
-template <class Body> bool parallel(Index units, Index elements, Index threads, Body body) {
-  struct Shared {
-    std::atomic<Index> next{0};
-    std::atomic<bool> failed{false};
-    Index units, pieces;
-    Body* body;
-  } shared;
-  const Index worth = elements / 32768;  // waking a thread for less costs more than it saves
-  threads = std::max<Index>(1, std::min({threads, units, worth}));
-  shared.units = units;
-  shared.pieces = threads == 1 ? 1 : std::min(units, 4 * threads);
-  shared.body = &body;
-  auto run = [](void* data) {
-    Shared& s = *static_cast<Shared*>(data);
-    try {
-      for (Index piece; (piece = s.next.fetch_add(1)) < s.pieces;)
-        (*s.body)(piece * s.units / s.pieces, (piece + 1) * s.units / s.pieces);
-    } catch (...) {
-      s.failed = true;
-    }
-  };
-  if (threads == 1) {
-    run(&shared);
-  } else if (Team fork = team.load()) {
-    fork(run, &shared, unsigned(threads), 0);
-  } else {
-    std::vector<std::thread> helpers;
-    try {
-      for (Index i = 1; i < threads; ++i) helpers.emplace_back(run, static_cast<void*>(&shared));
-    } catch (...) {  // fewer helpers than asked for: this thread takes their pieces
-    }
-    run(&shared);
-    for (std::thread& helper : helpers) helper.join();
-  }
-  return !shared.failed;
-}
-
 // Asks for large pages under a fresh result: its first touch then costs a fraction of the page faults.
 void expect(void* out, Index bytes) {
 #ifdef MADV_HUGEPAGE
@@ -477,7 +434,7 @@ void update(float* __restrict w, float* __restrict v, const Gradient* __restrict
 
 extern "C" {
 
-void alexnet_use_team(void* fork) { team = reinterpret_cast<Team>(fork); }
+void alexnet_use_team(void* fork) { alexnet_team = reinterpret_cast<Team>(fork); }
 
 // 0 where done, 1 where memory ran out. `g` null: forward. Types: 0 float32, 1 bfloat16, 2 float16.
 int alexnet_across(const void* x, const void* g, void* out, int type, Index images, Index maps, Index positions,
