@@ -18,7 +18,10 @@ lint: .venv/tools
 	$(BIN)/mypy
 
 bench: .venv/tools
-	$(BIN)/python -m benchmarks
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[export,openvino]'
+	$(BIN)/alexnet bench predict
+	$(BIN)/python benchmarks/lrn.py
+	$(if $(IMAGES),$(BIN)/python benchmarks/data.py $(IMAGES))
 
 clean:
 	rm -rf .venv runs build src/*.egg-info
