@@ -19,7 +19,7 @@ def records() -> list[dict[str, Any]]:
 
 
 def table() -> str:
-    """Markdown: one row a record and number of views."""
+    """Markdown: one row a record and number of views, and under the table the records' notes."""
     lines = ["| preset | images | views | top-1 error | top-5 error | n | training | published |",
              "|---|---|---|---|---|---|---|---|"]
     for record in records():
@@ -40,7 +40,8 @@ def table() -> str:
             lines.append(f"| `{record['preset']}` | {record['data']} | – | loss {first[1]:.2f} at step {first[0]}, "
                          f"{last[1]:.2f} at step {last[0]} | – | {record['n']} | {runs[0]['steps']} steps, {time}, "
                          f"{threads} core{'s' if threads > 1 else ''} | {published} |")
-    return "\n".join(lines)
+    notes = [f"- `{record['preset']}`: {record['note']}" for record in records() if record["note"]]
+    return "\n".join([*lines, "", *notes])
 
 
 def _cell(value: dict[str, float] | None, n: int) -> str:
