@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import json
 import re
 import sys
 import warnings
@@ -15,6 +16,7 @@ from PIL import Image
 
 from alexnet.evaluation.predict import load
 from alexnet.model.zoo import build
+from alexnet.run import Run
 from alexnet.views import charts, figures
 from alexnet.views.history import Curve, read_history, training_seconds
 from alexnet.views.kernels import first_kernels, grey_images
@@ -35,8 +37,17 @@ def test_a_run_cut_short_is_a_part_of_an_epoch(unvalidated):
     assert history.best is None
 
 
-def test_seconds_without_record_are_estimated(trained):
+def test_seconds_are_those_the_epochs_record(trained):
     seconds, estimated = training_seconds(trained)
+    assert not estimated
+    assert seconds == pytest.approx(sum(line["seconds"] for line in trained.metrics("epoch")))
+
+
+def test_seconds_without_record_are_estimated(trained, tmp_path):
+    lines = [{key: value for key, value in line.items() if key != "seconds"} for line in trained.metrics()]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "config.json").write_bytes((trained.path / "config.json").read_bytes())
+    seconds, estimated = training_seconds(Run.open(tmp_path))
     assert estimated and seconds > 0
 
 

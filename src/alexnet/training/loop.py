@@ -162,12 +162,13 @@ class Trainer:
                     "top1_error": round(100 * p.interval_wrong / p.interval_images, 4), **clock.result()})
                 p.interval_loss_sum, p.interval_wrong, p.interval_images = 0.0, 0, 0
                 clock = _Clock()
-            stop = interrupted.is_set() or (0 < settings.steps <= p.steps)
+            halt = interrupted.is_set()  # looked at once: a signal that comes later waits for the next step
+            stop = halt or (0 < settings.steps <= p.steps)
             if stop or time.perf_counter() - saved > settings.save_every:
                 self._check_weights()
                 self._save("last")
                 saved = time.perf_counter()
-            if interrupted.is_set():
+            if halt:
                 raise KeyboardInterrupt
             if stop and p.step < self.feed.steps:
                 return images
