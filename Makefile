@@ -21,6 +21,7 @@ bench: .venv/tools
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[export,openvino]'
 	$(BIN)/alexnet bench predict
 	$(BIN)/python benchmarks/lrn.py
+	$(BIN)/python benchmarks/train_step.py
 	$(if $(IMAGES),$(BIN)/python benchmarks/data.py $(IMAGES))
 
 clean:
