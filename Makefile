@@ -19,10 +19,7 @@ lint: .venv/tools
 
 bench: .venv/tools
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[export,openvino]'
-	$(BIN)/alexnet bench predict
-	$(BIN)/python benchmarks/lrn.py
-	$(BIN)/python benchmarks/train_step.py
-	$(if $(IMAGES),$(BIN)/python benchmarks/data.py $(IMAGES))
+	$(BIN)/alexnet bench all $(if $(IMAGES),--images $(IMAGES))
 
 clean:
 	rm -rf .venv runs build src/*.egg-info

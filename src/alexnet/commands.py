@@ -345,8 +345,9 @@ def say_data(result: Result) -> str:
 
 
 def bench_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("question", metavar="QUESTION", choices=("train", "predict", "data", "lrn"),
-                        help="train, predict, data or lrn")
+    parser.add_argument("question", metavar="QUESTION",
+                        choices=("train", "parity", "predict", "data", "lrn", "all", "newest"),
+                        help="train, parity, predict, data, lrn; all of them; or newest, what was last measured here")
     parser.add_argument("options", nargs=argparse.REMAINDER,
                         help="the question's own options; `alexnet bench QUESTION --help` lists them")
 
@@ -357,5 +358,10 @@ def bench(args: argparse.Namespace) -> Result:
     words = [word for word in args.options if word != "--json"]
     args.json = getattr(args, "json", False) or len(words) < len(args.options)
     own = Parser(prog=f"alexnet bench {args.question}")
+    if args.question in ("all", "newest"):
+        if args.question == "all":
+            own.add_argument("--images", type=Path, help="a folder of class folders of photographs, for `data`")
+        given = own.parse_args(words)
+        return benchmarks.everything(given.images) if args.question == "all" else benchmarks.newest()
     benchmarks.arguments(args.question, own)
     return benchmarks.run(args.question, own.parse_args(words))

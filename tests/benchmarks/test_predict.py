@@ -27,7 +27,7 @@ def test_every_figure_has_value_spread_peers_and_limit(tmp_path: Path) -> None:
         assert entry["peers"]["a peer"] > 0 and entry["ratio"] > 0
         assert entry["limit"] is None or entry["limit"] > 0
     assert Path(record["path"]).parent.parent == tmp_path
-    assert "this is the first record of predict" in record["text"]
+    assert "these are the first figures of predict" in record["text"]
 
 
 def test_torch_alone_answers_where_no_engine_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from alexnet.benchmarks import records
-from alexnet.benchmarks.records import Record, comparison, fallen, figure, last, save, table, take_turns
+from alexnet.benchmarks.records import Record, comparison, fallen, figure, latest, save, table, take_turns
 
 
 def record(ratio: float, date: str = "2026-01-01T00:00:00Z", **changes: Any) -> Record:
@@ -45,35 +45,40 @@ def test_a_figure_without_peer_or_limit_has_neither_ratio_nor_fraction() -> None
     assert entry["ratio"] is None and entry["limit_fraction"] is None and entry["value"] == 0.5
 
 
+def known(old: Record) -> dict[str, Any]:
+    return {entry["name"]: (entry, old) for entry in old.figures}
+
+
 @pytest.mark.parametrize(("before", "now", "named"), [(2.0, 1.79, 1), (2.0, 1.81, 0), (2.0, 3.0, 0)])
 def test_a_ratio_that_fell_by_more_than_a_tenth_is_named(before: float, now: float, named: int) -> None:
-    assert len(fallen(record(now), record(before))) == named
+    assert len(fallen(record(now), known(record(before)))) == named
 
 
 def test_the_comparison_names_the_figure_with_both_ratios() -> None:
-    assert "a step: ratio 2.00 → 1.00 (-50%)" in comparison(record(1.0), record(2.0))
-    assert comparison(record(2.0), record(2.0)).startswith("no ratio fell")
-    assert comparison(record(2.0), None).startswith("this is the first record of train")
+    assert "a step: ratio 2.00 on 2026-01-01 at abc → 1.00 (-50%)" in comparison(record(1.0), known(record(2.0)))
+    assert comparison(record(2.0), known(record(2.0))).startswith("none of the 1 ratios")
+    assert comparison(record(2.0), {}).startswith("these are the first figures of train")
 
 
 def test_a_figure_that_is_new_is_not_compared() -> None:
-    assert fallen(record(1.0), record(9.0, figures=[])) == []
+    assert fallen(record(1.0), known(record(9.0, figures=[]))) == []
 
 
-def test_the_last_record_of_the_same_machine_and_question_is_found(tmp_path: Path) -> None:
+def test_the_newest_figure_of_each_name_on_this_machine_is_found(tmp_path: Path) -> None:
     for date in ("2026-01-02T10:00:00Z", "2026-01-03T10:00:00Z", "2026-01-01T10:00:00Z"):
         save(tmp_path, record(1.0, date))
-    save(tmp_path, record(1.0, "2026-01-04T10:00:00Z", question="data"))
+    other = record(1.0).figures[0] | {"name": "another"}
+    save(tmp_path, record(1.0, "2026-01-01T12:00:00Z", question="data", figures=[other]))
     save(tmp_path, record(1.0, "2026-01-05T10:00:00Z", machine="another"))
-    found = last(tmp_path, record(1.0))
-    assert found is not None and found.date == "2026-01-03T10:00:00Z" and found.figures == record(1.0).figures
+    found = latest(tmp_path, "some-cpu-2-threads")
+    assert {name: of.date for name, (_, of) in found.items()} == {
+        "a step": "2026-01-03T10:00:00Z", "another": "2026-01-01T12:00:00Z"}
 
 
 def test_a_broken_record_is_passed_over(tmp_path: Path) -> None:
     save(tmp_path, record(1.0))
     (tmp_path / "some-cpu-2-threads" / "train-2027.json").write_text("{")
-    found = last(tmp_path, record(1.0))
-    assert found is not None and found.date == "2026-01-01T00:00:00Z"
+    assert latest(tmp_path, "some-cpu-2-threads")["a step"][1].date == "2026-01-01T00:00:00Z"
 
 
 def test_a_record_is_kept_under_machine_question_and_date(tmp_path: Path) -> None:

@@ -6,6 +6,6 @@ A question's module has `arguments(parser)`, which adds its options, and `measur
 
 from __future__ import annotations
 
-from alexnet.benchmarks.questions import QUESTIONS, arguments, run
+from alexnet.benchmarks.questions import QUESTIONS, arguments, everything, newest, run
 
-__all__ = ["QUESTIONS", "arguments", "run"]
+__all__ = ["QUESTIONS", "arguments", "everything", "newest", "run"]

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from alexnet.benchmarks import records
 
-HOMES = {"train": "train_step", "predict": "predict", "data": "data", "lrn": "lrn"}
-QUESTIONS = tuple(name for name, home in HOMES.items() if find_spec(f"{__package__}.{home}"))
+HOMES = {"train": "train_step", "parity": "parity", "predict": "predict", "data": "data", "lrn": "lrn"}
+QUESTIONS = tuple(HOMES)
 RECORDS = Path("benchmarks/records")
+# What `all` asks, in order: the question and its options.
+TOUR = (
+    ("train", ()), ("train", ("--preset", "tiny-64")), ("train", ("--preset", "cifar-26")),
+    ("train", ("--preset", "tiny-64", "--layers")), ("train", ("--preset", "cifar-26", "--layers")),
+    ("train", ("--preset", "paper", "--layers")), ("parity", ("--preset", "tiny-64")),
+    ("lrn", ()), ("predict", ()),
+)
 
 
 def arguments(question: str, parser: argparse.ArgumentParser) -> None:
@@ -47,13 +55,45 @@ def run(
         say(records.line(entry))
     record = records.make(question, figures)
     parts = [records.table(record)]
-    path = None
+    path, compared = None, ""
     if keep is not None:
-        before = records.last(keep, record)
-        parts.append(records.comparison(record, before))
+        compared = records.comparison(record, records.latest(keep, record.machine))
         path = records.save(keep, record)
-        parts.append(f"kept as {path}")
-    return {**dataclasses.asdict(record), "text": "\n\n".join(parts), "path": str(path) if path else None}
+        parts += [compared, f"kept as {path}"]
+    return {**dataclasses.asdict(record), "text": "\n\n".join(parts), "path": str(path) if path else None,
+            "comparison": compared}
+
+
+def everything(images: Path | None = None) -> dict[str, Any]:
+    """Ask all questions, each in a process of its own and kept as a record, and tell them in one table.
+
+    `images` is a folder of class folders of photographs, without which the data question is left out. Returns
+    {"records": [...], "text"}. Raises ValueError naming a question that could not be answered.
+    """
+    asked = []
+    for question, words in [*TOUR, *([("data", (str(images),))] if images else [])]:
+        command = [sys.executable, "-m", "alexnet.cli", "bench", question, *words, "--json"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            raise ValueError(f"alexnet bench {question} {' '.join(words)} ended with code {done.returncode}")
+        asked.append(json.loads(done.stdout))
+    whole = records.make("all", [entry for answer in asked for entry in answer["figures"]])
+    parts = [records.table(whole), *(f"{answer['question']}: {answer['comparison']}" for answer in asked)]
+    if images is None:
+        parts.append("data was not measured: give --images, a folder of class folders of photographs")
+    return {"records": asked, "text": "\n\n".join(parts)}
+
+
+def newest(keep: Path = RECORDS) -> dict[str, Any]:
+    """The newest figure of each name kept on this kind of machine, as one table, without measuring.
+
+    Raises ValueError where nothing was kept.
+    """
+    found = records.latest(keep, records.machine_kind())
+    if not found:
+        raise ValueError(f"{keep} has no records of {records.machine_kind()}; `alexnet bench all` makes them")
+    figures = [entry for entry, _ in found.values()]
+    return {"figures": figures, "text": records.table(records.make("newest", figures))}
 
 
 def _module(question: str) -> Any:

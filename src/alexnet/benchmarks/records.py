@@ -82,9 +82,9 @@ def figure(
     if limit is not None:
         fraction = medians[own] / limit if work is not None else limit / medians[own]
     return {
-        "name": name, "by": own, "value": _rounded(medians[own]), "unit": unit, "spread": [_rounded(s) for s in spread],
-        "n": len(seconds[own]), "peers": {peer: _rounded(medians[peer]) for peer in peers},
-        "ratio": None if ratio is None else round(ratio, 3), "limit": None if limit is None else _rounded(limit),
+        "name": name, "by": own, "value": rounded(medians[own]), "unit": unit, "spread": [rounded(s) for s in spread],
+        "n": len(seconds[own]), "peers": {peer: rounded(medians[peer]) for peer in peers},
+        "ratio": None if ratio is None else round(ratio, 3), "limit": None if limit is None else rounded(limit),
         "limit_fraction": None if fraction is None else round(fraction, 3), "limited_by": limited_by,
     }
 
@@ -120,59 +120,71 @@ def machine_kind(hardware: Mapping[str, Any] | None = None) -> str:
 
 def save(folder: Path, record: Record) -> Path:
     """Write a record as `folder/<machine>/<question>-<date>.json` and return its path."""
-    path = _home(folder, record) / f"{record.question}-{record.date.replace(':', '')}.json"
+    path = Path(folder) / record.machine / f"{record.question}-{record.date.replace(':', '')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, asdict(record))
     return path
 
 
-def last(folder: Path, record: Record) -> Record | None:
-    """The newest record kept of the same question and machine kind; one that cannot be read is passed over."""
-    for path in sorted(_home(folder, record).glob(f"{record.question}-*.json"), reverse=True):
+def latest(folder: Path, machine: str) -> dict[str, tuple[Figure, Record]]:
+    """Figure name → its newest value on this kind of machine, with the record; broken records are passed over."""
+    found: dict[str, tuple[Figure, Record]] = {}
+    for path in Path(folder).joinpath(machine).glob("*.json"):
         try:
-            return Record(**json.loads(path.read_text()))
+            record = Record(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):
             continue
-    return None
+        for entry in record.figures:
+            if entry["name"] not in found or found[entry["name"]][1].date < record.date:
+                found[entry["name"]] = (entry, record)
+    return found
 
 
-def fallen(new: Record, old: Record) -> list[str]:
+def fallen(new: Record, before: Mapping[str, tuple[Figure, Record]]) -> list[str]:
     """A line for every ratio that fell by more than 10 %."""
-    before = {entry["name"]: entry.get("ratio") for entry in old.figures}
     lines = []
     for entry in new.figures:
-        was, now = before.get(entry["name"]), entry.get("ratio")
+        was, now = before[entry["name"]][0].get("ratio") if entry["name"] in before else None, entry.get("ratio")
         if was and now is not None and now < FELL * was:
-            lines.append(f"{entry['name']}: ratio {was:.2f} → {now:.2f} ({now / was - 1:+.0%})")
+            old = before[entry["name"]][1]
+            at = f" at {old.commit}" if old.commit else ""
+            lines.append(f"{entry['name']}: ratio {was:.2f} on {old.date[:10]}{at} → {now:.2f} ({now / was - 1:+.0%})")
     return lines
 
 
-def comparison(new: Record, old: Record | None) -> str:
-    """What became of the ratios since the last record of this machine kind."""
-    if old is None:
-        return f"this is the first record of {new.question} on {new.machine}"
-    lines = fallen(new, old)
-    against = f"the record of {old.date}" + (f" (commit {old.commit})" if old.commit else "")
+def comparison(new: Record, before: Mapping[str, tuple[Figure, Record]]) -> str:
+    """What became of the ratios since these figures were last kept on this machine kind."""
+    known = sum(entry["name"] in before for entry in new.figures)
+    if not known:
+        return f"these are the first figures of {new.question} on {new.machine}"
+    lines = fallen(new, before)
     if not lines:
-        return f"no ratio fell by more than {1 - FELL:.0%} against {against}"
-    return "\n".join([f"fell by more than {1 - FELL:.0%} against {against}:", *(f"  {line}" for line in lines)])
+        return f"none of the {known} ratios known from before fell by more than {1 - FELL:.0%}"
+    return "\n".join([f"fell by more than {1 - FELL:.0%} since they were last kept:", *(f"  {line}" for line in lines)])
 
 
-def table(record: Record) -> str:
-    """Figure, peer, ratio, limit and fraction of the limit, with the hardware above."""
-    rows = []
-    for entry in record.figures:
+HEAD = ("figure", "by", "value", "spread", "n", "peer", "its value", "ratio", "limit", "of limit")
+
+
+def rows(figures: list[Figure]) -> list[list[str]]:
+    """A row of `HEAD` for each figure: beside its first peer, with the limit and the fraction of it."""
+    found = []
+    for entry in figures:
         peer, value = next(iter(entry.get("peers", {}).items()), ("", None))
-        rows.append([
+        found.append([
             entry["name"], entry.get("by", ""), f"{_told(entry['value'])} {entry['unit']}", _spread(entry),
             str(entry.get("n", "")), peer, _told(value), _told(entry.get("ratio")), _told(entry.get("limit")),
             f"{entry['limit_fraction']:.0%}" if entry.get("limit_fraction") is not None else "",
         ])
-    head = ["figure", "by", "value", "spread", "n", "peer", "its value", "ratio", "limit", "of limit"]
+    return found
+
+
+def table(record: Record) -> str:
+    """Figure, peer, ratio, limit and fraction of the limit, with the hardware above."""
     hardware = record.hardware
     threads = f"{hardware['threads']} thread{'s' if hardware['threads'] > 1 else ''}"
     title = ", ".join([hardware["cpu"], threads, *hardware["gpus"], f"torch {record.versions['torch']}"])
-    return title + "\n" + tables.table(head, rows, right=(2, 4, 6, 7, 8, 9))
+    return title + "\n" + tables.table(list(HEAD), rows(record.figures), right=(2, 4, 6, 7, 8, 9))
 
 
 def line(entry: Figure) -> str:
@@ -191,11 +203,8 @@ def threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _home(folder: Path, record: Record) -> Path:
-    return Path(folder) / record.machine
-
-
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
+    """Four significant digits."""
     return float(f"{value:.4g}")
 
 

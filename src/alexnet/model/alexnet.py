@@ -80,22 +80,36 @@ class AlexNet(nn.Module):
         """(N, 3, image, image) → logits (N, classes). Raises ValueError for another shape or a whole-number dtype."""
         check_images(images, self.network.image)
         x = images
-        done = None
-        for entry in self.measured:
-            if entry.layer.name == done:
-                continue
-            done = self._rectifier(entry)
-            x = self._step(entry, x) if done is None else self.get_submodule(entry.layer.name)(x, relu=True)
+        for part in self.parts():
+            x = self.compute(part, x)
         return x
 
-    def _rectifier(self, entry: Measured) -> str | None:
-        """The ReLU that a convolution can do in its own pass: it follows at once, and nobody watches between them."""
-        name = self._follows.get(entry.layer.name)
-        if name is None:
-            return None
-        first, second = self.get_submodule(entry.layer.name), self.get_submodule(name)
+    def parts(self) -> list[tuple[Measured, ...]]:
+        """The layers as `forward` computes them: each alone, but a convolution with the ReLU that follows it.
+
+        They are computed apart where a hook watches between them.
+        """
+        parts: list[tuple[Measured, ...]] = []
+        for entry in self.measured:
+            if parts and self._rectifies(parts[-1], entry):
+                parts[-1] = (*parts[-1], entry)
+            else:
+                parts.append((entry,))
+        return parts
+
+    def compute(self, part: tuple[Measured, ...], x: Tensor) -> Tensor:
+        """Forward through one of `parts()`."""
+        if len(part) == 1:
+            return self._step(part[0], x)
+        return self.get_submodule(part[0].layer.name)(x, relu=True)
+
+    def _rectifies(self, part: tuple[Measured, ...], entry: Measured) -> bool:
+        """Whether `entry` is the ReLU that the convolution before it can do in its own pass."""
+        if len(part) != 1 or self._follows.get(part[0].layer.name) != entry.layer.name:
+            return False
+        first, second = self.get_submodule(part[0].layer.name), self.get_submodule(entry.layer.name)
         watched = first._forward_hooks or first._backward_hooks or second._forward_hooks or second._forward_pre_hooks
-        return name if isinstance(second, nn.ReLU) and not watched and not second._backward_hooks else None
+        return isinstance(second, nn.ReLU) and not watched and not second._backward_hooks
 
     def _step(self, entry: Measured, x: Tensor) -> Tensor:
         if x.dim() == 4 and len(entry.shape) == 1:

@@ -1,7 +1,5 @@
 """How fast are preparing and feeding? Ours beside torchvision, Hugging Face datasets and WebDataset, in one run.
 
-    python benchmarks/data.py IMAGES [--json] [--runs 5] [--workers 2] [--only feed|originals|prepare|statistics|open]
-
 IMAGES is a folder of class folders with original photographs; they are used several times over under other names, so
 that a pass is long enough to time. Contenders take turns on the same images and the same number of workers, after one
 untimed round; figures are medians, the spread is the range. Peers that are not installed are left out.
@@ -21,16 +19,14 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -41,6 +37,8 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from alexnet.benchmarks.records import Figure, rounded
+from alexnet.benchmarks.records import figure as make_figure
 from alexnet.data.decode import decode
 from alexnet.data.loader import Feed
 from alexnet.data.prepare import prepare
@@ -53,35 +51,31 @@ Contender = Callable[[], int]
 FINISH = [transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("images", type=Path, help="a folder of class folders of original photographs")
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    parser.add_argument("--runs", type=int, default=5, help="timed turns of each contender")
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this question."""
+    parser.add_argument("images", type=Path, metavar="IMAGES", help="a folder of class folders of original photographs")
+    parser.add_argument("--turns", type=int, default=5, help="timed passes of each contender")
     parser.add_argument("--workers", type=int, default=2, help="threads of ours, processes of the peers'")
     parser.add_argument("--copies", type=int, default=8, help="times each image is used in a pass of feeding")
-    parser.add_argument("--only", choices=("feed", "originals", "prepare", "statistics", "open"), action="append")
-    options = parser.parse_args()
+    parser.add_argument("--only", choices=SECTIONS, action="append", help="one kind of figure")
+
+
+def measure(options: argparse.Namespace) -> Iterator[Figure]:
+    """The sections' figures, in order. Raises ValueError where IMAGES holds no class folders with files."""
+    if not any(options.images.glob("*/*")):
+        raise ValueError(f"{options.images} should be a folder of class folders with photographs")
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the peers' workers; ours decode in threads of their own
-    sections = {
-        "feed": feed,
-        "originals": originals,
-        "prepare": prepare_store,
-        "statistics": statistics_cost,
-        "open": opening,
-    }
-    figures = []
-    for name, section in sections.items():
-        if not options.only or name in options.only:
-            with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
-                for entry in section(options, Path(folder)):
-                    figures.append(entry)
-                    tell(options, entry)
-    if options.json:
-        print(json.dumps({"hardware": hardware(), "versions": versions(), "figures": figures}))
+    try:
+        for name, section in SECTIONS.items():
+            if not options.only or name in options.only:
+                with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
+                    yield from section(options, Path(folder))
+    finally:
+        torch.set_num_threads(threads)
 
 
-def feed(options: argparse.Namespace, folder: Path) -> Iterable[dict[str, Any]]:
+def feed(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
     """From 256-pixel squares: our two codecs against the peers on the same JPEGs."""
     photographs = multiply(options.images, folder / "originals", options.copies)
     stores = {}
@@ -97,28 +91,26 @@ def feed(options: argparse.Namespace, folder: Path) -> Iterable[dict[str, Any]]:
     bare = transforms.Compose(
         [transforms.RandomCrop(CROP), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
     )
+    encoded = [stores["jpeg"].encoded(i) for i in range(len(stores["jpeg"]))]
     contenders = {
-        "jpeg": ours(stores["jpeg"], options),
-        "raw": ours(stores["raw"], options),
+        "JPEG store": ours(stores["jpeg"], options),
+        "raw store": ours(stores["raw"], options),
         "torchvision": torchvision(squares, random_crop, options),
         "torchvision to uint8": torchvision(squares, bare, options),
+        "limit": decoding(encoded, options),
     }
     if find_spec("datasets"):
         contenders["datasets"] = hugging_face(squares, random_crop, options)
     if find_spec("webdataset"):
         contenders["webdataset"] = web_dataset(folder / "jpeg" / "train", random_crop, options)
-    rates = take_turns(contenders, options)
-    sizes = (
-        f"{SIZE}-pixel squares, {np.mean([len(stores['jpeg'].encoded(i)) for i in range(240)]) / 1000:.1f} KB as JPEG"
-    )
-    decoded = {"limit": decoding([stores["jpeg"].encoded(i) for i in range(len(stores["jpeg"]))], options)}
-    limit = statistics.median(take_turns(decoded, options)["limit"])
-    peers = [name for name in contenders if name not in ("jpeg", "raw")]
-    yield figure(f"feed from a JPEG store ({sizes})", rates, "jpeg", peers, limit)
-    yield figure("feed from a raw store", rates, "raw", peers, None)
+    seconds = take_turns(contenders, options)
+    sizes = f"{SIZE}-pixel squares, {np.mean([len(data) for data in encoded]) / 1000:.1f} KB as JPEG"
+    peers = [name for name in contenders if "store" not in name and name != "limit"]
+    yield figure(f"feed from a JPEG store ({sizes})", seconds, "JPEG store", peers, "decoding alone")
+    yield figure(f"feed from a raw store ({SIZE}-pixel squares)", seconds, "raw store", peers)
 
 
-def originals(options: argparse.Namespace, folder: Path) -> Iterable[dict[str, Any]]:
+def originals(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
     """Straight from the files as they are."""
     photographs = multiply(options.images, folder / "originals", max(1, options.copies // 4))
     crop = transforms.Compose([transforms.RandomResizedCrop(CROP), transforms.RandomHorizontalFlip(), *FINISH])
@@ -129,12 +121,12 @@ def originals(options: argparse.Namespace, folder: Path) -> Iterable[dict[str, A
         "torchvision": torchvision(photographs, crop, options),
         "limit": decoding(files, options),
     }
-    rates = take_turns(contenders, options)
+    seconds = take_turns(contenders, options)
     size = np.mean([len(data) for data in files]) / 1000
-    yield figure(f"feed from originals ({size:.0f} KB)", rates, "folder", ["torchvision"], "limit")
+    yield figure(f"feed from originals ({size:.0f} KB)", seconds, "folder", ["torchvision"], "decoding alone")
 
 
-def prepare_store(options: argparse.Namespace, folder: Path) -> Iterable[dict[str, Any]]:
+def prepare_store(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
     """Resize, cut and store, against the loop that people write, in one process and in as many as ours has threads."""
     photographs = multiply(options.images, folder / "originals", max(1, options.copies // 4))
     split = open_source(photographs).splits["train"]
@@ -154,10 +146,10 @@ def prepare_store(options: argparse.Namespace, folder: Path) -> Iterable[dict[st
     ]
     (folder / "saved").mkdir()
     with pool:
-        rates = take_turns(
+        seconds = take_turns(
             {
-                "jpeg": ours_in("jpeg"),
-                "raw": ours_in("raw"),
+                "JPEG store": ours_in("jpeg"),
+                "raw store": ours_in("raw"),
                 "torchvision, one process": lambda: sum(map(resize_and_save, paths)),
                 f"torchvision, {options.workers} processes": lambda: sum(
                     pool.imap(resize_and_save, paths, chunksize=16)
@@ -166,13 +158,13 @@ def prepare_store(options: argparse.Namespace, folder: Path) -> Iterable[dict[st
             },
             options,
         )
-    peers = [name for name in rates if name.startswith("torchvision")]
+    peers = [name for name in seconds if name.startswith("torchvision")]
     size = np.mean([len(data) for data in files]) / 1000
-    yield figure(f"prepare a JPEG store (originals of {size:.0f} KB)", rates, "jpeg", peers, "limit")
-    yield figure(f"prepare a raw store (originals of {size:.0f} KB)", rates, "raw", peers, "limit")
+    yield figure(f"prepare a JPEG store (originals of {size:.0f} KB)", seconds, "JPEG store", peers, "decoding alone")
+    yield figure(f"prepare a raw store (originals of {size:.0f} KB)", seconds, "raw store", peers, "decoding alone")
 
 
-def statistics_cost(options: argparse.Namespace, folder: Path) -> Iterable[dict[str, Any]]:
+def statistics_cost(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
     """Preparing a raw store, the fastest kind, with the sums and with them switched off."""
     photographs = multiply(options.images, folder / "originals", max(1, options.copies // 4))
     count = len(open_source(photographs).splits["train"])
@@ -191,14 +183,17 @@ def statistics_cost(options: argparse.Namespace, folder: Path) -> Iterable[dict[
 
         return once
 
-    rates = take_turns({"with": run(add), "without": run(counted_only)}, options)
-    cost = [100 * (bare / full - 1) for full, bare in zip(rates["with"], rates["without"], strict=True)]
+    seconds = take_turns({"with": run(add), "without": run(counted_only)}, options)
+    cost = [100 * (full / bare - 1) for full, bare in zip(seconds["with"], seconds["without"], strict=True)]
     yield {
         "name": "cost of mean and PCA on top of preparing a raw store",
-        "value": round(statistics.median(cost), 1),
+        "value": rounded(statistics.median(cost)),
         "unit": "%",
-        "spread": [round(min(cost), 1), round(max(cost), 1)],
-        "n": options.runs,
+        "spread": [rounded(min(cost)), rounded(max(cost))],
+        "n": options.turns,
+        "limit": 10.0,
+        "limit_fraction": None,
+        "limited_by": "the aim",
     }
 
 
@@ -213,23 +208,26 @@ print(time.perf_counter() - began, (resource.getrusage(resource.RUSAGE_SELF).ru_
 """
 
 
-def opening(options: argparse.Namespace, folder: Path) -> Iterable[dict[str, Any]]:
+def opening(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
     """Open stores whose files are holes, in fresh processes whose imports are done."""
     for images in (1_300_000, 15_000_000):
         root = folder / str(images)
         sparse_store(root, images)
         seconds, megabytes = [], 0.0
-        for _ in range(options.runs):
+        for _ in range(options.turns):
             done = subprocess.run([sys.executable, "-c", OPEN, str(root)], capture_output=True, text=True, check=True)
             elapsed, more, before = map(float, done.stdout.split())
             seconds.append(elapsed)
             megabytes = max(megabytes, more)
         yield {
             "name": f"open a store of {images:,} images",
-            "value": round(statistics.median(seconds), 4),
+            "value": rounded(statistics.median(seconds)),
             "unit": "s",
-            "spread": [round(min(seconds), 4), round(max(seconds), 4)],
-            "n": options.runs,
+            "spread": [rounded(min(seconds)), rounded(max(seconds))],
+            "n": options.turns,
+            "limit": 1.0,
+            "limit_fraction": rounded(1 / statistics.median(seconds)),
+            "limited_by": "the aim",
             "megabytes": round(megabytes, 1),
             "megabytes_of_imports": round(before, 1),
         }
@@ -363,65 +361,28 @@ def sparse_store(root: Path, images: int, shard_images: int = 4096) -> None:
     (root / "manifest.json").write_text(json.dumps(manifest))
 
 
+SECTIONS: dict[str, Callable[[argparse.Namespace, Path], Iterator[Figure]]] = {
+    "feed": feed,
+    "originals": originals,
+    "prepare": prepare_store,
+    "statistics": statistics_cost,
+    "open": opening,
+}
+
+
 def take_turns(contenders: dict[str, Contender], options: argparse.Namespace) -> dict[str, list[float]]:
-    """Time all contenders in turns after one untimed round; images a second of each turn."""
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(options.runs + 1):
+    """Time all contenders in turns after one untimed round; seconds an image of each turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(options.turns + 1):
         for name, run in contenders.items():
             began = time.perf_counter()
             count = run()
             if turn:
-                rates[name].append(count / (time.perf_counter() - began))
-    return rates
+                seconds[name].append((time.perf_counter() - began) / count)
+    return seconds
 
 
-def figure(
-    name: str, rates: dict[str, list[float]], own: str, peers: list[str], limit: str | float | None
-) -> dict[str, Any]:
-    median = {contender: statistics.median(values) for contender, values in rates.items()}
-    bound = median[limit] if isinstance(limit, str) else limit
-    return {
-        "name": name,
-        "value": round(median[own]),
-        "unit": "images/s",
-        "spread": [round(min(rates[own])), round(max(rates[own]))],
-        "n": len(rates[own]),
-        "peers": {peer: round(median[peer]) for peer in peers},
-        "ratio": round(median[own] / median[peers[0]], 2),
-        "limit": round(bound) if bound else None,
-        "limit_fraction": round(median[own] / bound, 3) if bound else None,
-    }
-
-
-def tell(options: argparse.Namespace, entry: dict[str, Any]) -> None:
-    line = f"{entry['name']}: {entry['value']} {entry['unit']} {entry['spread']}"
-    if "peers" in entry:
-        line += f"  x{entry['ratio']} of " + ", ".join(f"{peer} {value}" for peer, value in entry["peers"].items())
-        line += f"; limit {entry['limit']}" if entry["limit"] else ""
-    if "megabytes" in entry:
-        line += f", {entry['megabytes']} MB"
-    print(line, file=sys.stderr if options.json else sys.stdout, flush=True)
-
-
-def hardware() -> str:
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
-    except OSError:
-        pass
-    return f"{model}, {os.cpu_count()} cores"
-
-
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in ("torch", "torchvision", "pillow", "simplejpeg", "datasets", "webdataset"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-if __name__ == "__main__":
-    main()
+def figure(name: str, seconds: dict[str, list[float]], own: str, peers: list[str], limited_by: str = "") -> Figure:
+    """Images a second; the limit is the contender of that name, where there is one."""
+    limit = 1 / statistics.median(seconds["limit"]) if limited_by else None
+    return make_figure(name, seconds, own, peers, work=1, unit="images/s", limit=limit, limited_by=limited_by)
