@@ -33,26 +33,33 @@ def test_a_layer_that_torch_does_not_have_is_named() -> None:
 
 
 def test_a_step_is_measured_beside_its_peers() -> None:
-    answer = run("train", ["--preset", "digits", "--batch", "8", "--turns", "2", "--no-memory"], keep=None)
-    names = [entry["name"] for entry in answer["figures"]]
-    assert names == [f"training step, digits, batch 8, {kind}{end}" for kind in ("bfloat16", "float32")
-                     for end in ("", ", beside itself without LRN")]
-    for entry in answer["figures"]:
+    answer = run("train", ["--preset", "digits", "--batch", "8", "--turns", "2"], keep=None)
+    steps = [entry for entry in answer["figures"] if entry["unit"] == "images/s"]
+    assert [entry["name"] for entry in steps] == [
+        f"training step, digits, batch 8, {kind}{end}" for kind in ("bfloat16", "float32")
+        for end in ("", ", beside itself without LRN")]
+    for entry in steps:
         assert entry["n"] == 2 and entry["value"] > 0 and entry["ratio"] > 0
-    first = answer["figures"][0]
-    assert set(first["peers"]) == {train_step.BOOK, train_step.BOOK_LAST}
+    first, memory = steps[0], answer["figures"][2]
+    assert set(first["peers"]) == {train_step.BOOK, train_step.BOOK_LAST, train_step.BOOK_KEPT}
+    assert memory["unit"] == "MiB" and memory["value"] > 0 and set(memory["peers"]) == set(first["peers"])
     assert first["limit_fraction"] == pytest.approx(first["value"] / first["limit"], rel=0.01)
 
 
-def test_peak_memory_is_that_of_a_process_of_its_own() -> None:
-    little, much = (train_step.peak_of("ours float32", Namespace(preset="digits", batch=batch, device="cpu"))
-                    for batch in (16, 1024))
-    assert much > little + 100 > 100
+def train_step_options(**changes: object) -> Namespace:
+    given = {"preset": "digits", "batch": 8, "turns": 1, "device": "cpu", "processor_time": False}
+    return Namespace(**{**given, **changes})
+
+
+def test_a_worker_that_ends_is_named() -> None:
+    expected = pytest.raises(RuntimeError, match="'nobody' ended")
+    with train_step.Worker("nobody", train_step_options()) as worker, expected:
+        worker.step()
 
 
 def test_a_network_without_a_textbook_form_is_measured_alone() -> None:
-    answer = run("train", ["--preset", "cifar-18", "--batch", "4", "--turns", "1", "--no-memory"], keep=None)
-    assert [entry["peers"] for entry in answer["figures"]] == [{}, {}]
+    answer = run("train", ["--preset", "cifar-18", "--batch", "4", "--turns", "1"], keep=None)
+    assert all(entry["peers"] == {} for entry in answer["figures"])
 
 
 @pytest.mark.parametrize("name", ["digits", "cifar-18"])
@@ -129,9 +136,9 @@ def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
 
 
 def test_all_questions_are_told_in_one_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(questions, "TOUR", (("train", ("--preset", "digits", "--batch", "4", "--turns", "1",
-                                                       "--no-memory")), ("lrn", ("--batch", "1", "--turns", "1",
-                                                                                 "--only", "within"))))
+    step = ("train", ("--preset", "digits", "--batch", "4", "--turns", "1"))
+    within = ("lrn", ("--batch", "1", "--turns", "1", "--only", "within"))
+    monkeypatch.setattr(questions, "TOUR", (step, within))
     monkeypatch.chdir(tmp_path)
     answer = questions.everything()
     assert len(answer["records"]) == 2

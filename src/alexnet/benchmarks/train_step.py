@@ -2,9 +2,11 @@
 
 A step is forward, loss, backward and update on images that are already there. The textbook's network has the same
 layers as torch.nn writes them (`LocalResponseNorm` on each column), in float32 and contiguous, with torch.optim.SGD.
-The limit is the step's multiplications and additions (two for each connection and image, forward, backward to the maps,
-backward to the weights; the first layer needs no gradient of its input) at the rate of a 2048² product (8192² on CUDA)
-measured in the same turns. Peak memory is that of a process of its own, above what it holds after its imports.
+Every contender works in a process of its own, where ours keeps freed memory as `alexnet train` does and the others run
+as they are; what the textbook gains from kept memory, and from channels-last, is measured too. They take turns, one
+step each. The limit is the step's multiplications and additions (two for each connection and image, forward, backward
+to the maps, backward to the weights; the first layer needs no gradient of its input) at the rate of a 2048² product
+(8192² on CUDA) measured in the same turns. Peak memory is what a process held at most beside its imports.
 
 `--layers` asks instead where the time of a step goes: forward and backward of each layer alone, on the maps that reach
 it, beside its operations at the same rate.
@@ -14,12 +16,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -37,8 +41,10 @@ from alexnet.native import keep_freed_memory
 from alexnet.network import Measured
 from alexnet.training.sgd import SGD, parameter_groups
 
+TURN = 0.3  # seconds a contender works in its turn at least; short steps are repeated, after threads have slept
 RATE = 1e-4  # of learning: small, so that random labels do not end in NaN
-BOOK, BOOK_LAST = "textbook float32", "textbook float32, channels-last"
+BOOK, BOOK_LAST, BOOK_KEPT = (
+    "textbook float32", "textbook float32, channels-last", "textbook float32, freed memory kept")
 KINDS = {"bfloat16": HALF, "float32": torch.float32}
 Call = Callable[[], object]
 
@@ -50,7 +56,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--turns", type=int, default=7, help="timed steps of each contender")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--layers", action="store_true", help="where the time of our step goes, layer by layer")
-    parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
     parser.add_argument("--processor-time", action="store_true",
                         help="count this process's processor seconds: for one thread on a shared machine")
 
@@ -64,14 +69,12 @@ def measure(options: argparse.Namespace) -> Iterator[Figure]:
         raise ValueError("--device cuda: torch finds no CUDA device here")
     torch.manual_seed(0)
     config = presets.preset(options.preset)
-    keep_freed_memory()
     if options.layers:
+        keep_freed_memory()
         for precision in KINDS:
             yield from layers(config, options, precision)
         return
-    yield from speed(config, options)
-    if not options.no_memory:
-        yield from memory(config, options)
+    yield from steps(config, options)
 
 
 def contenders(config: Config, device: str) -> dict[str, Callable[[], Step]]:
@@ -88,6 +91,8 @@ def contenders(config: Config, device: str) -> dict[str, Callable[[], Step]]:
     if _textbook_has_it(config):
         found[BOOK] = lambda: theirs(textbook(config.network), config, device, RATE)
         found[BOOK_LAST] = lambda: theirs(textbook(config.network), config, device, RATE, True)
+        if device == "cpu":
+            found[BOOK_KEPT] = found[BOOK]
     if config.network.image == 224:
         from torchvision.models import alexnet
 
@@ -112,65 +117,100 @@ def operations(entries: list[Measured], batch: int) -> int:
     return 2 * batch * sum((2 if entry.inputs[0] == 3 else 3) * entry.connections for entry in entries)
 
 
-def speed(config: Config, options: argparse.Namespace) -> Iterator[Figure]:
-    """All contenders and the matrix products in turns, after two untimed rounds."""
-    calls: dict[str, Call] = {}
-    for name, make in contenders(config, options.device).items():
-        step, (images, labels) = make(), inputs(config, options, name)
-        calls[name] = _synchronized(partial(step, images, labels), options)
-    side, products = _products(options)
-    clock = time.process_time if options.processor_time else time.perf_counter
-    seconds = take_turns({**calls, **products}, options.turns, 2, clock)
+def steps(config: Config, options: argparse.Namespace) -> Iterator[Figure]:
+    """All contenders and the matrix products in turns, after two untimed rounds; then their peak memory."""
+    names = list(contenders(config, options.device))
+    products = [f"product {precision}" for precision in KINDS]
+    with ExitStack() as stack:
+        workers = {name: stack.enter_context(Worker(name, options)) for name in (*names, *products)}
+        seconds: dict[str, list[float]] = {name: [] for name in workers}
+        for turn in range(options.turns + 2):
+            for name, worker in workers.items():
+                took = worker.step()
+                if turn > 1:
+                    seconds[name].append(took)
+        peaks = {name: worker.peak() for name, worker in workers.items()}
     total = operations(describe.measure(config.network), options.batch)
+    peers = [name for name in names if not name.startswith("ours")]
     for precision in KINDS:
         own = f"ours {precision}"
-        rate = 2 * side**3 / statistics.median(seconds[f"product {precision}"])
+        rate = 2 * _side(options)**3 / statistics.median(seconds[f"product {precision}"])
         name = f"training step, {config.preset}, batch {options.batch}, {precision}"
-        peers = [key for key in calls if not key.startswith("ours")]
-        made = own if f"{own} compiled" not in calls else min((own, f"{own} compiled"),
-                                                              key=lambda key: statistics.median(seconds[key]))
+        ways = [way for way in (own, f"{own} compiled") if way in names]
+        made = min(ways, key=lambda way: statistics.median(seconds[way]))
         yield figure(name, seconds, made, peers, work=options.batch, unit="images/s",
                      limit=rate / total * options.batch,
                      limited_by=f"{total / 1e9:.0f} G operations at {rate / 1e9:.0f} G/s")
-        if f"{own} without LRN" in calls:
+        if f"{own} without LRN" in names:
             yield figure(f"{name}, beside itself without LRN", seconds, own, [f"{own} without LRN"],
                          work=options.batch, unit="images/s")
-
-
-def memory(config: Config, options: argparse.Namespace) -> Iterator[Figure]:
-    """Each contender's peak memory, in a process of its own."""
-    found = {}
-    for name in contenders(config, options.device):
-        found[name] = peak_of(name, options)
-    peers = {name: rounded(value) for name, value in found.items() if not name.startswith("ours")}
-    for precision in KINDS:
-        own = f"ours {precision}"
+        others = {peer: rounded(peaks[peer]) for peer in peers}
         yield {
-            "name": f"peak memory of a step, {config.preset}, batch {options.batch}, {precision}", "by": own,
-            "value": rounded(found[own]), "unit": "MiB", "spread": None, "n": 1, "peers": peers,
-            "ratio": round(peers[BOOK] / found[own], 3) if BOOK in peers else None,
+            "name": f"peak memory, {config.preset}, batch {options.batch}, {precision}", "by": made,
+            "value": rounded(peaks[made]), "unit": "MiB", "spread": None, "n": 1, "peers": others,
+            "ratio": round(next(iter(others.values())) / peaks[made], 3) if others else None,
             "limit": None, "limit_fraction": None, "limited_by": "",
         }
 
 
-def peak_of(name: str, options: argparse.Namespace) -> float:
-    """`peak` of a contender, in a process of its own."""
-    command = [sys.executable, "-m", __name__, json.dumps({**vars(options), "contender": name})]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+class Worker:
+    """A contender in a process of its own, which makes one step each time it is asked."""
+
+    def __init__(self, name: str, options: argparse.Namespace) -> None:
+        command = [sys.executable, "-m", __name__, json.dumps({**vars(options), "contender": name})]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.name = name
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def step(self) -> float:
+        """Seconds of one step. Raises RuntimeError where the process has ended."""
+        return self._ask("step")
+
+    def peak(self) -> float:
+        """MiB held at most, less what the imports hold."""
+        return self._ask("peak")
+
+    def _ask(self, what: str) -> float:
+        assert self.process.stdin and self.process.stdout
+        try:
+            print(what, file=self.process.stdin, flush=True)
+            return float(self.process.stdout.readline())
+        except (OSError, ValueError):
+            code = self.process.wait()
+            raise RuntimeError(f"the process of {self.name!r} ended with code {code}") from None
 
 
-def peak(options: argparse.Namespace) -> float:
-    """MiB that three steps of `options.contender` take above what the process held before."""
-    config = presets.preset(options.preset)
-    keep_freed_memory()
+def work(options: argparse.Namespace) -> None:
+    """What a worker does: a step or its peak memory for each line on standard input, answered on standard output."""
+    config, name = presets.preset(options.preset), options.contender
+    torch.manual_seed(0)
     before = _held()
-    step = contenders(config, options.device)[options.contender]()
-    images, labels = inputs(config, options, options.contender)
-    for _ in range(3):
-        step(images, labels)
-    if options.device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return _held() - before
+    if name.startswith("ours") or name == BOOK_KEPT:
+        keep_freed_memory()
+    if name.startswith("product"):
+        call = _products(options)[name]
+    else:
+        step = contenders(config, options.device)[name]()
+        call = _synchronized(partial(step, *inputs(config, options, name)), options)
+    clock = time.process_time if options.processor_time else time.perf_counter
+    repeats = 1
+    for line in sys.stdin:
+        if line.strip() == "step":
+            began = clock()
+            for _ in range(repeats):
+                call()
+            took = (clock() - began) / repeats
+            repeats = max(repeats, math.ceil(TURN / took))
+            print(took, flush=True)
+        else:
+            on_device = options.device == "cuda"
+            print(torch.cuda.max_memory_allocated() / 2**20 if on_device else _held() - before, flush=True)
 
 
 def layers(config: Config, options: argparse.Namespace, precision: str) -> Iterator[Figure]:
@@ -194,17 +234,18 @@ def layers(config: Config, options: argparse.Namespace, precision: str) -> Itera
     calls["update"] = _synchronized(optimizer.step, options)
     step = ours(config, options.device, kind == HALF, RATE)
     calls["step"] = _synchronized(lambda: step(images, labels), options)
-    side, products = _products(options)
+    products = _products(options)
     clock = time.process_time if options.processor_time else time.perf_counter
     seconds = take_turns({**calls, **products}, options.turns, 2, clock)
-    rate = 2 * side**3 / statistics.median(seconds[f"product {precision}"])
+    rate = 2 * _side(options)**3 / statistics.median(seconds[f"product {precision}"])
     what = f"{config.preset}, batch {batch}, {precision}"
     parts = [name for name in calls if name != "step"]
     seconds["layers, loss and update"] = [sum(times) for times in zip(*(seconds[name] for name in parts), strict=True)]
     for name in parts:
         work = operations(entries.get(name, []), batch)
-        yield figure(f"{name} of {what}", seconds, name, ["step"], limit=work / rate * 1e3 or None,
-                     limited_by=f"{work / 1e9:.1f} G operations at {rate / 1e9:.0f} G/s" if work else "")
+        entry = figure(f"{name} of {what}", seconds, name, ["step"], limit=work / rate * 1e3 or None,
+                       limited_by=f"{work / 1e9:.1f} G operations at {rate / 1e9:.0f} G/s" if work else "")
+        yield {**entry, "ratio": None}  # a part of the step is not faster than it
     yield figure(f"step of {what}", seconds, "step", ["layers, loss and update"],
                  limit=operations(describe.measure(network), batch) / rate * 1e3)
 
@@ -231,14 +272,19 @@ def _layer(
     return lambda: torch.autograd.grad(forward(), wanted, grad), out.detach()
 
 
-def _products(options: argparse.Namespace) -> tuple[int, dict[str, Call]]:
-    """The side of the matrices and a product of them in each precision."""
-    side = 2048 if options.device == "cpu" else 8192
+def _side(options: argparse.Namespace) -> int:
+    """Rows and columns of the matrices whose product is the limit."""
+    return 2048 if options.device == "cpu" else 8192
+
+
+def _products(options: argparse.Namespace) -> dict[str, Call]:
+    """A product of square matrices in each precision."""
+    side = _side(options)
     calls: dict[str, Call] = {}
     for precision, kind in KINDS.items():
         matrix = torch.randn(side, side).to(kind).to(options.device)
         calls[f"product {precision}"] = _synchronized(partial(torch.matmul, matrix, matrix), options)
-    return side, calls
+    return calls
 
 
 def _synchronized(call: Call, options: argparse.Namespace) -> Call:
@@ -271,4 +317,4 @@ def _held() -> float:
 
 
 if __name__ == "__main__":
-    print(round(peak(argparse.Namespace(**json.loads(sys.argv[1]))), 1))
+    work(argparse.Namespace(**json.loads(sys.argv[1])))
