@@ -104,7 +104,7 @@ def load(path: str | Path, checkpoint: str | None = None, device: str = "auto") 
     if checkpoint not in ("best", "last"):
         raise RunError(f"checkpoint {checkpoint!r} should be best or last")
     target = choose_device(device)
-    model = build(run.config.network, run.config.train.seed)
+    model = build(run.config.network, seed=None)
     weights = load_checkpoint(run.checkpoints, checkpoint).weights
     load_weights(model, weights, str(run.checkpoints / f"{checkpoint}.safetensors"))
     model.to(target).eval()

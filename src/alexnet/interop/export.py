@@ -75,7 +75,7 @@ def import_model(path: str | Path) -> AlexNet | LibraryNet:
         raise ExportError(f"{path} cannot be read: {error}") from None
     if "network" not in description:
         raise ExportError(f"{path} says nothing of its network; write it with `alexnet.interop.export`")
-    model = build(Network.from_dict(description["network"]))
+    model = build(Network.from_dict(description["network"]), seed=None)
     load_weights(model, weights, str(path))
     return model.eval()
 

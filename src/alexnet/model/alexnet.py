@@ -62,8 +62,11 @@ class AlexNet(nn.Module):
     Input: float (N, 3, image, image), centred RGB in 0..255 units. Output: logits (N, classes).
     """
 
-    def __init__(self, network: Network, seed: int = 0) -> None:
-        """Build and initialise. Raises ValueError naming the layer that does not fit its input."""
+    def __init__(self, network: Network, seed: int | None = 0) -> None:
+        """Build, and initialise unless `seed` is None: then the weights are undefined until some are loaded.
+
+        Raises ValueError naming the layer that does not fit its input.
+        """
         super().__init__()
         self.network = network
         self.measured = describe.measure(network)
@@ -72,8 +75,9 @@ class AlexNet(nn.Module):
         with torch.device("meta"):  # no weights are drawn twice
             for entry in self.measured:
                 self.add_module(entry.layer.name, _module(network, entry))
-        self.to_empty(device="cpu")
-        initialise(self, seed)
+        _allocate(self)
+        if seed is not None:
+            initialise(self, seed)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -180,6 +184,13 @@ def _module(network: Network, entry: Measured) -> nn.Module:
             return nn.AvgPool2d(layer.size, layer.stride, ceil_mode=layer.ceil, count_include_pad=False)
         case describe.Dropout():
             return nn.Dropout(layer.rate)
+
+
+def _allocate(model: nn.Module) -> None:
+    """Real parameters, undefined, for those without storage; `to_empty` imports a second's worth of torch for it."""
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(torch.empty(parameter.shape)))
 
 
 @torch.no_grad()

@@ -22,9 +22,12 @@ def create_model(name: str, num_classes: int | None = None, activation: str | No
     return build(presets.preset(name, num_classes, activation).network, seed)
 
 
-def build(network: Network, seed: int = 0) -> AlexNet | LibraryNet:
-    """The model of a description; its initial weights are a pure function of the seed."""
-    return LibraryNet(network, seed) if network.library else AlexNet(network, seed)
+def build(network: Network, seed: int | None = 0) -> AlexNet | LibraryNet:
+    """The model of a description; its initial weights are a pure function of the seed.
+
+    With None, for a model whose weights are loaded next, none may be drawn and they are undefined.
+    """
+    return LibraryNet(network, seed or 0) if network.library else AlexNet(network, seed)
 
 
 class LibraryNet(nn.Module):
