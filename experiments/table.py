@@ -1,10 +1,17 @@
-"""The README's table of results, made from the records: `python -m experiments.table` writes it into README.md."""
+"""The tables people read, made from the records.
+
+    python -m experiments.table
+
+writes the results of trainings into README.md and the figures of speed into docs/speed.md.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import Any
+
+from alexnet.benchmarks import records as speed
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results: made by python -m experiments.table -->", "<!-- /results -->"
@@ -51,12 +58,63 @@ def _cell(value: dict[str, float] | None, n: int) -> str:
     return f"{value['mean']:.2f} %{spread}"
 
 
-def insert(text: str) -> str:
-    """The README with its table replaced by what the records say now."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}"
+SPEED_BEGIN, SPEED_END = "<!-- figures: made by python -m experiments.table -->", "<!-- /figures -->"
+TITLES = {"train": "The training step", "parity": "The same losses", "lrn": "Normalization and update",
+          "data": "Feeding and preparing", "predict": "Prediction"}
+
+
+def speed_tables() -> str:
+    """Markdown: for each kind of machine and question the newest figure of each name."""
+    parts = []
+    for machine in sorted(path.name for path in (ROOT / "benchmarks" / "records").iterdir() if path.is_dir()):
+        newest = speed.latest(ROOT / "benchmarks" / "records", machine)
+        for question, title in TITLES.items():
+            found = [(entry, record) for entry, record in newest.values() if record.question == question]
+            whole = [entry for entry, _ in found if not _of_a_layer(entry)]
+            layers = [entry for entry, _ in found if _of_a_layer(entry)]
+            if not found:
+                continue
+            record = max((record for _, record in found), key=lambda record: record.date)
+            about = f"{_machine(record)}, torch {record.versions['torch']}, {record.date[:10]}"
+            for name, entries in ((title, whole), (f"{title}, layer by layer", layers)):
+                if entries:
+                    lines = [_row(entry) for entry in entries]
+                    parts.append("\n".join([f"### {name}", "", about + ".", "", HEAD, "|---|---|---|---|---|", *lines]))
+    return "\n\n".join(parts)
+
+
+HEAD = "| figure | ours | peers | ratio to the first | limit |"
+
+
+def _row(entry: dict[str, Any]) -> str:
+    told = speed.told
+    unit = f" {entry['unit']}" if entry["unit"] else ""
+    spread = f" [{' '.join(told(value) for value in entry['spread'])}], n={entry['n']}" if entry["spread"] else ""
+    peers = "; ".join(f"{name} {told(value)}" for name, value in entry.get("peers", {}).items())
+    fraction = f", {entry['limit_fraction']:.0%} reached" if entry.get("limit_fraction") is not None else ""
+    limit = f"{told(entry['limit'])}{unit} ({entry['limited_by']}){fraction}" if entry.get("limit") else ""
+    ours = f"{told(entry['value'])}{unit}{spread}"
+    return f"| {entry['name']} | {ours} | {peers} | {told(entry.get('ratio'))} | {limit} |"
+
+
+def _of_a_layer(entry: dict[str, Any]) -> bool:
+    peers = entry.get("peers", {})
+    return "step" in peers or "layers, loss and update" in peers
+
+
+def _machine(record: speed.Record) -> str:
+    hardware = record.hardware
+    threads = f"{hardware['threads']} thread{'s' if hardware['threads'] > 1 else ''}"
+    return ", ".join([hardware["cpu"], threads, *hardware["gpus"]])
+
+
+def insert(text: str, made: str, begin: str = BEGIN, end: str = END) -> str:
+    """A page with what stands between its marks replaced."""
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{made}\n{end}{rest.split(end)[1]}"
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(insert(readme.read_text()))
+    for page, made, marks in ((ROOT / "README.md", table(), (BEGIN, END)),
+                              (ROOT / "docs" / "speed.md", speed_tables(), (SPEED_BEGIN, SPEED_END))):
+        page.write_text(insert(page.read_text(), made, *marks))

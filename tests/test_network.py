@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -248,3 +249,16 @@ def test_a_tanh_net_names_its_activations_so() -> None:
     names = [m.name for m in measure(presets.preset("cifar-26", activation="tanh").network)]
     assert "tanh1" in names
     assert not any("relu" in name for name in names)
+
+
+@pytest.mark.parametrize(("name", "field", "value", "wanted"), [
+    ("conv1", "kernels", "many", "a whole number"), ("conv1", "std", "small", "a number"),
+    ("conv2", "sees", "all", "'own' or 'both'"),
+    ("norm1", "divide", 1, "true or false"), ("conv1", "kernels", None, "a whole number"),
+    ("conv1", "size", 1.5, "a whole number"),
+])
+def test_a_field_of_another_type_is_named(name: str, field: str, value: object, wanted: str) -> None:
+    data = presets.preset("paper").network.to_dict()
+    next(layer for layer in data["layers"] if layer["name"] == name)[field] = value
+    with pytest.raises(ValueError, match=f"layer '{name}': {field} {re.escape(repr(value))} should be {wanted}"):
+        Network.from_dict(data)

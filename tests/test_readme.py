@@ -80,7 +80,10 @@ def test_the_table_of_results_is_what_the_records_say(monkeypatch: pytest.Monkey
     monkeypatch.syspath_prepend(str(ROOT))
     from experiments import table
 
-    assert table.insert(README) == README, "run `python -m experiments.table`"
+    assert table.insert(README, table.table()) == README, "run `python -m experiments.table`"
+    page = (ROOT / "docs" / "speed.md").read_text()
+    made = table.insert(page, table.speed_tables(), table.SPEED_BEGIN, table.SPEED_END)
+    assert made == page, "run `python -m experiments.table`"
 
 
 def test_every_place_named_is_there() -> None:

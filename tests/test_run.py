@@ -195,3 +195,11 @@ def test_the_config_of_a_trained_run_knows_its_classes(trained: Path) -> None:
     config: Config = run.config
     assert config.network.classes == len(run.classes) == 7
     assert run.source["splits"] == {"train": 56, "val": 21, "test": 28}
+
+
+def test_a_run_is_held_by_one_process(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", CONFIG)
+    with run.held(), pytest.raises(RunError, match="is being trained by another process"), Run(run.path).held():
+        pass
+    with Run(run.path).held():
+        pass

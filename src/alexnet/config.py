@@ -239,7 +239,7 @@ def check(config: Config) -> None:
         (t.batch_size >= 1, "train.batch_size", t.batch_size, "at least 1"),
         (t.log_every >= 1, "train.log_every", t.log_every, "at least 1"),
         (t.evaluate_every >= 1, "train.evaluate_every", t.evaluate_every, "at least 1"),
-        (t.seed >= 0, "train.seed", t.seed, "0 or more"),
+        (0 <= t.seed < 2**63, "train.seed", t.seed, "from 0 to 2^63 − 1"),
         (t.threads >= 0, "train.threads", t.threads, "0 or more"),
         (0 < o.lr < math.inf, "optimizer.lr", o.lr, "above 0"),
         (0 <= o.bias_lr < math.inf, "optimizer.bias_lr", o.bias_lr, "0 or more"),

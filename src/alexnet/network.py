@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import typing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -144,7 +145,7 @@ class Network:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Network:
-        """Read back what `to_dict` wrote. Raises ValueError for a kind or field that is not known."""
+        """Read back what `to_dict` wrote. Raises ValueError for a kind, field or type that is not known."""
         layers: list[Layer] = []
         for entry in data["layers"]:
             fields = dict(entry)
@@ -152,13 +153,33 @@ class Network:
             if kind not in KINDS:
                 raise ValueError(f"layer {fields.get('name')!r} is of kind {kind!r}; known kinds: {', '.join(KINDS)}")
             try:
-                layers.append(KINDS[kind](**fields))
+                layers.append(_typed(KINDS[kind](**fields)))
             except TypeError as error:
                 raise ValueError(f"layer {fields.get('name')!r}: {error}") from None
         try:
-            return cls(**{**data, "layers": tuple(layers)})
+            return _typed(cls(**{**data, "layers": tuple(layers)}))
         except TypeError as error:
             raise ValueError(f"network {data.get('name')!r}: {error}") from None
+
+
+def _typed(part: Any) -> Any:
+    """The layer or network, if every field has the type it is declared with. Raises TypeError naming the first not."""
+    for name, hint in typing.get_type_hints(type(part)).items():
+        value = getattr(part, name)
+        if typing.get_origin(hint) is tuple:
+            continue  # the layers, each checked for itself
+        choices = typing.get_args(hint)
+        if typing.get_origin(hint) is Literal:
+            good, wanted = value in choices, " or ".join(map(repr, choices))
+        else:
+            kinds = tuple(kind for kind in choices or (hint,) if kind is not type(None))
+            whole = float in kinds and type(value) is int
+            good = type(value) in kinds or whole or (value is None and len(choices) > 1)
+            wanted = {"int": "a whole number", "float": "a number", "bool": "true or false"}.get(
+                kinds[0].__name__, "a text")
+        if not good:
+            raise TypeError(f"{name} {value!r} should be {wanted}")
+    return part
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,19 @@ metrics.jsonl        a line an evaluation or log interval, errors in percent
 evaluations.jsonl    what `alexnet evaluate` measured, errors in percent
 checkpoints/         last and best: weights as safetensors, state beside them
 tensorboard/  report.html  figures/
+.lock                held while a process trains
 ```
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -63,6 +66,24 @@ class Run:
         if not (path / "config.json").is_file():
             raise RunError(f"{path} is no run directory: it has no config.json")
         return cls(path)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run for this process while it trains. Raises RunError where another process has it.
+
+        The system lets go when the process ends, however it ends. Where there are no such locks (Windows), nothing
+        is held.
+        """
+        with open(self.path / ".lock", "w") as file:
+            try:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except ImportError:
+                pass
+            except BlockingIOError:
+                raise RunError(f"{self.path} is being trained by another process; wait for it or stop it") from None
+            yield
 
     @cached_property
     def config(self) -> Config:

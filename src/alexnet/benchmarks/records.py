@@ -172,8 +172,8 @@ def rows(figures: list[Figure]) -> list[list[str]]:
     for entry in figures:
         peer, value = next(iter(entry.get("peers", {}).items()), ("", None))
         found.append([
-            entry["name"], entry.get("by", ""), f"{_told(entry['value'])} {entry['unit']}", _spread(entry),
-            str(entry.get("n", "")), peer, _told(value), _told(entry.get("ratio")), _told(entry.get("limit")),
+            entry["name"], entry.get("by", ""), f"{told(entry['value'])} {entry['unit']}", _spread(entry),
+            str(entry.get("n", "")), peer, told(value), told(entry.get("ratio")), told(entry.get("limit")),
             f"{entry['limit_fraction']:.0%}" if entry.get("limit_fraction") is not None else "",
         ])
     return found
@@ -190,11 +190,11 @@ def table(record: Record) -> str:
 def line(entry: Figure) -> str:
     """One figure as a line, for those who wait."""
     by = f" by {entry['by']}" if entry.get("by") else ""
-    text = f"{entry['name']}{by}: {_told(entry['value'])} {entry['unit']} [{_spread(entry)}]"
+    text = f"{entry['name']}{by}: {told(entry['value'])} {entry['unit']} [{_spread(entry)}]"
     if entry.get("peers"):
-        text += "; " + ", ".join(f"{peer} {_told(value)}" for peer, value in entry["peers"].items())
+        text += "; " + ", ".join(f"{peer} {told(value)}" for peer, value in entry["peers"].items())
     if entry.get("limit") is not None:
-        text += f"; limit {_told(entry['limit'])}" + (f" ({entry['limited_by']})" if entry.get("limited_by") else "")
+        text += f"; limit {told(entry['limit'])}" + (f" ({entry['limited_by']})" if entry.get("limited_by") else "")
     return text
 
 
@@ -208,10 +208,11 @@ def rounded(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def _told(value: float | None) -> str:
+def told(value: float | None) -> str:
+    """A value as people read it: whole from a hundred on, else three digits; nothing for None."""
     return "" if value is None else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _spread(entry: Figure) -> str:
     spread = entry.get("spread")
-    return " … ".join(_told(value) for value in spread) if spread else ""
+    return " … ".join(told(value) for value in spread) if spread else ""

@@ -84,7 +84,8 @@ def train(
     model = build(config.network, config.train.seed).to(device)
     if run is None:  # only now, so that a wrong request leaves nothing behind
         run = Run.create(Path(out), config, command)
-    return Trainer(run, config, inputs, model, device, progress).train()
+    with run.held():
+        return Trainer(run, config, inputs, model, device, progress).train()
 
 
 class Trainer:
