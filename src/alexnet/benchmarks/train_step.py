@@ -3,10 +3,11 @@
 A step is forward, loss, backward and update on images that are already there. The textbook's network has the same
 layers as torch.nn writes them (`LocalResponseNorm` on each column), in float32 and contiguous, with torch.optim.SGD.
 Every contender works in a process of its own, where ours keeps freed memory as `alexnet train` does and the others run
-as they are; what the textbook gains from kept memory, and from channels-last, is measured too. They take turns, one
-step each. The limit is the step's multiplications and additions (two for each connection and image, forward, backward
-to the maps, backward to the weights; the first layer needs no gradient of its input) at the rate of a 2048² product
-(8192² on CUDA) measured in the same turns. Peak memory is what a process held at most beside its imports.
+as they are; what the textbook gains from kept memory, and from channels-last, is measured too. They take turns of
+one untimed step and a timed one. The limit is the step's multiplications and additions (two for each connection and
+image, forward, backward to the maps, backward to the weights; the first layer needs no gradient of its input) at the
+rate of a 2048² product (8192² on CUDA) measured in the same turns. Peak memory is what a process held at most beside
+its imports.
 
 `--layers` asks instead where the time of a step goes: forward and backward of each layer alone, on the maps that reach
 it, beside its operations at the same rate.
@@ -41,7 +42,7 @@ from alexnet.native import keep_freed_memory
 from alexnet.network import Measured
 from alexnet.training.sgd import SGD, parameter_groups
 
-TURN = 0.3  # seconds a contender works in its turn at least; short steps are repeated, after threads have slept
+TURN = 0.3  # seconds a contender works in its turn at least: short steps are repeated
 RATE = 1e-4  # of learning: small, so that random labels do not end in NaN
 BOOK, BOOK_LAST, BOOK_KEPT = (
     "textbook float32", "textbook float32, channels-last", "textbook float32, freed memory kept")
@@ -118,16 +119,16 @@ def operations(entries: list[Measured], batch: int) -> int:
 
 
 def steps(config: Config, options: argparse.Namespace) -> Iterator[Figure]:
-    """All contenders and the matrix products in turns, after two untimed rounds; then their peak memory."""
+    """All contenders and the matrix products in turns, after an untimed round; then their peak memory."""
     names = list(contenders(config, options.device))
     products = [f"product {precision}" for precision in KINDS]
     with ExitStack() as stack:
         workers = {name: stack.enter_context(Worker(name, options)) for name in (*names, *products)}
         seconds: dict[str, list[float]] = {name: [] for name in workers}
-        for turn in range(options.turns + 2):
+        for turn in range(options.turns + 1):
             for name, worker in workers.items():
                 took = worker.step()
-                if turn > 1:
+                if turn:
                     seconds[name].append(took)
         peaks = {name: worker.peak() for name, worker in workers.items()}
     total = operations(describe.measure(config.network), options.batch)
@@ -202,6 +203,7 @@ def work(options: argparse.Namespace) -> None:
     repeats = 1
     for line in sys.stdin:
         if line.strip() == "step":
+            call()  # what slept through the others' turns wakes up: threads, and memory the system may have put aside
             began = clock()
             for _ in range(repeats):
                 call()
