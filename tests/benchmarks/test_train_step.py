@@ -118,7 +118,7 @@ def test_feeding_and_preparing_are_measured(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.random.default_rng(i).integers(0, 256, (280, 300, 3), dtype=np.uint8)).save(path)
     words = [str(tmp_path / "images"), "--turns", "1", "--workers", "1", "--copies", "4"]
-    only = [word for kind in ("feed", "statistics") for word in ("--only", kind)]
+    only = [word for kind in ("feed", "statistics", "waiting") for word in ("--only", kind)]
     # In a process of its own: worker processes forked beside other libraries' threads may crash.
     done = subprocess.run([sys.executable, "-m", "alexnet.cli", "bench", "data", *words, *only, "--json"],
                           cwd=tmp_path, check=True, capture_output=True, text=True)
@@ -127,7 +127,8 @@ def test_feeding_and_preparing_are_measured(tmp_path: Path) -> None:
     figures = answer["figures"]
     assert [entry["by"] for entry in figures[:2]] == ["JPEG store", "raw store"]
     assert figures[0]["peers"]["torchvision"] > 0 and figures[0]["limit"] > 0
-    assert figures[2]["unit"] == "%"
+    assert [entry["unit"] for entry in figures[2:]] == ["%", "%", "%"]
+    assert all(0 <= entry["value"] <= 100 for entry in figures[3:])
 
 
 def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ originals   the same from the original files, each decoded at its full size
 prepare     rescale to 256, cut, store; the peer is torchvision's Resize and CenterCrop, saved as JPEG of quality 90;
             the limit is decoding alone
 statistics  preparing with and without the sums for mean and PCA
+waiting     the share of training `tiny-64` from a store, without keeping images in memory, that waits for them
 open        seconds and megabytes to open stores of 1.3 and 15 million images (sparse files)
 """
 
@@ -39,12 +40,16 @@ from torchvision.datasets import ImageFolder
 
 from alexnet.benchmarks.records import Figure, rounded
 from alexnet.benchmarks.records import figure as make_figure
+from alexnet.config import replace
 from alexnet.data.decode import decode
 from alexnet.data.loader import Feed
 from alexnet.data.prepare import prepare
 from alexnet.data.sources import open_source
 from alexnet.data.splits import Split
 from alexnet.data.statistics import Accumulator
+from alexnet.presets import preset
+from alexnet.run import Run
+from alexnet.training.loop import train
 
 SIZE, CROP, BATCH, QUALITY = 256, 224, 128, 90
 Contender = Callable[[], int]
@@ -361,11 +366,39 @@ def sparse_store(root: Path, images: int, shard_images: int = 4096) -> None:
     (root / "manifest.json").write_text(json.dumps(manifest))
 
 
+def waiting(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
+    """The share of its time that training `tiny-64` in bfloat16 waits for images of a store that are kept nowhere."""
+    photographs = multiply(options.images, folder / "originals", options.copies)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(options.workers)
+    try:
+        for codec in ("jpeg", "raw"):
+            prepare(photographs, folder / codec, size=64, codec=codec, quality=QUALITY, workers=options.workers)
+            config = replace(preset("tiny-64"), {
+                "data.source": str(folder / codec), "data.memory": "0", "data.workers": str(options.workers),
+                "train.steps": str(10 * (options.turns + 2)), "train.log_every": "10", "train.threads": "0",
+                "schedule.kind": "epochs", "train.epochs": "100000", "train.evaluate_every": "100000"})
+            train(config, folder / f"run-{codec}")
+            lines = Run.open(folder / f"run-{codec}").metrics("train")[2:]
+            shares = [100 * line["waiting"] for line in lines]
+            speeds = [line["images_per_second"] for line in lines]
+            yield {
+                "name": f"waiting for images while training tiny-64 from a {codec} store", "by": f"{codec} store",
+                "value": rounded(statistics.median(shares)), "unit": "%",
+                "spread": [rounded(min(shares)), rounded(max(shares))], "n": len(shares), "limit": 5.0,
+                "limit_fraction": None, "limited_by": "the aim",
+                "images_per_second": rounded(statistics.median(speeds)),
+            }
+    finally:
+        torch.set_num_threads(threads)
+
+
 SECTIONS: dict[str, Callable[[argparse.Namespace, Path], Iterator[Figure]]] = {
     "feed": feed,
     "originals": originals,
     "prepare": prepare_store,
     "statistics": statistics_cost,
+    "waiting": waiting,
     "open": opening,
 }
 
