@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from alexnet import network as describe
 from alexnet.model import conv
 from alexnet.model.lrn import LRN, MapNorm
+from alexnet.model.pool import MaxPool2d
 from alexnet.network import Measured, Network
 
 
@@ -179,7 +180,7 @@ def _module(network: Network, entry: Measured) -> nn.Module:
         case describe.MapNorm():
             return MapNorm(layer.size, layer.alpha, layer.beta, layer.k, layer.divide)
         case describe.Pool(kind="max"):
-            return nn.MaxPool2d(layer.size, layer.stride, ceil_mode=layer.ceil)
+            return MaxPool2d(layer.size, layer.stride, ceil_mode=layer.ceil)
         case describe.Pool():
             return nn.AvgPool2d(layer.size, layer.stride, ceil_mode=layer.ceil, count_include_pad=False)
         case describe.Dropout():

@@ -19,7 +19,7 @@ import threading
 import warnings
 from pathlib import Path
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.cpp", "convolution.cpp"))
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.cpp", "convolution.cpp", "pooling.cpp"))
 HEADERS = (Path(__file__).with_name("parallel.h"),)
 COMMON: tuple[str, ...] = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
 COMMON += ("-ffp-contract=fast", "-funroll-loops", "-fopenmp-simd", "-pthread", "-w")
@@ -178,6 +178,8 @@ def _bound(lib: ctypes.CDLL) -> ctypes.CDLL:
         lib.alexnet_conv_maps.argtypes = [shape, number, pointer, pointer, pointer, number, pointer, index]
         lib.alexnet_conv_weights.argtypes = [
             shape, number, pointer, number, pointer, pointer, pointer, pointer, index]
+    lib.alexnet_pool_forward.argtypes = [shape, number, pointer, pointer, pointer, index]
+    lib.alexnet_pool_backward.argtypes = [shape, number, pointer, pointer, pointer, index]
     lib.alexnet_use_team.argtypes = [pointer]
     lib.alexnet_use_team.restype = None
     lib.alexnet_use_team(_torch_team())
