@@ -23,10 +23,7 @@ def test_every_module_imports_without_the_extras() -> None:
     code = (
         "import sys, importlib\n"
         f"extras = {EXTRAS!r}\n"
-        "class Block:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] in extras: raise ModuleNotFoundError(name, name=name)\n"
-        "sys.meta_path.insert(0, Block())\n"
+        "sys.modules.update(dict.fromkeys(extras))\n"  # as if none were installed
         f"for name in {MODULES!r}: importlib.import_module(name)\n"
     )
     done = python(code)

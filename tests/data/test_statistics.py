@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alexnet.data import statistics
 from alexnet.data.sources import ArraySplit, open_source
 from alexnet.data.splits import DataError
 from alexnet.data.statistics import Accumulator, Statistics, fit
@@ -122,3 +123,16 @@ def test_unreadable_images_do_not_count():
     images = images_of(5, 10, 8)
     split = Half("train", images, np.zeros(10, np.int64), [str(i) for i in range(10)])
     check(fit(split, 8), images[::2])
+
+
+@pytest.mark.parametrize("side", [1, 3, 64, 300])
+def test_native_products_are_the_exact_ones(side: int) -> None:
+    rng = np.random.default_rng(side)
+    for images in (rng.integers(0, 256, (2, side, side, 3), dtype=np.uint8),
+                   np.zeros((1, side, side, 3), np.uint8), np.full((1, side, side, 3), 255, np.uint8)):
+        values = images.reshape(-1, 3).astype(np.int64) - 128
+        exact = values.T @ values
+        assert np.array_equal(statistics._products(images), exact)
+        assert np.array_equal(statistics._matrix_products(images), exact)
+    view = np.flip(images, 2)
+    assert np.array_equal(statistics._products(view), exact)

@@ -19,7 +19,7 @@ import threading
 import warnings
 from pathlib import Path
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.cpp", "convolution.cpp", "pooling.cpp"))
+SOURCES = tuple(Path(__file__).with_name(f"{name}.cpp") for name in ("kernels", "convolution", "pooling", "statistics"))
 HEADERS = (Path(__file__).with_name("parallel.h"),)
 COMMON: tuple[str, ...] = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
 COMMON += ("-ffp-contract=fast", "-funroll-loops", "-fopenmp-simd", "-pthread", "-w")
@@ -180,6 +180,8 @@ def _bound(lib: ctypes.CDLL) -> ctypes.CDLL:
             shape, number, pointer, number, pointer, pointer, pointer, pointer, index]
     lib.alexnet_pool_forward.argtypes = [shape, number, pointer, pointer, pointer, index]
     lib.alexnet_pool_backward.argtypes = [shape, number, pointer, pointer, pointer, index]
+    lib.alexnet_colour_products.argtypes = [pointer, index, number, pointer]
+    lib.alexnet_colour_products.restype = None
     lib.alexnet_use_team.argtypes = [pointer]
     lib.alexnet_use_team.restype = None
     lib.alexnet_use_team(_torch_team())
