@@ -39,7 +39,7 @@ def measure(options: argparse.Namespace) -> Iterator[Figure]:
     """The largest relative gap of the first 20 losses in float32, and where 200 steps end in both precisions."""
     config = presets.preset(options.preset)
     curves = trajectories(config, options)
-    what = f"{config.preset}, batch {options.batch}"
+    what = f"{config.preset}, batch {options.batch}" + (f", ε = {options.rate:g}" if options.rate else "")
     yield _compared(f"largest relative gap of the first {FIRST} losses, float32, {what}", curves, FLOAT, _largest_gap)
     for name in (FLOAT, HALF):
         yield _compared(f"loss after {options.steps} steps less the textbook's, {name.split()[1]}, {what}",
