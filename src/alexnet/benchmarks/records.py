@@ -129,7 +129,7 @@ def save(folder: Path, record: Record) -> Path:
 def latest(folder: Path, machine: str) -> dict[str, tuple[Figure, Record]]:
     """Figure name → its newest value on this kind of machine, with the record; broken records are passed over."""
     found: dict[str, tuple[Figure, Record]] = {}
-    for path in Path(folder).joinpath(machine).glob("*.json"):
+    for path in sorted(Path(folder).joinpath(machine).glob("*.json")):
         try:
             record = Record(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):
