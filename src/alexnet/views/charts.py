@@ -48,7 +48,7 @@ def curves(
     free = -math.inf
     for epoch, rate in drops:
         label = f"ε {rate:g}"
-        wide = 6.4 * len(label) + 8
+        wide = 9 * len(label) + 10  # on phones letters are larger beside the chart
         at, anchor = (x(epoch) + 3, "start") if x(epoch) + wide < WIDTH else (x(epoch) - 3, "end")
         row = 13 if x(epoch) >= free else 26
         free = x(epoch) + wide if row == 13 else free
