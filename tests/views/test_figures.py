@@ -24,7 +24,7 @@ from alexnet.views.kernels import first_kernels, grey_images
 
 def test_history_has_the_runs_drops_and_curves(trained):
     history = read_history(trained)
-    assert history.drops == ((1.0, 0.001), (2.0, 0.0001))
+    assert history.drops == ((1.0, 0.0005), (2.0, 0.00005))
     assert [curve.key for curve in history.errors] == ["train", "top1"]
     assert [epoch for epoch, _ in history.errors[1].points] == [1.0, 2.0, 3.0]
     assert history.epochs == 3

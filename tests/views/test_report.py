@@ -101,7 +101,7 @@ def test_small_pictures_keep_their_pixels(page):
 
 def test_the_drops_of_the_rate_are_marked(text):
     assert text.count('class="drop"') == 4
-    assert "ε 0.001" in text and "ε 0.0001" in text
+    assert "ε 0.0005" in text and "ε 5e-05" in text
 
 
 def test_it_gives_the_errors_that_evaluate_measures(trained, text):
