@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import re
 import statistics
 import sys
@@ -196,11 +195,6 @@ def line(entry: Figure) -> str:
     if entry.get("limit") is not None:
         text += f"; limit {told(entry['limit'])}" + (f" ({entry['limited_by']})" if entry.get("limited_by") else "")
     return text
-
-
-def threads() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def rounded(value: float) -> float:
