@@ -153,3 +153,9 @@ def test_all_questions_are_told_in_one_table(monkeypatch: pytest.MonkeyPatch, tm
 def test_no_records_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no records of"):
         questions.newest(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["turns", "batch"])
+def test_a_count_below_one_is_named(name: str) -> None:
+    with pytest.raises(ValueError, match=f"--{name} 0 should be at least 1"):
+        run("train", ["--preset", "digits", f"--{name}", "0"], keep=None)

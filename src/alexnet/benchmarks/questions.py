@@ -49,6 +49,9 @@ def run(
         options, left = parser.parse_known_args(list(options))
         if left:
             raise ValueError(f"{left[0]!r} is no option of `bench {question}`")
+    for name in ("turns", "batch", "steps", "seeds", "workers", "copies"):
+        if getattr(options, name, 1) < 1:
+            raise ValueError(f"--{name} {getattr(options, name)} should be at least 1")
     figures = []
     for entry in module.measure(options):
         figures.append(entry)
