@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from alexnet import evaluate
-from alexnet.run import Run, write_json
-from alexnet.views.history import training_seconds
+from alexnet.files import write_json
+from alexnet.report.history import training_seconds
+from alexnet.run import Run
 
 RECORDS = Path(__file__).parent / "records"
 
@@ -55,8 +56,19 @@ def command(name: str, data: str | None, out: str, seed: int, extra: list[str]) 
     """The training command of an experiment."""
     experiment = EXPERIMENTS[name]
     source = ["--data", data] if data else []
-    return ["alexnet", "train", "--preset", experiment.preset, *source, "--out", out, "--seed", str(seed),
-            *experiment.settings, *extra]
+    return [
+        "alexnet",
+        "train",
+        "--preset",
+        experiment.preset,
+        *source,
+        "--out",
+        out,
+        "--seed",
+        str(seed),
+        *experiment.settings,
+        *extra,
+    ]
 
 
 def measure(name: str, run: Run, data: str | None) -> dict[str, Any]:
@@ -65,8 +77,11 @@ def measure(name: str, run: Run, data: str | None) -> dict[str, Any]:
     lines = run.metrics("train")
     spent, estimated = training_seconds(run) or (0.0, True)
     out: dict[str, Any] = {
-        "seed": run.config.train.seed, "epochs": len(run.metrics("epoch")), "steps": lines[-1]["step"],
-        "training_seconds": round(spent, 1), "seconds_estimated_from_speed": estimated,
+        "seed": run.config.train.seed,
+        "epochs": len(run.metrics("epoch")),
+        "steps": lines[-1]["step"],
+        "training_seconds": round(spent, 1),
+        "seconds_estimated_from_speed": estimated,
         "threads": run.environment["hardware"]["threads"],
         "images_per_second": statistics.median(line["images_per_second"] for line in lines),
         "commit": run.environment["commit"],
@@ -75,9 +90,10 @@ def measure(name: str, run: Run, data: str | None) -> dict[str, Any]:
         for views in experiment.views:
             result = evaluate(str(run.path), data, views=views)
             out[f"views_{views}"] = {key: result[key] for key in ("top1_error", "top5_error", "loss", "count", "split")}
-        out["validation"] = [[line["epoch"], line["top1_error"], line["top5_error"]]
-                             for line in run.metrics("validation")]
-    out["loss_curve"] = [[line["step"], line["loss"]] for line in lines[::max(1, len(lines) // 60)]]
+        out["validation"] = [
+            [line["epoch"], line["top1_error"], line["top5_error"]] for line in run.metrics("validation")
+        ]
+    out["loss_curve"] = [[line["step"], line["loss"]] for line in lines[:: max(1, len(lines) // 60)]]
     return out
 
 
@@ -89,7 +105,10 @@ def summarize(runs: list[dict[str, Any]], views: tuple[int, ...]) -> dict[str, A
             values = [run[f"views_{count}"][error] for run in runs if f"views_{count}" in run]
             if values and None not in values:
                 out[f"{error}_views_{count}"] = {
-                    "mean": round(statistics.mean(values), 3), "min": min(values), "max": max(values)}
+                    "mean": round(statistics.mean(values), 3),
+                    "min": min(values),
+                    "max": max(values),
+                }
     return out
 
 
@@ -113,11 +132,18 @@ def main() -> None:
     measured = [measure(args.name, run, args.data) for run in runs]
     environment = runs[-1].environment
     record = {
-        "experiment": args.name, "preset": experiment.preset, "data": experiment.data,
-        "published": experiment.published, "n": len(runs), "summary": summarize(measured, experiment.views),
+        "experiment": args.name,
+        "preset": experiment.preset,
+        "data": experiment.data,
+        "published": experiment.published,
+        "n": len(runs),
+        "summary": summarize(measured, experiment.views),
         "command": shlex.join(command(args.name, args.data, f"runs/{args.name}", measured[0]["seed"], extra)),
-        "hardware": environment["hardware"], "versions": environment["versions"], "date": date.today().isoformat(),
-        "note": args.note, "runs": measured,
+        "hardware": environment["hardware"],
+        "versions": environment["versions"],
+        "date": date.today().isoformat(),
+        "note": args.note,
+        "runs": measured,
     }
     RECORDS.mkdir(exist_ok=True)
     write_json(RECORDS / f"{args.name}.json", record)

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from alexnet.benchmarks import records as speed
+from benchmarks import records as speed
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results: made by python -m experiments.table -->", "<!-- /results -->"
@@ -21,14 +21,19 @@ def records() -> list[dict[str, Any]]:
     """All records, in the order of `real_images.EXPERIMENTS`."""
     from experiments.real_images import EXPERIMENTS, RECORDS
 
-    return [json.loads((RECORDS / f"{name}.json").read_text()) for name in EXPERIMENTS
-            if (RECORDS / f"{name}.json").exists()]
+    return [
+        json.loads((RECORDS / f"{name}.json").read_text())
+        for name in EXPERIMENTS
+        if (RECORDS / f"{name}.json").exists()
+    ]
 
 
 def table() -> str:
     """Markdown: one row a record and number of views, and under the table the records' notes."""
-    lines = ["| preset | images | views | top-1 error | top-5 error | n | training | published |",
-             "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| preset | images | views | top-1 error | top-5 error | n | training | published |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for record in records():
         runs = record["runs"]
         threads = runs[0]["threads"]
@@ -40,13 +45,17 @@ def table() -> str:
         for count in views:
             top1 = _cell(record["summary"].get(f"top1_error_views_{count}"), record["n"])
             top5 = _cell(record["summary"].get(f"top5_error_views_{count}"), record["n"])
-            lines.append(f"| `{record['preset']}` | {record['data']}, {runs[0][f'views_{count}']['split']} | {count} | "
-                         f"{top1} | {top5} | {record['n']} | {spent} | {published} |")
+            lines.append(
+                f"| `{record['preset']}` | {record['data']}, {runs[0][f'views_{count}']['split']} | {count} | "
+                f"{top1} | {top5} | {record['n']} | {spent} | {published} |"
+            )
         if not views:
             first, last = runs[0]["loss_curve"][0], runs[0]["loss_curve"][-1]
-            lines.append(f"| `{record['preset']}` | {record['data']} | – | loss {first[1]:.2f} at step {first[0]}, "
-                         f"{last[1]:.2f} at step {last[0]} | – | {record['n']} | {runs[0]['steps']} steps, {time}, "
-                         f"{threads} core{'s' if threads > 1 else ''} | {published} |")
+            lines.append(
+                f"| `{record['preset']}` | {record['data']} | – | loss {first[1]:.2f} at step {first[0]}, "
+                f"{last[1]:.2f} at step {last[0]} | – | {record['n']} | {runs[0]['steps']} steps, {time}, "
+                f"{threads} core{'s' if threads > 1 else ''} | {published} |"
+            )
     notes = [f"- `{record['preset']}`: {record['note']}" for record in records() if record["note"]]
     return "\n".join([*lines, "", *notes])
 
@@ -59,8 +68,13 @@ def _cell(value: dict[str, float] | None, n: int) -> str:
 
 
 SPEED_BEGIN, SPEED_END = "<!-- figures: made by python -m experiments.table -->", "<!-- /figures -->"
-TITLES = {"train": "The training step", "parity": "The same losses", "lrn": "Normalization and update",
-          "data": "Feeding and preparing", "predict": "Prediction"}
+TITLES = {
+    "train": "The training step",
+    "parity": "The same losses",
+    "lrn": "Normalization and update",
+    "data": "Feeding and preparing",
+    "predict": "Prediction",
+}
 
 
 def speed_tables() -> str:
@@ -115,6 +129,8 @@ def insert(text: str, made: str, begin: str = BEGIN, end: str = END) -> str:
 
 
 if __name__ == "__main__":
-    for page, made, marks in ((ROOT / "README.md", table(), (BEGIN, END)),
-                              (ROOT / "docs" / "speed.md", speed_tables(), (SPEED_BEGIN, SPEED_END))):
+    for page, made, marks in (
+        (ROOT / "README.md", table(), (BEGIN, END)),
+        (ROOT / "docs" / "speed.md", speed_tables(), (SPEED_BEGIN, SPEED_END)),
+    ):
         page.write_text(insert(page.read_text(), made, *marks))

@@ -28,9 +28,7 @@ def paint(folder: Path, count: int, place: int, seed: int, side: int = SIDE) -> 
 def pictures() -> Callable[..., Path]:
     """Make a folder: `pictures(root, {"train": 8, "test": 4})`; the split "" has the class folders at the top."""
 
-    def make(
-        root: Path, splits: Mapping[str, int], classes: tuple[str, ...] = CLASSES, side: int = SIDE
-    ) -> Path:
+    def make(root: Path, splits: Mapping[str, int], classes: tuple[str, ...] = CLASSES, side: int = SIDE) -> Path:
         for number, (split, count) in enumerate(splits.items()):
             for place, name in enumerate(classes):
                 paint(root / split / name, count, place, number, side)
@@ -47,8 +45,15 @@ def seven(pictures: Callable[..., Path], tmp_path_factory: pytest.TempPathFactor
 
 def brief(source: Path | str, **changes: str) -> Config:
     """A run of moments with the preset digits; `train__epochs="2"` sets train.epochs."""
-    base = {"data.source": str(source), "train.epochs": "2", "train.batch_size": "16", "train.log_every": "3",
-            "train.threads": "1", "data.workers": "1", "optimizer.lr": "0.003"}
+    base = {
+        "data.source": str(source),
+        "train.epochs": "2",
+        "train.batch_size": "16",
+        "train.log_every": "3",
+        "train.threads": "1",
+        "data.workers": "1",
+        "optimizer.lr": "0.003",
+    }
     return replace(presets.preset("digits"), base | {name.replace("__", "."): v for name, v in changes.items()})
 
 

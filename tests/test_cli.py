@@ -66,8 +66,15 @@ def test_a_folder_with_splits_is_trained_and_measured_by_command(
     assert set(result) == {"run", "epochs", "steps", "seconds", "images_per_second", "best", "last"}
     assert (result["run"], result["epochs"], result["steps"]) == (str(run), 2, 8)
     assert err.count("validation error") == 2
-    for name in ("config.json", "environment.json", "metrics.jsonl", "checkpoints/last.safetensors",
-                 "checkpoints/best.safetensors", "source.json", "statistics.npz"):
+    for name in (
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "checkpoints/last.safetensors",
+        "checkpoints/best.safetensors",
+        "source.json",
+        "statistics.npz",
+    ):
         assert (run / name).is_file()
     assert list((run / "tensorboard").iterdir())
     assert Run.open(run).environment["command"][:2] == ["alexnet", "train"]
@@ -75,8 +82,17 @@ def test_a_folder_with_splits_is_trained_and_measured_by_command(
     code, out, err = alexnet("evaluate", run, "--json")
     assert code == 0, err
     measured = json.loads(out)
-    assert set(measured) == {"top1_error", "top5_error", "loss", "count", "views", "data", "split", "runs",
-                             "unreadable"}
+    assert set(measured) == {
+        "top1_error",
+        "top5_error",
+        "loss",
+        "count",
+        "views",
+        "data",
+        "split",
+        "runs",
+        "unreadable",
+    }
     assert (measured["split"], measured["count"], measured["runs"]) == ("test", 28, [str(run)])
     assert Run.open(run).evaluations() == [measured]
 
@@ -129,8 +145,9 @@ def test_an_image_whose_name_is_no_text_is_predicted(
     assert (code, err) == (0, "") and "caf" in out
 
 
-def test_ten_views_of_a_run_without_mirror_images_are_warned_of(trained: Path, tmp_path: Path,
-                                                                alexnet: Callable[..., Said]) -> None:
+def test_ten_views_of_a_run_without_mirror_images_are_warned_of(
+    trained: Path, tmp_path: Path, alexnet: Callable[..., Said]
+) -> None:
     shutil.copytree(trained, tmp_path / "run")
     code, out, err = alexnet("evaluate", tmp_path / "run", "--views", 10, "--json")
     assert code == 0 and json.loads(out)["views"] == 10
@@ -183,8 +200,21 @@ def test_a_torchvision_network_trains_by_the_same_commands(
 ) -> None:
     folder = pictures(tmp_path / "some", {"train": 4, "val": 1}, ("ant", "bee"), side=256)
     code, out, err = alexnet(
-        "train", "--preset", "torchvision:squeezenet1_1", "--data", folder, "--out", tmp_path / "run",
-        "--train.steps", 2, "--train.batch_size", 4, "--train.threads", 1, "--json")
+        "train",
+        "--preset",
+        "torchvision:squeezenet1_1",
+        "--data",
+        folder,
+        "--out",
+        tmp_path / "run",
+        "--train.steps",
+        2,
+        "--train.batch_size",
+        4,
+        "--train.threads",
+        1,
+        "--json",
+    )
     assert code == 0, err
     assert json.loads(out)["steps"] == 2
     code, out, err = alexnet("evaluate", tmp_path / "run", "--json")
@@ -195,9 +225,26 @@ def test_a_torchvision_network_trains_by_the_same_commands(
 
 def test_settings_reach_the_run_in_every_spelling(seven: Path, tmp_path: Path, alexnet: Callable[..., Said]) -> None:
     code, _, err = alexnet(
-        "train", "--data", seven, "--out", tmp_path / "run", "--train.steps=1", "--optimizer.lr", "2e-3", "--seed", "5",
-        "--precision", "bfloat16", "--augment.mirror", "yes", "--schedule.milestones", "3,7", "--device", "cpu",
-        "--epochs=4")
+        "train",
+        "--data",
+        seven,
+        "--out",
+        tmp_path / "run",
+        "--train.steps=1",
+        "--optimizer.lr",
+        "2e-3",
+        "--seed",
+        "5",
+        "--precision",
+        "bfloat16",
+        "--augment.mirror",
+        "yes",
+        "--schedule.milestones",
+        "3,7",
+        "--device",
+        "cpu",
+        "--epochs=4",
+    )
     assert code == 0, err
     config = Run.open(tmp_path / "run").config
     assert (config.train.steps, config.train.seed, config.train.precision) == (1, 5, "bfloat16")
@@ -218,9 +265,15 @@ def test_runs_without_a_name_are_numbered(
 # Help
 
 
-@pytest.mark.parametrize("words", [
-    [], *[[command.name] for command in cli.COMMANDS], *[["data", action] for action in ("prepare", "verify", "info")]],
-    ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        *[[command.name] for command in cli.COMMANDS],
+        *[["data", action] for action in ("prepare", "verify", "info")],
+    ],
+    ids=" ".join,
+)
 def test_every_command_has_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main([*words, "--help"])
@@ -261,18 +314,23 @@ def imported(*statement: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "words", [None, "--help", "summary paper", "presets", "presets paper code-145", "train --help"])
+    "words", [None, "--help", "summary paper", "presets", "presets paper code-145", "train --help"]
+)
 def test_light_commands_import_neither_torch_nor_numpy(words: str | None) -> None:
-    code = "import alexnet.cli" if words is None else (
-        f"import sys, alexnet.cli\ntry: sys.exit(alexnet.cli.main({words.split()!r}))\nexcept SystemExit: pass")
+    code = (
+        "import alexnet.cli"
+        if words is None
+        else (f"import sys, alexnet.cli\ntry: sys.exit(alexnet.cli.main({words.split()!r}))\nexcept SystemExit: pass")
+    )
     found = imported("-c", code)
     assert "alexnet" in found
     assert not found & {"torch", "numpy", "sklearn", "matplotlib", "PIL", "pyarrow"}
 
 
 def test_a_reader_that_leaves_is_no_traceback() -> None:
-    done = subprocess.run(f"{sys.executable} -m alexnet.cli presets paper digits | true", shell=True,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        f"{sys.executable} -m alexnet.cli presets paper digits | true", shell=True, capture_output=True, text=True
+    )
     assert done.stderr == ""
 
 
@@ -290,29 +348,33 @@ def test_an_unknown_preset_is_told_with_the_nearest(wrong: Callable[..., str], t
     assert "did you mean paper?" in wrong(2, "summary", "papers")
     assert "did you mean caffe?" in wrong(2, "presets", "paper", "cafe")
     assert "did you mean resnet18?" in wrong(
-        2, "train", "--preset", "torchvision:resnet81", "--out", tmp_path / "run", "--data.size", "256")
+        2, "train", "--preset", "torchvision:resnet81", "--out", tmp_path / "run", "--data.size", "256"
+    )
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("words", "said"), [
-    (("--optimiser.lr", "0.1"), "did you mean optimizer.lr?"),
-    (("--train.epoch", "3"), "did you mean train.epochs?"),
-    (("--optimizer.lr", "fast"), "--optimizer.lr 'fast' should be a number"),
-    (("--optimizer.lr", "-1"), "--optimizer.lr -1.0 should be above 0"),
-    (("--optimizer.lr", "nan"), "should be above 0"),
-    (("--epochs", "0"), "--train.epochs 0 should be at least 1"),
-    (("--epochs", "many"), "--train.epochs 'many' should be a whole number"),
-    (("--data.center", "left"), "mean-image or imagenet"),
-    (("--augment.crop", "maybe"), "true or false"),
-    (("--optimizer.lr",), "--optimizer.lr needs a value"),
-    (("digits",), "'digits' is not understood"),
-    (("--precision", "float8"), "float32"),
-    (("--data.size", "8"), "at least the network's 14"),
-    (("--device", "cuda:77"), "use cpu"),
-    (("--device", "abacus"), "auto, cpu, cuda"),
-    (("--data", "digit"), "did you mean digits?"),
-    (("--data", "/nowhere/at/all"), "/nowhere/at/all: there is no such folder"),
-])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--optimiser.lr", "0.1"), "did you mean optimizer.lr?"),
+        (("--train.epoch", "3"), "did you mean train.epochs?"),
+        (("--optimizer.lr", "fast"), "--optimizer.lr 'fast' should be a number"),
+        (("--optimizer.lr", "-1"), "--optimizer.lr -1.0 should be above 0"),
+        (("--optimizer.lr", "nan"), "should be above 0"),
+        (("--epochs", "0"), "--train.epochs 0 should be at least 1"),
+        (("--epochs", "many"), "--train.epochs 'many' should be a whole number"),
+        (("--data.center", "left"), "mean-image or imagenet"),
+        (("--augment.crop", "maybe"), "true or false"),
+        (("--optimizer.lr",), "--optimizer.lr needs a value"),
+        (("digits",), "'digits' is not understood"),
+        (("--precision", "float8"), "float32"),
+        (("--data.size", "8"), "at least the network's 14"),
+        (("--device", "cuda:77"), "use cpu"),
+        (("--device", "abacus"), "auto, cpu, cuda"),
+        (("--data", "digit"), "did you mean digits?"),
+        (("--data", "/nowhere/at/all"), "/nowhere/at/all: there is no such folder"),
+    ],
+)
 def test_a_wrong_setting_is_told_and_leaves_nothing(
     words: tuple[str, ...], said: str, wrong: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -323,7 +385,8 @@ def test_a_wrong_setting_is_told_and_leaves_nothing(
 def test_an_empty_folder_is_told(wrong: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "empty: there are no class folders" in wrong(
-        2, "train", "--data", tmp_path / "empty", "--out", tmp_path / "run")
+        2, "train", "--data", tmp_path / "empty", "--out", tmp_path / "run"
+    )
 
 
 def test_empty_class_folders_are_told(wrong: Callable[..., str], tmp_path: Path) -> None:
@@ -344,8 +407,7 @@ def test_a_class_in_test_but_not_in_train_is_named(
 ) -> None:
     folder = pictures(tmp_path / "some", {"train": 3, "test": 2}, ("ant", "bee", "cat"))
     shutil.rmtree(folder / "train" / "bee")
-    assert "class 'bee' is in test but not in train" in wrong(
-        2, "train", "--data", folder, "--out", tmp_path / "run")
+    assert "class 'bee' is in test but not in train" in wrong(2, "train", "--data", folder, "--out", tmp_path / "run")
 
 
 @pytest.mark.parametrize("content", ["text", "truncated JPEG"])
@@ -387,8 +449,7 @@ def test_a_source_of_nothing_but_bad_files_is_told(
 
 
 def test_a_run_that_exists_is_refused_with_the_way_on(trained: Path, wrong: Callable[..., str], seven: Path) -> None:
-    assert f"{trained} exists; go on with `--resume {trained}`" in wrong(
-        2, "train", "--data", seven, "--out", trained)
+    assert f"{trained} exists; go on with `--resume {trained}`" in wrong(2, "train", "--data", seven, "--out", trained)
 
 
 def test_resume_takes_a_run_and_nothing_else(
@@ -452,8 +513,12 @@ def test_what_predict_cannot_read_is_named(
 
 
 def test_what_evaluate_cannot_do_is_told(
-    trained: Path, seven: Path, short: Callable[..., Any], pictures: Callable[..., Path], wrong: Callable[..., str],
-    tmp_path: Path
+    trained: Path,
+    seven: Path,
+    short: Callable[..., Any],
+    pictures: Callable[..., Path],
+    wrong: Callable[..., str],
+    tmp_path: Path,
 ) -> None:
     from alexnet.training.loop import train
 
@@ -484,8 +549,9 @@ def test_other_commands_tell_wrong_requests_too(wrong: Callable[..., str], tmp_p
 def test_a_loss_that_is_not_finite_ends_with_the_step(
     seven: Path, alexnet: Callable[..., Said], tmp_path: Path
 ) -> None:
-    code, out, err = alexnet("train", "--data", seven, "--out", tmp_path / "run", *QUICK, "--optimizer.lr", "1e6",
-                             "--json")
+    code, out, err = alexnet(
+        "train", "--data", seven, "--out", tmp_path / "run", *QUICK, "--optimizer.lr", "1e6", "--json"
+    )
     assert code == 1 and set(json.loads(out)) == {"error"}
     assert "at step " in err.splitlines()[-1] and "lower --optimizer.lr" in err.splitlines()[-1]
     assert "Traceback" not in err
@@ -521,8 +587,9 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("full_at", [
-    100, 1000, 3000, 4000, 100_000, "checkpoints/last.safetensors", "checkpoints/last.state.pt"])
+@pytest.mark.parametrize(
+    "full_at", [100, 1000, 3000, 4000, 100_000, "checkpoints/last.safetensors", "checkpoints/last.state.pt"]
+)
 def test_a_full_disk_is_told_and_the_run_goes_on_after_it(
     full_at: int | str, seven: Path, trained: Path, alexnet: Callable[..., Said], tmp_path: Path
 ) -> None:
@@ -544,8 +611,13 @@ def test_a_full_disk_is_told_and_the_run_goes_on_after_it(
 
 def started(*words: object) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-m", "alexnet.cli", *map(str, words)], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        [sys.executable, "-m", "alexnet.cli", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
@@ -555,12 +627,20 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_and_says_how_to_go_on(
-    seven: Path, alexnet: Callable[..., Said], tmp_path: Path
-) -> None:
+def test_ctrl_c_saves_and_says_how_to_go_on(seven: Path, alexnet: Callable[..., Said], tmp_path: Path) -> None:
     out = tmp_path / "run"
-    settings = ("--data", seven, "--train.log_every", "1", "--train.threads", "1", "--train.batch_size", "8",
-                "--epochs", "20")
+    settings = (
+        "--data",
+        seven,
+        "--train.log_every",
+        "1",
+        "--train.threads",
+        "1",
+        "--train.batch_size",
+        "8",
+        "--epochs",
+        "20",
+    )
     process = started("train", *settings, "--out", out, "--json")
     wait_for(out / "metrics.jsonl", process)
     process.send_signal(signal.SIGINT)
@@ -606,9 +686,7 @@ def test_ctrl_c_before_the_run_began_promises_nothing(
     assert code == 130 and "--resume" not in err and err.count("\n") == 1
 
 
-def test_resuming_a_finished_run_is_done_at_once(
-    trained: Path, alexnet: Callable[..., Said], tmp_path: Path
-) -> None:
+def test_resuming_a_finished_run_is_done_at_once(trained: Path, alexnet: Callable[..., Said], tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "run")
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     code, out, _ = alexnet("train", "--resume", tmp_path / "run", "--json")

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alexnet import presets
-from alexnet.config import Config, check, fields, nearest, replace, sections
+from alexnet.config import Config, check, fields, replace, sections
+from alexnet.errors import nearest
 
 PRESETS = presets.names()
 
@@ -46,7 +47,7 @@ def test_each_setting_survives_a_change_and_a_round_trip(path: str) -> None:
         value = 0.25 if path == "optimizer.momentum" else setting.default / 2 + 0.125
         value, text = (12.5, "12.5") if path == "schedule.factor" else (value, repr(value))
     elif isinstance(setting.default, tuple):
-        value, text = (3, 5, 8), "3,5,8"
+        value, text = ((3, 5, 8), "3,5,8") if path == "schedule.milestones" else (("a", "b"), "a,b")
     else:
         value, text = ("cpu", "cpu") if path == "train.device" else ("some/folder", "some/folder")
     changed = replace(config, {path: text})
@@ -99,9 +100,21 @@ def test_milestones_are_parsed_from_commas_or_spaces(epochs: list[int], separato
     assert changed.schedule.milestones == tuple(epochs)
 
 
-@pytest.mark.parametrize(("text", "value"), [
-    ("true", True), ("false", False), ("1", True), ("0", False), ("yes", True), ("no", False), ("True", True),
-    ("FALSE", False), ("on", True), ("off", False)])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("true", True),
+        ("false", False),
+        ("1", True),
+        ("0", False),
+        ("yes", True),
+        ("no", False),
+        ("True", True),
+        ("FALSE", False),
+        ("on", True),
+        ("off", False),
+    ],
+)
 def test_switches_are_parsed(text: str, value: bool) -> None:
     assert replace(digits(), {"augment.mirror": text}).augment.mirror is value
 
@@ -110,10 +123,17 @@ def test_the_activation_of_all_layers_is_a_setting() -> None:
     assert replace(presets.preset("cifar-26"), {"network.activation": "tanh"}).network.activation == "tanh"
 
 
-@pytest.mark.parametrize(("path", "suggestion"), [
-    ("optimizer.rl", "optimizer.lr"), ("optimiser.lr", "optimizer.lr"), ("train.epoch", "train.epochs"),
-    ("augment.color", "augment.colour"), ("schedule.milestone", "schedule.milestones"),
-    ("train.batchsize", "train.batch_size")])
+@pytest.mark.parametrize(
+    ("path", "suggestion"),
+    [
+        ("optimizer.rl", "optimizer.lr"),
+        ("optimiser.lr", "optimizer.lr"),
+        ("train.epoch", "train.epochs"),
+        ("augment.color", "augment.colour"),
+        ("schedule.milestone", "schedule.milestones"),
+        ("train.batchsize", "train.batch_size"),
+    ],
+)
 def test_an_unknown_setting_suggests_the_nearest(path: str, suggestion: str) -> None:
     with pytest.raises(ValueError) as error:
         replace(digits(), {path: "1"})
@@ -144,23 +164,62 @@ def test_a_choice_that_does_not_exist_in_a_file_is_named() -> None:
         Config.from_dict(data)
 
 
-@pytest.mark.parametrize(("path", "text"), [
-    ("optimizer.lr", "fast"), ("optimizer.lr", ""), ("optimizer.lr", "0"), ("optimizer.lr", "-0.1"),
-    ("optimizer.lr", "nan"), ("optimizer.lr", "inf"), ("optimizer.momentum", "1"), ("optimizer.momentum", "-0.1"),
-    ("optimizer.momentum", "nan"), ("optimizer.weight_decay", "-1"), ("optimizer.bias_lr", "-1"),
-    ("optimizer.bias_decay", "-1"), ("optimizer.bias_lr_drops", "perhaps"),
-    ("train.epochs", "0"), ("train.epochs", "2.5"), ("train.epochs", "many"), ("train.steps", "-1"),
-    ("train.batch_size", "0"), ("train.precision", "float16"), ("train.seed", "-1"), ("train.seed", str(2**63)),
-    ("train.threads", "-2"),
-    ("train.log_every", "0"), ("train.evaluate_every", "0"), ("train.save_every", "-1"), ("train.save_every", "nan"),
-    ("augment.crop", "2"), ("augment.colour", "-0.1"), ("augment.colour", "nan"), ("augment.colour_scale", "cube"),
-    ("augment.colour_divisor", "0"), ("augment.colour_until", "-1"), ("augment.shared", "0"),
-    ("data.size", "4"), ("data.validation", "0"), ("data.validation", "1"), ("data.center", "median"),
-    ("data.workers", "-1"), ("data.memory", "-1"),
-    ("schedule.kind", "cosine"), ("schedule.factor", "1"), ("schedule.drops", "-1"), ("schedule.patience", "0"),
-    ("schedule.threshold", "nan"), ("schedule.threshold", "-1"), ("schedule.milestones", "3,a"),
-    ("schedule.milestones", "-3"), ("schedule.conv1_lr", "-1"), ("schedule.conv1_epoch", "-1"),
-    ("schedule.freeze_conv1", "-1"), ("network.activation", "sigmoid")])
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("optimizer.lr", "fast"),
+        ("optimizer.lr", ""),
+        ("optimizer.lr", "0"),
+        ("optimizer.lr", "-0.1"),
+        ("optimizer.lr", "nan"),
+        ("optimizer.lr", "inf"),
+        ("optimizer.momentum", "1"),
+        ("optimizer.momentum", "-0.1"),
+        ("optimizer.momentum", "nan"),
+        ("optimizer.weight_decay", "-1"),
+        ("optimizer.bias_lr", "-1"),
+        ("optimizer.bias_decay", "-1"),
+        ("optimizer.bias_lr_drops", "perhaps"),
+        ("train.epochs", "0"),
+        ("train.epochs", "2.5"),
+        ("train.epochs", "many"),
+        ("train.steps", "-1"),
+        ("train.batch_size", "0"),
+        ("train.precision", "float16"),
+        ("train.seed", "-1"),
+        ("train.seed", str(2**63)),
+        ("train.threads", "-2"),
+        ("train.log_every", "0"),
+        ("train.evaluate_every", "0"),
+        ("train.save_every", "-1"),
+        ("train.save_every", "nan"),
+        ("augment.crop", "2"),
+        ("augment.colour", "-0.1"),
+        ("augment.colour", "nan"),
+        ("augment.colour_scale", "cube"),
+        ("augment.colour_divisor", "0"),
+        ("augment.colour_until", "-1"),
+        ("augment.shared", "0"),
+        ("data.size", "4"),
+        ("data.validation", "0"),
+        ("data.validation", "1"),
+        ("data.center", "median"),
+        ("data.workers", "-1"),
+        ("data.memory", "-1"),
+        ("schedule.kind", "cosine"),
+        ("schedule.factor", "1"),
+        ("schedule.drops", "-1"),
+        ("schedule.patience", "0"),
+        ("schedule.threshold", "nan"),
+        ("schedule.threshold", "-1"),
+        ("schedule.milestones", "3,a"),
+        ("schedule.milestones", "-3"),
+        ("schedule.conv1_lr", "-1"),
+        ("schedule.conv1_epoch", "-1"),
+        ("schedule.freeze_conv1", "-1"),
+        ("network.activation", "sigmoid"),
+    ],
+)
 def test_a_bad_value_is_refused_in_one_line_that_names_the_setting(path: str, text: str) -> None:
     with pytest.raises(ValueError) as error:
         replace(digits(), {path: text})
@@ -193,7 +252,8 @@ def test_the_defaults_are_the_papers() -> None:
     assert (config.optimizer.bias_lr, config.optimizer.bias_decay) == (1, 1)
 
 
-@pytest.mark.parametrize(("name", "known", "hint"), [
-    ("papr", ["paper", "caffe"], "; did you mean paper?"), ("xyz", ["paper"], "")])
+@pytest.mark.parametrize(
+    ("name", "known", "hint"), [("papr", ["paper", "caffe"], "; did you mean paper?"), ("xyz", ["paper"], "")]
+)
 def test_the_nearest_name_is_suggested_if_any_is_near(name: str, known: list[str], hint: str) -> None:
     assert nearest(name, known) == hint

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from alexnet import presets
-from alexnet.network import LRN, Conv, Full, Local, MapNorm, Network, Pool, groups
+from alexnet.architecture import LRN, Conv, Full, Local, MapNorm, Network, Pool, groups
 
 BIASED = ("conv2", "conv4", "conv5", "fc6", "fc7")
 
@@ -37,26 +37,47 @@ def biases(name: str) -> dict[str, float]:
 def test_all_presets_are_there_and_the_paper_comes_first() -> None:
     assert presets.names()[0] == "paper"
     assert set(presets.names()) == {
-        "paper", "code-145", "caffe", "one-weird-trick", "one-gpu", "conv6", "cifar-26", "cifar-18", "cifar-13",
-        "cifar-11", "digits", "tiny-64"}
+        "paper",
+        "code-145",
+        "caffe",
+        "one-weird-trick",
+        "one-gpu",
+        "conv6",
+        "cifar-26",
+        "cifar-18",
+        "cifar-13",
+        "cifar-11",
+        "digits",
+        "tiny-64",
+    }
 
 
-@pytest.mark.parametrize(("name", "expected"), [
-    ("paper", "conv1 relu1 norm1 pool1 conv2 relu2 norm2 pool2 conv3 relu3 conv4 relu4 conv5 relu5 pool5"),
-    ("caffe", "conv1 relu1 norm1 pool1 conv2 relu2 norm2 pool2 conv3 relu3 conv4 relu4 conv5 relu5 pool5"),
-    ("code-145",
-     "conv1 norm1 pool1 relu1 conv2 relu2 norm2 mapnorm2 pool2 conv3 relu3 conv4 relu4 conv5 pool5 relu5"),
-    ("one-weird-trick", "conv1 relu1 pool1 conv2 relu2 pool2 conv3 relu3 conv4 relu4 conv5 relu5 pool5")])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("paper", "conv1 relu1 norm1 pool1 conv2 relu2 norm2 pool2 conv3 relu3 conv4 relu4 conv5 relu5 pool5"),
+        ("caffe", "conv1 relu1 norm1 pool1 conv2 relu2 norm2 pool2 conv3 relu3 conv4 relu4 conv5 relu5 pool5"),
+        (
+            "code-145",
+            "conv1 norm1 pool1 relu1 conv2 relu2 norm2 mapnorm2 pool2 conv3 relu3 conv4 relu4 conv5 pool5 relu5",
+        ),
+        ("one-weird-trick", "conv1 relu1 pool1 conv2 relu2 pool2 conv3 relu3 conv4 relu4 conv5 relu5 pool5"),
+    ],
+)
 def test_the_order_of_relu_normalization_and_pooling(name: str, expected: str) -> None:
     assert order(name)[: len(expected.split())] == expected.split()
 
 
-@pytest.mark.parametrize(("name", "expected"), [
-    ("paper", "pool5 fc6 relu6 drop6 fc7 relu7 drop7 fc8"),
-    ("code-145", "relu5 fc6 relu6 drop6 fc7 relu7 drop7 fc8"),
-    ("one-weird-trick", "pool5 drop5 fc6 relu6 drop6 fc7 relu7 fc8")])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("paper", "pool5 fc6 relu6 drop6 fc7 relu7 drop7 fc8"),
+        ("code-145", "relu5 fc6 relu6 drop6 fc7 relu7 drop7 fc8"),
+        ("one-weird-trick", "pool5 drop5 fc6 relu6 drop6 fc7 relu7 fc8"),
+    ],
+)
 def test_dropout_stands_after_or_before_the_hidden_layers(name: str, expected: str) -> None:
-    assert order(name)[-len(expected.split()):] == expected.split()
+    assert order(name)[-len(expected.split()) :] == expected.split()
 
 
 @pytest.mark.parametrize("name", ["paper", "code-145", "one-weird-trick", "tiny-64"])
@@ -64,9 +85,17 @@ def test_dropout_is_a_half(name: str) -> None:
     assert {layer.rate for key, layer in by_name(name).items() if key.startswith("drop")} == {0.5}
 
 
-@pytest.mark.parametrize(("name", "k", "divide", "across_columns"), [
-    ("paper", 2, False, False), ("code-145", 2, True, False), ("caffe", 1, True, True), ("one-gpu", 2, False, False),
-    ("conv6", 2, False, False), ("tiny-64", 2, False, False)])
+@pytest.mark.parametrize(
+    ("name", "k", "divide", "across_columns"),
+    [
+        ("paper", 2, False, False),
+        ("code-145", 2, True, False),
+        ("caffe", 1, True, True),
+        ("one-gpu", 2, False, False),
+        ("conv6", 2, False, False),
+        ("tiny-64", 2, False, False),
+    ],
+)
 def test_normalization_across_maps(name: str, k: float, divide: bool, across_columns: bool) -> None:
     norms = [layer for layer in network(name).layers if isinstance(layer, LRN)]
     assert [n.name for n in norms] == ["norm1", "norm2"]
@@ -95,11 +124,19 @@ def test_pooling_overlaps(name: str) -> None:
     assert all((pool.size, pool.stride) == (3, 2) for pool in pools)
 
 
-@pytest.mark.parametrize(("name", "expected"), [
-    ("paper", [0.01] * 8), ("one-gpu", [0.01] * 8), ("conv6", [0.01] * 9),
-    ("code-145", [0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01]),
-    ("cifar-26", [0.0001, 0.01, 0.01, 0.1, 0.1]), ("cifar-18", [0.0001, 0.01, 0.01, 0.01]),
-    ("cifar-13", [0.0001, 0.01, 0.04, 0.04, 0.01]), ("cifar-11", [0.0001, 0.01, 0.04, 0.04, 0.01])])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("paper", [0.01] * 8),
+        ("one-gpu", [0.01] * 8),
+        ("conv6", [0.01] * 9),
+        ("code-145", [0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01]),
+        ("cifar-26", [0.0001, 0.01, 0.01, 0.1, 0.1]),
+        ("cifar-18", [0.0001, 0.01, 0.01, 0.01]),
+        ("cifar-13", [0.0001, 0.01, 0.04, 0.04, 0.01]),
+        ("cifar-11", [0.0001, 0.01, 0.04, 0.04, 0.01]),
+    ],
+)
 def test_deviations_of_the_initial_weights(name: str, expected: list[float]) -> None:
     assert list(deviations(name).values()) == expected
 
@@ -109,8 +146,9 @@ def test_deviations_of_caffe_are_smaller_in_its_hidden_layers() -> None:
     assert (deviations("caffe")["fc6"], deviations("caffe")["fc7"]) == (0.005, 0.005)
 
 
-@pytest.mark.parametrize(("name", "value"), [("paper", 1), ("code-145", 1), ("one-gpu", 1), ("conv6", 1),
-                                             ("caffe", 0.1), ("tiny-64", 1)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("paper", 1), ("code-145", 1), ("one-gpu", 1), ("conv6", 1), ("caffe", 0.1), ("tiny-64", 1)]
+)
 def test_initial_biases(name: str, value: float) -> None:
     assert biases(name) == {key: value if key in BIASED else 0 for key in weighted(name)}
 
@@ -120,18 +158,39 @@ def test_the_cifar_nets_start_without_biases(name: str) -> None:
     assert set(biases(name).values()) == {0}
 
 
-@pytest.mark.parametrize(("name", "kernels"), [
-    ("paper", [96, 256, 384, 384, 256]), ("code-145", [96, 256, 384, 384, 256]), ("caffe", [96, 256, 384, 384, 256]),
-    ("one-weird-trick", [64, 192, 384, 256, 256]), ("cifar-26", [32, 32, 64]), ("cifar-18", [32, 32, 64]),
-    ("cifar-13", [64, 64, 32, 32]), ("cifar-11", [64, 64, 32, 32])])
+@pytest.mark.parametrize(
+    ("name", "kernels"),
+    [
+        ("paper", [96, 256, 384, 384, 256]),
+        ("code-145", [96, 256, 384, 384, 256]),
+        ("caffe", [96, 256, 384, 384, 256]),
+        ("one-weird-trick", [64, 192, 384, 256, 256]),
+        ("cifar-26", [32, 32, 64]),
+        ("cifar-18", [32, 32, 64]),
+        ("cifar-13", [64, 64, 32, 32]),
+        ("cifar-11", [64, 64, 32, 32]),
+    ],
+)
 def test_kernels_of_each_layer(name: str, kernels: list[int]) -> None:
     assert [layer.kernels for layer in weighted(name).values() if not isinstance(layer, Full)] == kernels
 
 
-@pytest.mark.parametrize(("name", "image", "classes", "columns"), [
-    ("paper", 224, 1000, 2), ("code-145", 224, 1000, 2), ("caffe", 227, 1000, 2), ("one-weird-trick", 224, 1000, 1),
-    ("one-gpu", 224, 1000, 1), ("conv6", 224, 1000, 2), ("cifar-26", 32, 10, 1), ("cifar-18", 32, 10, 1),
-    ("cifar-13", 24, 10, 1), ("cifar-11", 24, 10, 1), ("tiny-64", 56, 200, 2)])
+@pytest.mark.parametrize(
+    ("name", "image", "classes", "columns"),
+    [
+        ("paper", 224, 1000, 2),
+        ("code-145", 224, 1000, 2),
+        ("caffe", 227, 1000, 2),
+        ("one-weird-trick", 224, 1000, 1),
+        ("one-gpu", 224, 1000, 1),
+        ("conv6", 224, 1000, 2),
+        ("cifar-26", 32, 10, 1),
+        ("cifar-18", 32, 10, 1),
+        ("cifar-13", 24, 10, 1),
+        ("cifar-11", 24, 10, 1),
+        ("tiny-64", 56, 200, 2),
+    ],
+)
 def test_inputs_classes_and_columns(name: str, image: int, classes: int, columns: int) -> None:
     net = network(name)
     assert (net.image, net.classes, net.columns) == (image, classes, columns)
@@ -162,7 +221,11 @@ def test_the_26_percent_net_pools_by_maximum_then_by_mean() -> None:
 def test_the_recipe_of_the_paper() -> None:
     config = presets.preset("paper")
     assert (config.augment.crop, config.augment.mirror, config.augment.colour, config.augment.shared) == (
-        True, True, 0.1, 1)
+        True,
+        True,
+        0.1,
+        1,
+    )
     assert config.augment.colour_divisor == 1
     assert config.train.epochs == 90
 
@@ -181,11 +244,16 @@ def test_the_recipe_of_the_2012_source() -> None:
 def test_the_cifar_nets_share_their_rates(name: str) -> None:
     optimizer, train = presets.preset(name).optimizer, presets.preset(name).train
     assert (optimizer.lr, optimizer.lr * optimizer.bias_lr, optimizer.momentum, train.batch_size) == (
-        0.001, 0.002, 0.9, 128)
+        0.001,
+        0.002,
+        0.9,
+        128,
+    )
 
 
-@pytest.mark.parametrize(("name", "moved"), [("cifar-26", False), ("cifar-18", False), ("cifar-13", True),
-                                             ("cifar-11", True)])
+@pytest.mark.parametrize(
+    ("name", "moved"), [("cifar-26", False), ("cifar-18", False), ("cifar-13", True), ("cifar-11", True)]
+)
 def test_only_the_last_two_cifar_nets_crop_and_mirror(name: str, moved: bool) -> None:
     augment = presets.preset(name).augment
     assert (augment.crop, augment.mirror) == (moved, moved)
@@ -196,7 +264,11 @@ def test_the_tiny_net_has_all_of_the_papers_ideas() -> None:
     config = presets.preset("tiny-64")
     assert order("tiny-64") == order("paper")
     assert (config.data.size, config.augment.crop, config.augment.mirror, config.schedule.kind) == (
-        64, True, True, "plateau")
+        64,
+        True,
+        True,
+        "plateau",
+    )
 
 
 @pytest.mark.parametrize("name", presets.names())
@@ -204,15 +276,25 @@ def test_a_preset_takes_another_number_of_classes(name: str) -> None:
     assert presets.preset(name, classes=7).network.classes == 7
 
 
-@pytest.mark.parametrize(("activation", "name"), [("relu", "cifar-26"), ("tanh", "cifar-26"), ("tanh", "cifar-18"),
-                                                  ("tanh", "cifar-13")])
+@pytest.mark.parametrize(
+    ("activation", "name"), [("relu", "cifar-26"), ("tanh", "cifar-26"), ("tanh", "cifar-18"), ("tanh", "cifar-13")]
+)
 def test_the_four_layer_nets_take_relu_or_tanh(activation: str, name: str) -> None:
     assert network(name, activation=activation).activation == activation
 
 
-@pytest.mark.parametrize(("name", "suggestion"), [
-    ("papper", "paper"), ("code145", "code-145"), ("cafe", "caffe"), ("one-weird-tric", "one-weird-trick"),
-    ("cifar26", "cifar-26"), ("tiny64", "tiny-64"), ("digit", "digits")])
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [
+        ("papper", "paper"),
+        ("code145", "code-145"),
+        ("cafe", "caffe"),
+        ("one-weird-tric", "one-weird-trick"),
+        ("cifar26", "cifar-26"),
+        ("tiny64", "tiny-64"),
+        ("digit", "digits"),
+    ],
+)
 def test_an_unknown_preset_suggests_the_nearest(name: str, suggestion: str) -> None:
     with pytest.raises(ValueError) as error:
         presets.preset(name)

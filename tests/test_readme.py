@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet import network, presets
-from alexnet.benchmarks import QUESTIONS
+from alexnet import architecture as network
+from alexnet import presets
 from alexnet.cli import COMMANDS, main
+from benchmarks import QUESTIONS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -103,7 +104,7 @@ def test_the_python_lines_run(pictures: Path) -> None:
 
     import alexnet
 
-    assert "alexnet.create_model(\"paper\", num_classes=1000)" in README
+    assert 'alexnet.create_model("paper", num_classes=1000)' in README
     model = alexnet.create_model("paper", num_classes=1000)
     acts = model.taps(torch.zeros(1, 3, 224, 224))
     assert model(torch.zeros(1, 3, 224, 224)).shape == (1, 1000)

@@ -10,7 +10,10 @@ import pytest
 
 from alexnet import presets
 from alexnet.config import Config
-from alexnet.run import Run, RunError, commit, environment, write_json, write_lines
+from alexnet.environment import commit, environment
+from alexnet.errors import RunError
+from alexnet.files import write_json, write_json_lines
+from alexnet.run import Run
 
 CONFIG = presets.preset("digits")
 
@@ -100,18 +103,27 @@ def broken(edit: Callable[[dict[str, Any]], Any]) -> str:
     return json.dumps(value if made is None else made)
 
 
-@pytest.mark.parametrize("text", [
-    "", "{", "[]", "3", "null", "{}", "\ud800".encode("utf-8", "surrogatepass").decode("latin-1"),
-    broken(lambda config: config.pop("preset") and None),
-    broken(lambda config: config.pop("network") and None),
-    broken(lambda config: config["train"].update(epoch=3)),
-    broken(lambda config: config["train"].update(epochs="3")),
-    broken(lambda config: config["train"].update(epochs=0)),
-    broken(lambda config: config.update(train=3)),
-    broken(lambda config: config.update(network=3)),
-    broken(lambda config: config["network"].update(layers=3)),
-    broken(lambda config: config["network"].update(layers=[3])),
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "3",
+        "null",
+        "{}",
+        "\ud800".encode("utf-8", "surrogatepass").decode("latin-1"),
+        broken(lambda config: config.pop("preset") and None),
+        broken(lambda config: config.pop("network") and None),
+        broken(lambda config: config["train"].update(epoch=3)),
+        broken(lambda config: config["train"].update(epochs="3")),
+        broken(lambda config: config["train"].update(epochs=0)),
+        broken(lambda config: config.update(train=3)),
+        broken(lambda config: config.update(network=3)),
+        broken(lambda config: config["network"].update(layers=3)),
+        broken(lambda config: config["network"].update(layers=[3])),
+    ],
+)
 def test_a_broken_config_is_told_in_one_line(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(RunError) as error:
@@ -141,7 +153,7 @@ def test_a_missing_or_broken_file_is_named(name: str, content: bytes | None, tmp
 def test_metrics_are_read_by_kind_and_are_none_before_the_first(tmp_path: Path) -> None:
     run = Run(tmp_path)
     assert run.metrics() == []
-    write_lines(run.metrics_file, [{"kind": "train", "step": 1}, {"kind": "epoch", "step": 2}])
+    write_json_lines(run.metrics_file, [{"kind": "train", "step": 1}, {"kind": "epoch", "step": 2}])
     assert [line["step"] for line in run.metrics()] == [1, 2]
     assert run.metrics("epoch") == [{"kind": "epoch", "step": 2}]
 

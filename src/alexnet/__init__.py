@@ -10,15 +10,15 @@ __all__ = ["create_model", "evaluate", "load", "prepare", "train"]
 _HOMES = {
     "create_model": "alexnet.model.zoo",
     "train": "alexnet.training.loop",
-    "evaluate": "alexnet.evaluation.evaluate",
-    "load": "alexnet.evaluation.engines",
-    "prepare": "alexnet.data.prepare",
+    "evaluate": "alexnet.inference.evaluate",
+    "load": "alexnet.inference.backends",
+    "prepare": "alexnet.data.store.prepare",
 }
 
 if TYPE_CHECKING:
-    from alexnet.data.prepare import prepare
-    from alexnet.evaluation.engines import load
-    from alexnet.evaluation.evaluate import evaluate
+    from alexnet.data.store.prepare import prepare
+    from alexnet.inference.backends import load
+    from alexnet.inference.evaluate import evaluate
     from alexnet.model.zoo import create_model
     from alexnet.training.loop import train
 

@@ -7,7 +7,6 @@ Nothing here imports torch, so `alexnet --help` is instant. Every field's help t
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
@@ -15,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from alexnet.network import Network
+from alexnet.architecture import Network
+from alexnet.errors import UsageError, nearest
 
 
 def setting(default: Any, about: str) -> Any:
@@ -29,9 +29,12 @@ class Data:
 
     source: str = setting("digits", "digits, a folder of class folders, a folder of Parquet files, …")
     size: int = setting(256, "pixels: the shorter side is scaled to this, then the central square is cut")
-    center: Literal["mean-image", "imagenet"] = setting(
-        "mean-image", "mean-image subtracts each pixel's mean over the training set; imagenet scales to 0..1 and "
-        "normalises with ImageNet's channel means and deviations")
+    exif_rotate: bool = setting(False, "turn pictures as their EXIF orientation says (nobody did in 2012)")
+    center: Literal["mean-image", "imagenet", "none"] = setting(
+        "mean-image",
+        "mean-image subtracts each pixel's mean over the training set; imagenet scales to 0..1 and "
+        "normalises with ImageNet's channel means and deviations; none leaves 0..255",
+    )
     validation: float = setting(0.1, "share of train held out for validation when the source has no val split")
     workers: int = setting(0, "decoding threads; 0: one a core")
     memory: int = setting(2048, "MiB: a split that fits is decoded once and kept")
@@ -45,8 +48,9 @@ class Augment:
     mirror: bool = setting(True, "mirror every second image, drawn by a coin")
     colour: float = setting(0.0, "σ of the PCA colour noise's three factors; 0: none (the paper: 0.1)")
     colour_scale: Literal["sqrt", "value"] = setting(
-        "sqrt", "what multiplies a component: sqrt(λ), its standard deviation (2012 source), or λ, the text read "
-        "literally")
+        "sqrt",
+        "what multiplies a component: sqrt(λ), its standard deviation (2012 source), or λ, the text read literally",
+    )
     colour_divisor: float = setting(1.0, "the noisy image is divided by this (2012 source: 1.1)")
     colour_until: int = setting(0, "epoch after which colour noise is off; 0: never")
     shared: int = setting(1, "consecutive images that share one crop and one coin (2012 source: 32)")
@@ -69,7 +73,8 @@ class Schedule:
     """When the rate is divided (paper §5), and what the 2012 source did late in a run."""
 
     kind: Literal["plateau", "epochs"] = setting(
-        "plateau", "plateau: when the validation error stops improving; epochs: after given ones")
+        "plateau", "plateau: when the validation error stops improving; epochs: after given ones"
+    )
     factor: float = setting(10.0, "the rate is divided by this")
     drops: int = setting(3, "plateau: divide at most this often; the next plateau after the last ends the run")
     patience: int = setting(5, "plateau: epochs without improvement before a drop")
@@ -77,6 +82,11 @@ class Schedule:
     milestones: tuple[int, ...] = setting((), "epochs: after these (as 23,51,78)")
     conv1_epoch: int = setting(0, "after this epoch conv1 learns at conv1_lr; 0: never")
     conv1_lr: float = setting(1e-5, "conv1's rate after conv1_epoch")
+    layers: tuple[str, ...] = setting(
+        (),
+        "learning rates of layers, as conv1@68=1e-5 (after epoch 68 this rate), conv1@72=0 (frozen) or fc8=x10 (ten "
+        "times the others'); the later entry wins",
+    )
     freeze_conv1: int = setting(0, "after this epoch conv1 no longer learns; 0: never")
 
 
@@ -92,6 +102,10 @@ class Train:
     seed: int = setting(0, "decides initial weights, order and every draw")
     threads: int = setting(0, "CPU threads; 0: one a core. Exact resume needs the same number")
     log_every: int = setting(50, "steps between two lines of metrics")
+    task: Literal["softmax", "hinge"] = setting("softmax", "softmax: cross-entropy; hinge: the multi-class SVM loss")
+    margin: float = setting(1.0, "hinge: Δ, by how much the true class's score should exceed every other")
+    init: str = setting("", "a model whose weights are copied by name and shape before the first step")
+    track: tuple[str, ...] = setting((), "where else metrics go: tensorboard, wandb, mlflow")
     save_every: float = setting(300.0, "seconds between two checkpoints within an epoch")
     evaluate_every: int = setting(1, "epochs between two evaluations of the validation split")
 
@@ -123,7 +137,7 @@ class Config:
             values = dict(data.get(section.name, {}))
             for name in values:
                 if name not in known:
-                    raise ValueError(f"{section.name}.{name} is no setting{nearest(name, known)}")
+                    raise UsageError(f"{section.name}.{name} is no setting{nearest(name, known)}")
             for f in dataclasses.fields(kind):
                 if f.name in values:
                     field_ = Field(f"{section.name}.{f.name}", _hint(kind, f.name), f.default, "")
@@ -165,8 +179,12 @@ def fields(config: Config) -> Iterator[Field]:
         for f in dataclasses.fields(kind):
             value = getattr(getattr(config, section.name), f.name)
             yield Field(f"{section.name}.{f.name}", _hint(kind, f.name), value, f.metadata["help"])
-    yield Field("network.activation", _hint(Network, "activation"), config.network.activation,
-                "relu or tanh, for every layer (the four-layer nets of claim 1)")
+    yield Field(
+        "network.activation",
+        _hint(Network, "activation"),
+        config.network.activation,
+        "relu or tanh, for every layer (the four-layer nets of claim 1)",
+    )
 
 
 def replace(config: Config, changes: Mapping[str, str]) -> Config:
@@ -177,7 +195,7 @@ def replace(config: Config, changes: Mapping[str, str]) -> Config:
     known = {f.path: f for f in fields(config)}
     for path, text in changes.items():
         if path not in known:
-            raise ValueError(f"--{path} is no setting{nearest(path, known)}; `alexnet train --help` lists them")
+            raise UsageError(f"--{path} is no setting{nearest(path, known)}; `alexnet train --help` lists them")
         section, _, name = path.partition(".")
         value = _parse(known[path], text)
         part = dataclasses.replace(getattr(config, section), **{name: value})
@@ -194,15 +212,24 @@ def _parse(setting: Field, text: str) -> Any:
                 raise ValueError
             return text
         if hint is bool:
-            return {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False,
-                    "on": True, "off": False}[text.lower()]
+            return {
+                "true": True,
+                "false": False,
+                "1": True,
+                "0": False,
+                "yes": True,
+                "no": False,
+                "on": True,
+                "off": False,
+            }[text.lower()]
         if hint is int or hint is float:
             return hint(text)
         if typing.get_origin(hint) is tuple:
-            return tuple(int(part) for part in text.replace(",", " ").split())
+            kind = typing.get_args(hint)[0]
+            return tuple(kind(part) for part in text.replace(",", " ").split())
         return text
     except (ValueError, KeyError):
-        raise ValueError(f"--{setting.path} {text!r} should be {_wanted(setting)}") from None
+        raise UsageError(f"--{setting.path} {text!r} should be {_wanted(setting)}") from None
 
 
 def _read(setting: Field, value: Any) -> Any:
@@ -216,9 +243,9 @@ def _read(setting: Field, value: Any) -> Any:
     if setting.choices:
         good = value in setting.choices
     if typing.get_origin(hint) is tuple:
-        good = isinstance(value, tuple) and all(type(part) is int for part in value)
+        good = isinstance(value, tuple) and all(type(part) is typing.get_args(hint)[0] for part in value)
     if not good:
-        raise ValueError(f"{setting.path} {value!r} should be {_wanted(setting)}")
+        raise UsageError(f"{setting.path} {value!r} should be {_wanted(setting)}")
     return value
 
 
@@ -266,10 +293,4 @@ def check(config: Config) -> None:
     ]
     for holds, path, value, wanted in rules:
         if not holds:
-            raise ValueError(f"--{path} {value} should be {wanted}")
-
-
-def nearest(name: str, known: Any) -> str:
-    """` (did you mean …?)` for a misspelt name, or an empty text."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
+            raise UsageError(f"--{path} {value} should be {wanted}")

@@ -9,17 +9,28 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from alexnet.config import Augment, Config, Data, Optimizer, Schedule, Train, check, nearest
-from alexnet.network import LRN, Activation, Conv, Dropout, Full, Layer, Local, MapNorm, Network, Pool
+from alexnet.architecture import LRN, Activation, Conv, Dropout, Full, Layer, Local, MapNorm, Network, Pool
+from alexnet.config import Augment, Config, Data, Optimizer, Schedule, Train, check
+from alexnet.errors import nearest
 
 
 def _paper_layers() -> tuple[Layer, ...]:
     return (
-        Conv("conv1", 96, 11, stride=4), Activation("relu1"), LRN("norm1"), Pool("pool1"),
-        Conv("conv2", 256, 5, pad=2, sees="own", bias=1), Activation("relu2"), LRN("norm2"), Pool("pool2"),
-        Conv("conv3", 384, 3, pad=1), Activation("relu3"),
-        Conv("conv4", 384, 3, pad=1, sees="own", bias=1), Activation("relu4"),
-        Conv("conv5", 256, 3, pad=1, sees="own", bias=1), Activation("relu5"), Pool("pool5"),
+        Conv("conv1", 96, 11, stride=4),
+        Activation("relu1"),
+        LRN("norm1"),
+        Pool("pool1"),
+        Conv("conv2", 256, 5, pad=2, sees="own", bias=1),
+        Activation("relu2"),
+        LRN("norm2"),
+        Pool("pool2"),
+        Conv("conv3", 384, 3, pad=1),
+        Activation("relu3"),
+        Conv("conv4", 384, 3, pad=1, sees="own", bias=1),
+        Activation("relu4"),
+        Conv("conv5", 256, 3, pad=1, sees="own", bias=1),
+        Activation("relu5"),
+        Pool("pool5"),
         *_head(4096),
     )
 
@@ -27,8 +38,12 @@ def _paper_layers() -> tuple[Layer, ...]:
 def _head(units: int, std: float = 0.01, bias: float = 1.0, last_std: float = 0.01) -> tuple[Layer, ...]:
     """fc6, fc7 with dropout on their outputs, and fc8."""
     return (
-        Full("fc6", units, std, bias), Activation("relu6"), Dropout("drop6"),
-        Full("fc7", units, std, bias), Activation("relu7"), Dropout("drop7"),
+        Full("fc6", units, std, bias),
+        Activation("relu6"),
+        Dropout("drop6"),
+        Full("fc7", units, std, bias),
+        Activation("relu7"),
+        Dropout("drop7"),
         Full("fc8", std=last_std),
     )
 
@@ -44,16 +59,27 @@ def _paper() -> Config:
 
 def _code_145() -> Config:
     """The 2012 source's configuration whose logged errors are the paper's."""
+
     def norm(name: str) -> LRN:
         return LRN(name, divide=True)
 
     layers = (
-        Conv("conv1", 96, 11, stride=4), norm("norm1"), Pool("pool1"), Activation("relu1"),
-        Conv("conv2", 256, 5, pad=2, sees="own", bias=1), Activation("relu2"), norm("norm2"), MapNorm("mapnorm2"),
+        Conv("conv1", 96, 11, stride=4),
+        norm("norm1"),
+        Pool("pool1"),
+        Activation("relu1"),
+        Conv("conv2", 256, 5, pad=2, sees="own", bias=1),
+        Activation("relu2"),
+        norm("norm2"),
+        MapNorm("mapnorm2"),
         Pool("pool2"),
-        Conv("conv3", 384, 3, pad=1, std=0.03), Activation("relu3"),
-        Conv("conv4", 384, 3, pad=1, sees="own", std=0.03, bias=1), Activation("relu4"),
-        Conv("conv5", 256, 3, pad=1, sees="own", std=0.03, bias=1), Pool("pool5"), Activation("relu5"),
+        Conv("conv3", 384, 3, pad=1, std=0.03),
+        Activation("relu3"),
+        Conv("conv4", 384, 3, pad=1, sees="own", std=0.03, bias=1),
+        Activation("relu4"),
+        Conv("conv5", 256, 3, pad=1, sees="own", std=0.03, bias=1),
+        Pool("pool5"),
+        Activation("relu5"),
         *_head(4096),
     )
     return Config(
@@ -68,18 +94,29 @@ def _code_145() -> Config:
 
 def _caffe() -> Config:
     """The version most labs know: LRN over all maps with α/n and k=1, small biases, 227-pixel input."""
+
     def conv(name: str, kernels: int, size: int, **rest: object) -> Conv:
         return Conv(name, kernels, size, ceil=False, **rest)  # type: ignore[arg-type]
 
     def norm(name: str) -> LRN:
-        return LRN(name, k=1.0, divide=True, within="both")
+        return LRN(name, k=1.0, divide=True, within="all")
 
     layers = (
-        conv("conv1", 96, 11, stride=4), Activation("relu1"), norm("norm1"), Pool("pool1"),
-        conv("conv2", 256, 5, pad=2, sees="own", bias=0.1), Activation("relu2"), norm("norm2"), Pool("pool2"),
-        conv("conv3", 384, 3, pad=1), Activation("relu3"),
-        conv("conv4", 384, 3, pad=1, sees="own", bias=0.1), Activation("relu4"),
-        conv("conv5", 256, 3, pad=1, sees="own", bias=0.1), Activation("relu5"), Pool("pool5"),
+        conv("conv1", 96, 11, stride=4),
+        Activation("relu1"),
+        norm("norm1"),
+        Pool("pool1"),
+        conv("conv2", 256, 5, pad=2, sees="own", bias=0.1),
+        Activation("relu2"),
+        norm("norm2"),
+        Pool("pool2"),
+        conv("conv3", 384, 3, pad=1),
+        Activation("relu3"),
+        conv("conv4", 384, 3, pad=1, sees="own", bias=0.1),
+        Activation("relu4"),
+        conv("conv5", 256, 3, pad=1, sees="own", bias=0.1),
+        Activation("relu5"),
+        Pool("pool5"),
         *_head(4096, std=0.005, bias=0.1),
     )
     return Config(
@@ -93,6 +130,7 @@ def _caffe() -> Config:
 
 def _one_weird_trick() -> Config:
     """torchvision's `alexnet`: the one-tower net of a later paper, without LRN."""
+
     def conv(name: str, kernels: int, size: int, pad: int, stride: int = 1) -> Conv:
         return Conv(name, kernels, size, stride=stride, pad=pad, std=None, ceil=False)
 
@@ -100,13 +138,25 @@ def _one_weird_trick() -> Config:
         return Pool(name, ceil=False)
 
     layers = (
-        conv("conv1", 64, 11, 2, stride=4), Activation("relu1"), pool("pool1"),
-        conv("conv2", 192, 5, 2), Activation("relu2"), pool("pool2"),
-        conv("conv3", 384, 3, 1), Activation("relu3"),
-        conv("conv4", 256, 3, 1), Activation("relu4"),
-        conv("conv5", 256, 3, 1), Activation("relu5"), pool("pool5"),
-        Dropout("drop5"), Full("fc6", 4096, std=None), Activation("relu6"),
-        Dropout("drop6"), Full("fc7", 4096, std=None), Activation("relu7"),
+        conv("conv1", 64, 11, 2, stride=4),
+        Activation("relu1"),
+        pool("pool1"),
+        conv("conv2", 192, 5, 2),
+        Activation("relu2"),
+        pool("pool2"),
+        conv("conv3", 384, 3, 1),
+        Activation("relu3"),
+        conv("conv4", 256, 3, 1),
+        Activation("relu4"),
+        conv("conv5", 256, 3, 1),
+        Activation("relu5"),
+        pool("pool5"),
+        Dropout("drop5"),
+        Full("fc6", 4096, std=None),
+        Activation("relu6"),
+        Dropout("drop6"),
+        Full("fc7", 4096, std=None),
+        Activation("relu7"),
         Full("fc8", std=None),
     )
     return Config(
@@ -123,7 +173,10 @@ def _one_gpu() -> Config:
     halves = {"conv1": 48, "conv2": 128, "conv3": 192, "conv4": 192}
     layers = tuple(
         dataclasses.replace(layer, kernels=halves[layer.name])
-        if isinstance(layer, Conv) and layer.name in halves else layer for layer in _paper_layers())
+        if isinstance(layer, Conv) and layer.name in halves
+        else layer
+        for layer in _paper_layers()
+    )
     network = Network("one-gpu", columns=1, layers=layers, about="the paper's one-GPU net, §3.2")
     return dataclasses.replace(_paper(), preset="one-gpu", network=network)
 
@@ -141,55 +194,101 @@ def _cifar(name: str, layers: tuple[Layer, ...], about: str, image: int = 32, **
     """What cuda-convnet's CIFAR-10 nets share: rate 0.001, biases twice that and undecayed."""
     network = Network(name, image=image, classes=10, columns=1, layers=layers, about=about)
     base = Config(
-        preset=name, network=network, data=Data(size=32),
+        preset=name,
+        network=network,
+        data=Data(size=32),
         augment=Augment(crop=image < 32, mirror=image < 32),
-        optimizer=Optimizer(lr=0.001, bias_lr=2.0, bias_decay=0.0, weight_decay=0.004))
+        optimizer=Optimizer(lr=0.001, bias_lr=2.0, bias_decay=0.0, weight_decay=0.004),
+    )
     return dataclasses.replace(base, **parts)  # type: ignore[arg-type]
 
 
 def _cifar_26() -> Config:
     """cuda-convnet's 26 % net; with `activation` relu or tanh the four-layer nets of the paper's figure 1."""
     layers = (
-        Conv("conv1", 32, 5, pad=2, std=0.0001), Pool("pool1"), Activation("relu1"),
-        Conv("conv2", 32, 5, pad=2), Activation("relu2"), Pool("pool2", kind="avg"),
-        Conv("conv3", 64, 5, pad=2), Activation("relu3"), Pool("pool3", kind="avg"),
-        Full("fc4", 64, std=0.1, decay=0.03), Activation("relu4"), Full("fc5", std=0.1, decay=0.03),
+        Conv("conv1", 32, 5, pad=2, std=0.0001),
+        Pool("pool1"),
+        Activation("relu1"),
+        Conv("conv2", 32, 5, pad=2),
+        Activation("relu2"),
+        Pool("pool2", kind="avg"),
+        Conv("conv3", 64, 5, pad=2),
+        Activation("relu3"),
+        Pool("pool3", kind="avg"),
+        Full("fc4", 64, std=0.1, decay=0.03),
+        Activation("relu4"),
+        Full("fc5", std=0.1, decay=0.03),
     )
-    return _cifar("cifar-26", layers, "cuda-convnet, 26 % in 80 s on a GTX 580",
-                  schedule=Schedule(kind="epochs", milestones=(18, 20)), train=Train(epochs=22))
+    return _cifar(
+        "cifar-26",
+        layers,
+        "cuda-convnet, 26 % in 80 s on a GTX 580",
+        schedule=Schedule(kind="epochs", milestones=(18, 20)),
+        train=Train(epochs=22),
+    )
 
 
 def _cifar_18() -> Config:
     """cuda-convnet's 18 % net: normalization within maps after the first two poolings."""
+
     def norm(name: str) -> MapNorm:
         return MapNorm(name, size=3, alpha=5e-5)
 
     layers = (
-        Conv("conv1", 32, 5, pad=2, std=0.0001), Pool("pool1"), Activation("relu1"), norm("mapnorm1"),
-        Conv("conv2", 32, 5, pad=2), Activation("relu2"), Pool("pool2", kind="avg"), norm("mapnorm2"),
-        Conv("conv3", 64, 5, pad=2), Activation("relu3"), Pool("pool3", kind="avg"),
+        Conv("conv1", 32, 5, pad=2, std=0.0001),
+        Pool("pool1"),
+        Activation("relu1"),
+        norm("mapnorm1"),
+        Conv("conv2", 32, 5, pad=2),
+        Activation("relu2"),
+        Pool("pool2", kind="avg"),
+        norm("mapnorm2"),
+        Conv("conv3", 64, 5, pad=2),
+        Activation("relu3"),
+        Pool("pool3", kind="avg"),
         Full("fc4", std=0.01, decay=1.0),
     )
-    return _cifar("cifar-18", layers, "cuda-convnet, 18 % in 20 min on a GTX 580",
-                  schedule=Schedule(kind="epochs", milestones=(120, 130)), train=Train(epochs=140))
+    return _cifar(
+        "cifar-18",
+        layers,
+        "cuda-convnet, 18 % in 20 min on a GTX 580",
+        schedule=Schedule(kind="epochs", milestones=(120, 130)),
+        train=Train(epochs=140),
+    )
 
 
 def _cifar_13(norm: bool = False) -> Config:
     """cuda-convnet's 13 % net: locally-connected layers, crops and mirror images."""
+
     def normalized(layer: str) -> tuple[Layer, ...]:
         return (LRN(layer, alpha=0.001, k=1.0, divide=True),) if norm else ()
 
     layers = (
-        Conv("conv1", 64, 5, pad=2, std=0.0001, decay=0), Activation("relu1"), *normalized("norm1"), Pool("pool1"),
-        Conv("conv2", 64, 5, pad=2, decay=0), Activation("relu2"), *normalized("norm2"), Pool("pool2"),
-        Local("local3", 32, 3, pad=1, std=0.04), Activation("relu3"),
-        Local("local4", 32, 3, pad=1, std=0.04), Activation("relu4"),
+        Conv("conv1", 64, 5, pad=2, std=0.0001, decay=0),
+        Activation("relu1"),
+        *normalized("norm1"),
+        Pool("pool1"),
+        Conv("conv2", 64, 5, pad=2, decay=0),
+        Activation("relu2"),
+        *normalized("norm2"),
+        Pool("pool2"),
+        Local("local3", 32, 3, pad=1, std=0.04),
+        Activation("relu3"),
+        Local("local4", 32, 3, pad=1, std=0.04),
+        Activation("relu4"),
         Full("fc5", std=0.01),
     )
     name = "cifar-11" if norm else "cifar-13"
     about = "cuda-convnet, 11 % with LRN" if norm else "cuda-convnet, 13 % in 25 min on a GTX 580"
-    return _cifar(name, layers, about, image=24, data=Data(size=32, validation=0.2),
-                  schedule=Schedule(kind="epochs", milestones=(450, 460)), train=Train(epochs=470))
+    return _cifar(
+        name,
+        layers,
+        about,
+        image=24,
+        data=Data(size=32, validation=0.2),
+        schedule=Schedule(kind="epochs", milestones=(450, 460)),
+        train=Train(epochs=470),
+    )
 
 
 def _cifar_11() -> Config:
@@ -203,13 +302,27 @@ def _tiny_64() -> Config:
     conv1 keeps the paper's σ; the other layers keep σ·√fan-in of the 2012 source.
     """
     layers = (
-        Conv("conv1", 64, 5, stride=2), Activation("relu1"), LRN("norm1"), Pool("pool1"),
-        Conv("conv2", 192, 5, pad=2, sees="own", std=0.0122, bias=1), Activation("relu2"), LRN("norm2"), Pool("pool2"),
-        Conv("conv3", 256, 3, pad=1, std=0.0346), Activation("relu3"),
-        Conv("conv4", 256, 3, pad=1, sees="own", std=0.0367, bias=1), Activation("relu4"),
-        Conv("conv5", 192, 3, pad=1, sees="own", std=0.0367, bias=1), Activation("relu5"), Pool("pool5"),
-        Full("fc6", 1024, 0.0231, 1), Activation("relu6"), Dropout("drop6"),
-        Full("fc7", 1024, 0.02, 1), Activation("relu7"), Dropout("drop7"),
+        Conv("conv1", 64, 5, stride=2),
+        Activation("relu1"),
+        LRN("norm1"),
+        Pool("pool1"),
+        Conv("conv2", 192, 5, pad=2, sees="own", std=0.0122, bias=1),
+        Activation("relu2"),
+        LRN("norm2"),
+        Pool("pool2"),
+        Conv("conv3", 256, 3, pad=1, std=0.0346),
+        Activation("relu3"),
+        Conv("conv4", 256, 3, pad=1, sees="own", std=0.0367, bias=1),
+        Activation("relu4"),
+        Conv("conv5", 192, 3, pad=1, sees="own", std=0.0367, bias=1),
+        Activation("relu5"),
+        Pool("pool5"),
+        Full("fc6", 1024, 0.0231, 1),
+        Activation("relu6"),
+        Dropout("drop6"),
+        Full("fc7", 1024, 0.02, 1),
+        Activation("relu7"),
+        Dropout("drop7"),
         Full("fc8", std=0.02),
     )
     return Config(
@@ -225,10 +338,19 @@ def _tiny_64() -> Config:
 def _digits() -> Config:
     """A two-column network in miniature for scikit-learn's 8×8 digits, brought to 16×16."""
     layers = (
-        Conv("conv1", 32, 5, pad=2, std=0.03), Activation("relu1"), LRN("norm1"), Pool("pool1"),
-        Conv("conv2", 64, 3, pad=1, sees="own", std=0.06, bias=0.1), Activation("relu2"), LRN("norm2"), Pool("pool2"),
-        Conv("conv3", 64, 3, pad=1, std=0.06), Activation("relu3"),
-        Full("fc4", 256, 0.03, 0.1), Activation("relu4"), Dropout("drop4"),
+        Conv("conv1", 32, 5, pad=2, std=0.03),
+        Activation("relu1"),
+        LRN("norm1"),
+        Pool("pool1"),
+        Conv("conv2", 64, 3, pad=1, sees="own", std=0.06, bias=0.1),
+        Activation("relu2"),
+        LRN("norm2"),
+        Pool("pool2"),
+        Conv("conv3", 64, 3, pad=1, std=0.06),
+        Activation("relu3"),
+        Full("fc4", 256, 0.03, 0.1),
+        Activation("relu4"),
+        Dropout("drop4"),
         Full("fc5", std=0.06),
     )
     return Config(
@@ -243,9 +365,18 @@ def _digits() -> Config:
 
 
 _PRESETS: dict[str, Callable[[], Config]] = {
-    "paper": _paper, "code-145": _code_145, "caffe": _caffe, "one-weird-trick": _one_weird_trick,
-    "one-gpu": _one_gpu, "conv6": _conv6, "cifar-26": _cifar_26, "cifar-18": _cifar_18, "cifar-13": _cifar_13,
-    "cifar-11": _cifar_11, "tiny-64": _tiny_64, "digits": _digits,
+    "paper": _paper,
+    "code-145": _code_145,
+    "caffe": _caffe,
+    "one-weird-trick": _one_weird_trick,
+    "one-gpu": _one_gpu,
+    "conv6": _conv6,
+    "cifar-26": _cifar_26,
+    "cifar-18": _cifar_18,
+    "cifar-13": _cifar_13,
+    "cifar-11": _cifar_11,
+    "tiny-64": _tiny_64,
+    "digits": _digits,
 }
 
 

@@ -17,22 +17,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import platform
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from alexnet.config import Config
-
-
-class RunError(ValueError):
-    """A run directory that cannot be used; the message says in one line what is wrong and how to mend it."""
+from alexnet.environment import environment
+from alexnet.errors import RunError
+from alexnet.files import lock, write_json, write_json_lines
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,7 @@ class Run:
             raise RunError(f"{path} is a file; choose another --out")
         if (path / "config.json").exists():
             raise RunError(f"{path} exists; go on with `--resume {path}` or choose another --out")
-        begun = {"checkpoints", "environment.json", "environment.json.new", "config.json.new"}  # by a run killed here
+        begun = {"checkpoints", "environment.json", "environment.json.part", "config.json.part"}  # by a run killed here
         if path.exists() and {entry.name for entry in path.iterdir()} - begun:
             raise RunError(f"{path} exists and is no run; choose another --out")
         (path / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -74,13 +68,9 @@ class Run:
         The system lets go when the process ends, however it ends. Where there are no such locks (Windows), nothing
         is held.
         """
-        with open(self.path / ".lock", "w") as file:
+        with contextlib.ExitStack() as stack:
             try:
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except ImportError:
-                pass
+                stack.enter_context(lock(self.path / ".lock"))
             except BlockingIOError:
                 raise RunError(f"{self.path} is being trained by another process; wait for it or stop it") from None
             yield
@@ -131,11 +121,12 @@ class Run:
 
     def record_evaluation(self, result: dict[str, Any]) -> None:
         """Keep a measurement for the report, in place of an earlier one of the same kind."""
+
         def kind(entry: dict[str, Any]) -> tuple[Any, ...]:
             return entry["data"], entry["split"], entry["views"]
 
         kept = [entry for entry in self.evaluations() if kind(entry) != kind(result)]
-        write_lines(self.path / "evaluations.jsonl", [*kept, result])
+        write_json_lines(self.path / "evaluations.jsonl", [*kept, result])
 
     @property
     def metrics_file(self) -> Path:
@@ -172,67 +163,3 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in whole.splitlines() if line.strip()]
     except ValueError as error:
         raise RunError(f"{path} is not a JSON object a line: {error}") from None
-
-
-def write_lines(path: Path, values: list[dict[str, Any]]) -> None:
-    """Write a JSON object a line, beside and renamed."""
-    beside = path.with_name(path.name + ".new")
-    beside.write_text("".join(json.dumps(value) + "\n" for value in values))
-    os.replace(beside, path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside its place and rename it, so that a reader never finds half a file."""
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(beside, path)
-
-
-def environment(command: list[str] | None = None) -> dict[str, Any]:
-    """Versions, hardware, commit and command: what a record needs besides its figures."""
-    import torch
-
-    packages = ["alexnet", "torch", "torchvision", "numpy", "pillow", "simplejpeg"]
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
-        "hardware": {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpus": gpus},
-        "platform": platform.platform(),
-        "commit": commit(),
-        "command": command or sys.argv,
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def cpu_name() -> str:
-    """The processor as the system names it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def commit() -> str | None:
-    """The commit of the source tree, with `+` when it has changes; None for an installed package."""
-    here = Path(__file__).resolve().parent
-    git = ["git", "-C", str(here)]
-    try:
-        name = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10)
-        if name.returncode:
-            return None
-        inside = subprocess.run([*git, "ls-files", "--error-unmatch", "run.py"], capture_output=True, timeout=10)
-        if inside.returncode:
-            return None
-        dirty = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, timeout=10)
-        return name.stdout.strip() + ("+" if dirty.stdout.strip() else "")
-    except (OSError, subprocess.TimeoutExpired):
-        return None

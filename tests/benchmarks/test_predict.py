@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from alexnet.benchmarks import QUESTIONS, predict, run
-from alexnet.evaluation import engines
+from alexnet.inference import backends as engines
+from benchmarks import QUESTIONS, predict, run
 
 SMALL = ["--preset", "digits", "--turns", "2", "--batches", "1", "3", "--views", "1", "5", "--no-compile", "--no-start"]
 

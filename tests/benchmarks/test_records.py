@@ -6,16 +6,21 @@ from typing import Any
 
 import pytest
 
-from alexnet.benchmarks import records
-from alexnet.benchmarks.records import Record, comparison, fallen, figure, latest, save, table, take_turns
+from benchmarks import records
+from benchmarks.records import Record, comparison, fallen, figure, latest, save, table, take_turns
 
 
 def record(ratio: float, date: str = "2026-01-01T00:00:00Z", **changes: Any) -> Record:
     entry = figure("a step", {"ours": [1.0], "theirs": [ratio]}, "ours", ["theirs"], unit="s")
     facts = {
-        "question": "train", "machine": "some-cpu-2-threads",
-        "hardware": {"cpu": "Some CPU", "cores": 2, "threads": 2, "gpus": []}, "versions": {"torch": "2.11"},
-        "date": date, "commit": "abc", "command": ["alexnet", "bench"], "figures": [entry],
+        "question": "train",
+        "machine": "some-cpu-2-threads",
+        "hardware": {"cpu": "Some CPU", "cores": 2, "threads": 2, "gpus": []},
+        "versions": {"torch": "2.11"},
+        "date": date,
+        "commit": "abc",
+        "command": ["alexnet", "bench"],
+        "figures": [entry],
     }
     return Record(**{**facts, **changes})
 
@@ -72,7 +77,9 @@ def test_the_newest_figure_of_each_name_on_this_machine_is_found(tmp_path: Path)
     save(tmp_path, record(1.0, "2026-01-05T10:00:00Z", machine="another"))
     found = latest(tmp_path, "some-cpu-2-threads")
     assert {name: of.date for name, (_, of) in found.items()} == {
-        "a step": "2026-01-03T10:00:00Z", "another": "2026-01-01T12:00:00Z"}
+        "a step": "2026-01-03T10:00:00Z",
+        "another": "2026-01-01T12:00:00Z",
+    }
 
 
 def test_a_broken_record_is_passed_over(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from alexnet import presets
-from alexnet.benchmarks import parity, questions, run, train_step
-from alexnet.benchmarks.steps import textbook
+from alexnet.architecture import infer_shapes
 from alexnet.model.zoo import build
-from alexnet.network import measure
+from benchmarks import parity, run, train_step
+from benchmarks import registry as questions
+from benchmarks.steps import textbook
 
 
 @pytest.mark.parametrize("name", ["digits", "tiny-64", "cifar-26", "one-gpu"])
@@ -36,8 +37,10 @@ def test_a_step_is_measured_beside_its_peers() -> None:
     answer = run("train", ["--preset", "digits", "--batch", "8", "--turns", "2"], keep=None)
     steps = [entry for entry in answer["figures"] if entry["unit"] == "images/s"]
     assert [entry["name"] for entry in steps] == [
-        f"training step, digits, batch 8, {kind}{end}" for kind in ("bfloat16", "float32")
-        for end in ("", ", beside itself without LRN")]
+        f"training step, digits, batch 8, {kind}{end}"
+        for kind in ("bfloat16", "float32")
+        for end in ("", ", beside itself without LRN")
+    ]
     for entry in steps:
         assert entry["n"] == 2 and entry["value"] > 0 and entry["ratio"] > 0
     first, memory = steps[0], answer["figures"][2]
@@ -67,12 +70,12 @@ def test_the_layers_times_cover_the_step(name: str) -> None:
     answer = run("train", ["--preset", name, "--batch", "8", "--turns", "1", "--layers"], keep=None)
     network = presets.preset(name).network
     told = " ".join(entry["name"].partition(" of ")[0] for entry in answer["figures"])
-    assert all(told.split().count(entry.layer.name) == 2 for entry in measure(network))  # once for each precision
+    assert all(told.split().count(entry.layer.name) == 2 for entry in infer_shapes(network))  # once for each precision
     assert all(told.split().count(word) == 2 for word in ("loss", "update", "step"))
 
 
 def test_a_steps_operations_leave_out_the_gradient_of_the_images() -> None:
-    entries = measure(presets.preset("paper").network)
+    entries = infer_shapes(presets.preset("paper").network)
     total = sum(entry.connections for entry in entries)
     assert train_step.operations(entries, 1) == 2 * (3 * total - entries[0].connections)
 
@@ -95,13 +98,14 @@ def test_moving_weights_changes_them_by_a_rounding() -> None:
     model = build(dataclasses.replace(presets.preset("digits").network), 0)
     before = [p.clone() for p in model.parameters()]
     parity.move(model, 1)
-    changes = torch.cat([((a - b) / b.abs().clamp_min(1e-12)).flatten()
-                         for a, b in zip(before, model.parameters(), strict=True)])
+    changes = torch.cat(
+        [((a - b) / b.abs().clamp_min(1e-12)).flatten() for a, b in zip(before, model.parameters(), strict=True)]
+    )
     assert 0 < changes.abs().max() < 1e-6
 
 
 def test_the_normalizations_and_the_update_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    from alexnet.benchmarks import lrn
+    from benchmarks import lrn
 
     monkeypatch.setattr(lrn, "WEIGHTS", 10_000)
     figures = run("lrn", ["--batch", "1", "--turns", "1"], keep=None)["figures"]
@@ -120,8 +124,13 @@ def test_feeding_and_preparing_are_measured(tmp_path: Path) -> None:
     words = [str(tmp_path / "images"), "--turns", "1", "--workers", "1", "--copies", "4"]
     only = [word for kind in ("feed", "statistics", "waiting") for word in ("--only", kind)]
     # In a process of its own: worker processes forked beside other libraries' threads may crash.
-    done = subprocess.run([sys.executable, "-m", "alexnet.cli", "bench", "data", *words, *only, "--json"],
-                          cwd=tmp_path, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "alexnet.cli", "bench", "data", *words, *only, "--json"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     answer = json.loads(done.stdout)
     assert (tmp_path / answer["path"]).is_file()
     figures = answer["figures"]
@@ -147,7 +156,8 @@ def test_all_questions_are_told_in_one_table(monkeypatch: pytest.MonkeyPatch, tm
     assert "these are the first figures of lrn" in answer["text"] and "data was not measured" in answer["text"]
     again = questions.newest()
     assert {entry["name"] for entry in again["figures"]} == {
-        entry["name"] for record in answer["records"] for entry in record["figures"]}
+        entry["name"] for record in answer["records"] for entry in record["figures"]
+    }
 
 
 def test_no_records_is_said(tmp_path: Path) -> None:

@@ -25,14 +25,23 @@ def statistics(size: int = SIZE) -> Statistics:
     basis, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     values = np.array([9000.0, 400.0, 25.0])
     return Statistics(
-        mean_image=(rng.random((size, size, 3)) * 255).astype(np.float32), rgb_mean=np.array([120.0, 110.0, 100.0]),
-        rgb_covariance=basis @ np.diag(values) @ basis.T, eigenvalues=values, eigenvectors=basis, count=10)
+        mean_image=(rng.random((size, size, 3)) * 255).astype(np.float32),
+        rgb_mean=np.array([120.0, 110.0, 100.0]),
+        rgb_covariance=basis @ np.diag(values) @ basis.T,
+        eigenvalues=values,
+        eigenvectors=basis,
+        count=10,
+    )
 
 
 def config(seed: int = 0, center: str = "mean-image", **augment: Any) -> Config:
     base = presets.preset("digits")  # takes 14×14
-    return dataclasses.replace(base, data=Data(size=SIZE, center=center),  # type: ignore[arg-type]
-                               augment=Augment(**augment), train=Train(seed=seed))
+    return dataclasses.replace(
+        base,
+        data=Data(size=SIZE, center=center),  # type: ignore[arg-type]
+        augment=Augment(**augment),
+        train=Train(seed=seed),
+    )
 
 
 def augmentation(seed: int = 0, center: str = "mean-image", **augment: Any) -> Augmentation:
@@ -55,8 +64,9 @@ def produced(augment: Augmentation, images: np.ndarray, epoch: int = 1, step: in
     return out.permute(0, 2, 3, 1).numpy().astype(np.float64)
 
 
-def expected(augment: Augmentation, images: np.ndarray, epoch: int, step: int, power: float = 0.5,
-             divisor: float = 1.0) -> np.ndarray:
+def expected(
+    augment: Augmentation, images: np.ndarray, epoch: int, step: int, power: float = 0.5, divisor: float = 1.0
+) -> np.ndarray:
     """The same by a loop over images, in float64: p1·a1·λ1^power + p2·a2·λ2^power + p3·a3·λ3^power is the noise."""
     known = statistics()
     draw = augment.draw(epoch, step, len(images))
@@ -174,8 +184,7 @@ def test_a_mirror_image_swaps_left_and_right() -> None:
 @pytest.mark.parametrize(("scale", "power"), [("sqrt", 0.5), ("value", 1.0)])
 def test_colour_noise_is_the_papers_sum_over_the_principal_components(scale: str, power: float) -> None:
     augment, images = augmentation(colour=0.1, colour_scale=scale), stored(24)
-    np.testing.assert_allclose(
-        produced(augment, images), expected(augment, images, 1, 0, power), rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(produced(augment, images), expected(augment, images, 1, 0, power), rtol=1e-5, atol=1e-3)
 
 
 def test_colour_noise_has_the_standard_deviation_along_each_component() -> None:
@@ -197,7 +206,8 @@ def test_colour_noise_is_the_same_at_every_pixel_of_an_image() -> None:
 def test_the_2012_source_divides_the_noisy_image_by_1_1() -> None:
     augment, images = augmentation(colour=0.1, colour_divisor=1.1), stored(12)
     np.testing.assert_allclose(
-        produced(augment, images), expected(augment, images, 1, 0, divisor=1.1), rtol=1e-5, atol=1e-3)
+        produced(augment, images), expected(augment, images, 1, 0, divisor=1.1), rtol=1e-5, atol=1e-3
+    )
 
 
 def test_colour_noise_ends_after_its_last_epoch() -> None:
@@ -231,8 +241,9 @@ def test_the_crops_handed_over_are_not_changed() -> None:
     assert torch.equal(crops, before)
 
 
-@pytest.mark.parametrize("kept", [[0, 1, 2, 4, 5, 7, 9], [3, 9], [9], [0], [0, 1, 2, 3, 4, 5, 6, 7, 8], [2, 3, 4, 5]],
-                         ids=str)
+@pytest.mark.parametrize(
+    "kept", [[0, 1, 2, 4, 5, 7, 9], [3, 9], [9], [0], [0, 1, 2, 3, 4, 5, 6, 7, 8], [2, 3, 4, 5]], ids=str
+)
 @pytest.mark.parametrize("shared", [1, 4])
 def test_images_that_could_be_read_are_augmented_as_in_the_full_batch(kept: list[int], shared: int) -> None:
     augment, images = augmentation(colour=0.1, shared=shared), stored(10)

@@ -6,10 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alexnet.data.dataset import ArraySplit
 from alexnet.data.loader import Feed, order
-from alexnet.data.prepare import prepare
-from alexnet.data.sources import ArraySplit, open_source
-from alexnet.data.splits import DataError
+from alexnet.data.readers.open import open_source
+from alexnet.data.store.prepare import prepare
+from alexnet.errors import DataError
 
 SIZE = 12
 

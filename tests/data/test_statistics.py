@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alexnet.data import statistics
-from alexnet.data.sources import ArraySplit, open_source
-from alexnet.data.splits import DataError
+from alexnet.data.dataset import ArraySplit
+from alexnet.data.readers.open import open_source
 from alexnet.data.statistics import Accumulator, Statistics, fit
+from alexnet.errors import DataError
 
 
 def images_of(seed, n, size):
@@ -112,7 +113,7 @@ def test_other_arrays_are_refused(images):
 
 
 def test_unreadable_images_do_not_count():
-    from alexnet.data.decode import UnreadableImage
+    from alexnet.errors import UnreadableImage
 
     class Half(ArraySplit):
         def read(self, i, shortest=0):
@@ -128,8 +129,11 @@ def test_unreadable_images_do_not_count():
 @pytest.mark.parametrize("side", [1, 3, 64, 300])
 def test_native_products_are_the_exact_ones(side: int) -> None:
     rng = np.random.default_rng(side)
-    for images in (rng.integers(0, 256, (2, side, side, 3), dtype=np.uint8),
-                   np.zeros((1, side, side, 3), np.uint8), np.full((1, side, side, 3), 255, np.uint8)):
+    for images in (
+        rng.integers(0, 256, (2, side, side, 3), dtype=np.uint8),
+        np.zeros((1, side, side, 3), np.uint8),
+        np.full((1, side, side, 3), 255, np.uint8),
+    ):
         values = images.reshape(-1, 3).astype(np.int64) - 128
         exact = values.T @ values
         assert np.array_equal(statistics._products(images), exact)

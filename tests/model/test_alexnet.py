@@ -17,9 +17,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from alexnet import presets
+from alexnet.architecture import (
+    Activation,
+    Conv,
+    Dropout,
+    Full,
+    Layer,
+    Local,
+    Network,
+    Pool,
+    hidden_layer,
+    infer_shapes,
+)
 from alexnet.model.alexnet import AlexNet
 from alexnet.model.zoo import create_model
-from alexnet.network import Activation, Conv, Dropout, Full, Layer, Local, Network, Pool, hidden_layer, measure
 
 PRESETS = presets.names()
 
@@ -56,7 +67,8 @@ def pooled(x: np.ndarray, size: int, stride: int, kind: str) -> np.ndarray:
     """Pooling by loops: windows start inside the map and are cut off at its edge; a mean is over what is left."""
     n, maps, height, width = x.shape
     rows, columns = (
-        len([s for s in range(0, side, stride) if s == 0 or s - stride + size < side]) for side in (height, width))
+        len([s for s in range(0, side, stride) if s == 0 or s - stride + size < side]) for side in (height, width)
+    )
     out = np.empty((n, maps, rows, columns))
     for i, j in itertools.product(range(rows), range(columns)):
         window = x[:, :, i * stride : i * stride + size, j * stride : j * stride + size]
@@ -64,11 +76,24 @@ def pooled(x: np.ndarray, size: int, stride: int, kind: str) -> np.ndarray:
     return out
 
 
-@pytest.mark.parametrize(("side", "size", "stride", "pad", "kernels", "columns"), [
-    (7, 3, 1, 0, 4, 1), (7, 3, 1, 1, 4, 1), (8, 3, 2, 0, 4, 1), (9, 3, 2, 0, 3, 3), (10, 4, 3, 1, 3, 3),
-    (11, 5, 4, 2, 2, 1), (12, 5, 3, 0, 3, 3), (13, 11, 4, 0, 2, 1), (6, 6, 5, 0, 2, 1), (5, 1, 1, 0, 3, 3)])
+@pytest.mark.parametrize(
+    ("side", "size", "stride", "pad", "kernels", "columns"),
+    [
+        (7, 3, 1, 0, 4, 1),
+        (7, 3, 1, 1, 4, 1),
+        (8, 3, 2, 0, 4, 1),
+        (9, 3, 2, 0, 3, 3),
+        (10, 4, 3, 1, 3, 3),
+        (11, 5, 4, 2, 2, 1),
+        (12, 5, 3, 0, 3, 3),
+        (13, 11, 4, 0, 2, 1),
+        (6, 6, 5, 0, 2, 1),
+        (5, 1, 1, 0, 3, 3),
+    ],
+)
 def test_a_convolution_equals_plain_loops(
-        side: int, size: int, stride: int, pad: int, kernels: int, columns: int) -> None:
+    side: int, size: int, stride: int, pad: int, kernels: int, columns: int
+) -> None:
     model = single(Conv("conv", kernels, size, stride, pad, sees="own", bias=0.5), side, columns)
     x = pictures(2, side)
     weights = {key: value.numpy() for key, value in model.state_dict().items()}
@@ -95,10 +120,13 @@ def test_a_window_over_the_far_edge_sees_zeros_there_and_the_near_edge_has_none(
     assert out[54, 54] == 3 * 8 * 8
 
 
-@pytest.mark.parametrize(("side", "size", "stride", "pad", "kernels", "columns"), [
-    (8, 3, 2, 0, 4, 1), (10, 4, 3, 1, 3, 3), (11, 5, 4, 2, 2, 1), (9, 3, 1, 1, 6, 3), (27, 11, 4, 0, 2, 1)])
+@pytest.mark.parametrize(
+    ("side", "size", "stride", "pad", "kernels", "columns"),
+    [(8, 3, 2, 0, 4, 1), (10, 4, 3, 1, 3, 3), (11, 5, 4, 2, 2, 1), (9, 3, 1, 1, 6, 3), (27, 11, 4, 0, 2, 1)],
+)
 def test_a_bfloat16_convolution_and_its_gradients_are_those_of_float64_but_for_rounding(
-        side: int, size: int, stride: int, pad: int, kernels: int, columns: int) -> None:
+    side: int, size: int, stride: int, pad: int, kernels: int, columns: int
+) -> None:
     model = single(Conv("conv", kernels, size, stride, pad, sees="own", bias=0.5), side, columns)
     rounded = {key: value.bfloat16() for key, value in model.state_dict().items()}
     model.load_state_dict(rounded)
@@ -121,14 +149,27 @@ def test_a_bfloat16_convolution_and_its_gradients_are_those_of_float64_but_for_r
 
 
 @pytest.mark.parametrize("kind", ["max", "avg"])
-@pytest.mark.parametrize(("side", "size", "stride"), [
-    (5, 3, 2), (6, 3, 2), (8, 3, 2), (32, 3, 2), (7, 2, 2), (8, 2, 2), (9, 3, 3), (10, 3, 3), (11, 4, 3), (5, 5, 3),
-    (9, 2, 3), (6, 1, 2)])
+@pytest.mark.parametrize(
+    ("side", "size", "stride"),
+    [
+        (5, 3, 2),
+        (6, 3, 2),
+        (8, 3, 2),
+        (32, 3, 2),
+        (7, 2, 2),
+        (8, 2, 2),
+        (9, 3, 3),
+        (10, 3, 3),
+        (11, 4, 3),
+        (5, 5, 3),
+        (9, 2, 3),
+        (6, 1, 2),
+    ],
+)
 def test_pooling_equals_plain_loops(side: int, size: int, stride: int, kind: str) -> None:
     model = single(Pool("pool", size, stride, kind), side)  # type: ignore[arg-type]
     x = pictures(2, side)
-    np.testing.assert_allclose(
-        model(x).numpy(), pooled(x.numpy(), size, stride, kind), rtol=1e-13, atol=1e-12)
+    np.testing.assert_allclose(model(x).numpy(), pooled(x.numpy(), size, stride, kind), rtol=1e-13, atol=1e-12)
 
 
 def test_a_clipped_average_divides_by_the_pixels_it_has() -> None:
@@ -159,8 +200,9 @@ def test_a_locally_connected_layer_equals_plain_loops(side: int, kernels: int, s
     np.testing.assert_allclose(model(x).detach().numpy(), expected, rtol=1e-12, atol=1e-11)
 
 
-@pytest.mark.parametrize("layer", [Conv("layer", 2, 3, stride=2, pad=1), Local("layer", 2, 3, 1),
-                                   Pool("layer", kind="avg"), Pool("layer")])
+@pytest.mark.parametrize(
+    "layer", [Conv("layer", 2, 3, stride=2, pad=1), Local("layer", 2, 3, 1), Pool("layer", kind="avg"), Pool("layer")]
+)
 def test_the_gradient_of_a_layer_is_its_slope(layer: Layer) -> None:
     model = single(layer, 6)
     x = pictures(1, 6).div(60).requires_grad_()
@@ -174,7 +216,7 @@ def described(draw: st.DrawFn) -> tuple[Layer, int]:
     stride, pad, ceil = draw(st.integers(1, 7)), draw(st.integers(0, size)), draw(st.booleans())
     kind = draw(st.sampled_from(["conv", "local", "max", "avg"]))
     if kind == "conv":
-        return Conv("layer", 3, size, stride, pad, ceil=ceil, sees=draw(st.sampled_from(["own", "both"]))), side
+        return Conv("layer", 3, size, stride, pad, ceil=ceil, sees=draw(st.sampled_from(["own", "all"]))), side
     if kind == "local":
         return Local("layer", 2, size, pad), side
     return Pool("layer", size, stride, kind, ceil), side  # type: ignore[arg-type]
@@ -188,7 +230,7 @@ def described(draw: st.DrawFn) -> tuple[Layer, int]:
 def test_a_built_layer_has_the_described_shape_and_parameters(case: tuple[Layer, int]) -> None:
     layer, side = case
     network = Network("any", image=side, classes=2, columns=3, layers=(layer,))
-    (measured,) = measure(network)
+    (measured,) = infer_shapes(network)
     model = AlexNet(network)
     assert model(torch.zeros(2, 3, side, side)).shape == (2, *measured.shape)
     assert sum(p.numel() for p in model.parameters()) == measured.parameters
@@ -255,12 +297,13 @@ def test_taps_have_the_described_names_and_shapes(model: AlexNet) -> None:
     side = model.network.image
     acts = model.taps(pictures(1, side).float())
     assert {name: tuple(act.shape) for name, act in acts.items()} == {
-        entry.name: (1, *entry.shape) for entry in measure(model.network)}
-    assert list(acts)[-1] == model.measured[-1].name
+        entry.name: (1, *entry.shape) for entry in infer_shapes(model.network)
+    }
+    assert list(acts)[-1] == model.shapes[-1].name
 
 
 def test_parameters_are_as_many_as_described(model: AlexNet) -> None:
-    assert sum(p.numel() for p in model.parameters()) == sum(m.parameters for m in measure(model.network))
+    assert sum(p.numel() for p in model.parameters()) == sum(m.parameters for m in infer_shapes(model.network))
 
 
 def test_the_later_net_with_torchvisions_weights_gives_torchvisions_logits() -> None:
@@ -369,8 +412,9 @@ def test_two_columns_of_the_paper_equal_two_half_networks_wired_by_hand() -> Non
     torch.testing.assert_close(model(images), torch.cat([a, b], 1), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize(("changed", "reached"), [("conv1", {"pool1", "norm1", "conv2", "pool2"}),
-                                                  ("conv4", {"conv5", "pool5"})])
+@pytest.mark.parametrize(
+    ("changed", "reached"), [("conv1", {"pool1", "norm1", "conv2", "pool2"}), ("conv4", {"conv5", "pool5"})]
+)
 def test_what_one_column_computes_stays_in_it_until_the_next_exchange(changed: str, reached: set[str]) -> None:
     model = create_model("tiny-64")
     images = pictures(1, 56).float()
@@ -498,11 +542,13 @@ def test_dropout_halves_the_hidden_values_in_training_and_scales_the_rest_up() -
     assert torch.equal(model(torch.ones(1, 3, 16, 16).double()), torch.ones(1, 3, 16, 16).double())
 
 
-@pytest.mark.parametrize(("activation", "expected"), [("relu", [0.0, 0.0, 0.5]), ("tanh", [math.tanh(-2), 0.0,
-                                                                                        math.tanh(0.5)])])
+@pytest.mark.parametrize(
+    ("activation", "expected"), [("relu", [0.0, 0.0, 0.5]), ("tanh", [math.tanh(-2), 0.0, math.tanh(0.5)])]
+)
 def test_the_nonlinearity_is_the_one_described(activation: str, expected: list[float]) -> None:
     network = dataclasses.replace(
-        Network("n", image=1, columns=1, layers=(Activation("relu1"),)), activation=activation)  # type: ignore[arg-type]
+        Network("n", image=1, columns=1, layers=(Activation("relu1"),)), activation=activation
+    )  # type: ignore[arg-type]
     x = torch.tensor([-2.0, 0.0, 0.5], dtype=torch.float64).reshape(1, 3, 1, 1)
     torch.testing.assert_close(AlexNet(network)(x).flatten(), torch.tensor(expected, dtype=torch.float64))
 
@@ -511,7 +557,8 @@ def test_images_in_any_memory_layout_give_the_same_logits(digits: AlexNet) -> No
     digits.eval()
     images = pictures(2, 14).float()
     torch.testing.assert_close(
-        digits(images), digits(images.contiguous(memory_format=torch.channels_last)), rtol=1e-5, atol=1e-5)
+        digits(images), digits(images.contiguous(memory_format=torch.channels_last)), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_an_image_has_the_same_logits_alone_as_in_a_batch() -> None:

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from alexnet.engine import convolution
 from alexnet.model import conv
-from alexnet.native import convolution
 
 # maps, kernels, kernel side, stride, padding, zeros past right and bottom, groups, side, images
 SHAPES = {

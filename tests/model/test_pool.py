@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from alexnet.engine.build import library
 from alexnet.model.pool import MaxPool2d, side, suits
-from alexnet.native.build import library
 
 native = pytest.mark.skipif(library() is None, reason="no native library here")
 
@@ -27,15 +27,23 @@ def loops(x: np.ndarray, size: int, stride: int, ceil: bool) -> np.ndarray:
     out = np.empty((*x.shape[:2], *sides))
     for p in range(sides[0]):
         for q in range(sides[1]):
-            window = x[:, :, p * stride:p * stride + size, q * stride:q * stride + size]
+            window = x[:, :, p * stride : p * stride + size, q * stride : q * stride + size]
             out[:, :, p, q] = window.max(axis=(2, 3))
     return out
 
 
 @native
 @settings(max_examples=80, deadline=None)
-@given(st.integers(1, 3), st.integers(1, 40), st.integers(3, 14), st.integers(3, 14), st.integers(1, 4),
-       st.integers(1, 4), st.booleans(), st.sampled_from([torch.float32, torch.bfloat16]))
+@given(
+    st.integers(1, 3),
+    st.integers(1, 40),
+    st.integers(3, 14),
+    st.integers(3, 14),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.booleans(),
+    st.sampled_from([torch.float32, torch.bfloat16]),
+)
 def test_values_and_gradients_are_torchs(
     n: int, c: int, h: int, w: int, size: int, stride: int, ceil: bool, dtype: torch.dtype
 ) -> None:

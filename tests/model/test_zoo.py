@@ -116,8 +116,10 @@ def test_networks_with_other_inputs_or_outputs_give_one_tensor_of_logits(name: s
     assert model.train()(pictures(2, image)).shape == (2, 3)
 
 
-@pytest.mark.parametrize(("name", "suggestion"), [
-    ("torchvision:resnet81", "resnet"), ("torchvision:vgg61", "vgg"), ("torchvision:alexnett", "alexnet")])
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [("torchvision:resnet81", "resnet"), ("torchvision:vgg61", "vgg"), ("torchvision:alexnett", "alexnet")],
+)
 def test_an_unknown_torchvision_network_suggests_a_near_one(name: str, suggestion: str) -> None:
     with pytest.raises(ValueError) as error:
         create_model(name, num_classes=5)
@@ -126,8 +128,9 @@ def test_an_unknown_torchvision_network_suggests_a_near_one(name: str, suggestio
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", [
-    "torchvision:fasterrcnn_resnet50_fpn", "torchvision:deeplabv3_resnet50", "torchvision:raft_small"])
+@pytest.mark.parametrize(
+    "name", ["torchvision:fasterrcnn_resnet50_fpn", "torchvision:deeplabv3_resnet50", "torchvision:raft_small"]
+)
 def test_a_torchvision_network_that_is_no_classifier_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="torchvision has no classifier"):
         create_model(name, num_classes=5)
@@ -154,5 +157,6 @@ def test_an_impossible_class_count_is_refused(classes: int) -> None:
 
 def test_a_description_is_built_as_a_preset_is() -> None:
     network = presets.preset("digits").network
-    assert torch.equal(build(network, 4).state_dict()["fc4.weight"],
-                       create_model("digits", seed=4).state_dict()["fc4.weight"])
+    assert torch.equal(
+        build(network, 4).state_dict()["fc4.weight"], create_model("digits", seed=4).state_dict()["fc4.weight"]
+    )

@@ -19,21 +19,27 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from alexnet.config import Config
-from alexnet.data.splits import DataError
-from alexnet.run import Run, RunError
+from alexnet.device import choose_device
+from alexnet.errors import CheckpointError, DataError, RunError, TrainingError
+from alexnet.progress import Progress
+from alexnet.run import Run
 from alexnet.training import loop
-from alexnet.training.checkpoint import CheckpointError
-from alexnet.training.loop import TrainingError, choose_device, train
-from alexnet.training.progress import Progress
+from alexnet.training.loop import train
 
 TIMES = ("images_per_second", "waiting", "seconds")  # what may differ between two equal runs
 RECIPES = {
     "float32": {},
     "bfloat16": {"train__precision": "bfloat16"},
     "2012 source": {
-        "augment__colour": "0.1", "augment__colour_divisor": "1.1", "augment__colour_until": "2",
-        "augment__shared": "4", "optimizer__bias_lr": "2", "optimizer__bias_lr_drops": "false",
-        "schedule__kind": "epochs", "schedule__milestones": "1,3", "schedule__conv1_epoch": "1",
+        "augment__colour": "0.1",
+        "augment__colour_divisor": "1.1",
+        "augment__colour_until": "2",
+        "augment__shared": "4",
+        "optimizer__bias_lr": "2",
+        "optimizer__bias_lr_drops": "false",
+        "schedule__kind": "epochs",
+        "schedule__milestones": "1,3",
+        "schedule__conv1_epoch": "1",
         "schedule__freeze_conv1": "2",
     },
     "plateau": {"schedule__patience": "1", "schedule__threshold": "50", "schedule__drops": "1"},
@@ -50,8 +56,7 @@ def content(out: Path) -> dict[str, Any]:
         found[name] = {key: value.numpy().tobytes() for key, value in weights.items()}
         found[f"{name} velocity"] = {key: value.numpy().tobytes() for key, value in velocity.items()}
         found[f"{name} schedule"] = state["schedule"]
-        found[f"{name} position"] = {k: v for k, v in state["position"].items()
-                                      if k not in ("metrics_bytes", *TIMES)}
+        found[f"{name} position"] = {k: v for k, v in state["position"].items() if k not in ("metrics_bytes", *TIMES)}
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     found["metrics"] = [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
     return found
@@ -179,8 +184,9 @@ def kill_at_random(processes: Any, config: Config, out: Path, moments: random.Ra
 def test_a_process_killed_at_random_moments_ends_as_one_that_was_not(
     precision: str, processes: Any, short: Callable[..., Config], tmp_path: Path
 ) -> None:
-    config = short("digits", train__precision=precision, train__save_every="0", train__batch_size="64",
-                   train__epochs="2")
+    config = short(
+        "digits", train__precision=precision, train__save_every="0", train__batch_size="64", train__epochs="2"
+    )
     for name, kills in (("whole", 0), ("killed", 6)):
         out = tmp_path / name
         moments = random.Random(precision)
@@ -220,21 +226,30 @@ def test_a_resumed_run_takes_its_own_settings(seven: Path, short: Callable[..., 
     assert Run.open(tmp_path / "run").metrics("epoch")[-1]["epoch"] == 2
 
 
-def test_the_result_says_what_the_run_reached(trained: Path, seven: Path, short: Callable[..., Config],
-                                              tmp_path: Path) -> None:
+def test_the_result_says_what_the_run_reached(
+    trained: Path, seven: Path, short: Callable[..., Config], tmp_path: Path
+) -> None:
     result = train(short(seven), tmp_path / "run")
     assert set(result) == {"run", "epochs", "steps", "seconds", "images_per_second", "best", "last"}
     assert (result["run"], result["epochs"], result["steps"]) == (str(tmp_path / "run"), 2, 8)
-    errors = [{k: v for k, v in line.items() if k not in ("kind", "step")}
-              for line in Run.open(tmp_path / "run").metrics("validation")]
+    errors = [
+        {k: v for k, v in line.items() if k not in ("kind", "step")}
+        for line in Run.open(tmp_path / "run").metrics("validation")
+    ]
     assert result["last"] == errors[-1]
     assert result["best"] == min(errors, key=lambda line: line["top1_error"])
 
 
 def test_metrics_have_a_line_an_interval_an_epoch_and_a_validation(trained: Path) -> None:
     kinds = [(line["kind"], line["epoch"], line["step"]) for line in Run.open(trained).metrics()]
-    assert kinds == [("train", 1, 3), ("epoch", 1, 4), ("validation", 1, 4),
-                     ("train", 2, 6), ("epoch", 2, 8), ("validation", 2, 8)]
+    assert kinds == [
+        ("train", 1, 3),
+        ("epoch", 1, 4),
+        ("validation", 1, 4),
+        ("train", 2, 6),
+        ("epoch", 2, 8),
+        ("validation", 2, 8),
+    ]
 
 
 def test_an_epochs_error_is_that_of_its_steps(seven: Path, short: Callable[..., Config], tmp_path: Path) -> None:
@@ -244,7 +259,8 @@ def test_an_epochs_error_is_that_of_its_steps(seven: Path, short: Callable[..., 
     (epoch,) = run.metrics("epoch")
     assert epoch["loss"] == pytest.approx(np.average([line["loss"] for line in steps], weights=sizes), abs=2e-6)
     assert epoch["top1_error"] == pytest.approx(
-        np.average([line["top1_error"] for line in steps], weights=sizes), abs=1e-3)
+        np.average([line["top1_error"] for line in steps], weights=sizes), abs=1e-3
+    )
 
 
 def test_the_events_hold_the_metrics(trained: Path) -> None:
@@ -256,9 +272,7 @@ def test_the_events_hold_the_metrics(trained: Path) -> None:
     assert [event.value for event in events.Scalars("validation/top1_error")] == pytest.approx(wanted)
 
 
-def test_a_limit_of_steps_ends_a_run_within_an_epoch(
-    seven: Path, short: Callable[..., Config], tmp_path: Path
-) -> None:
+def test_a_limit_of_steps_ends_a_run_within_an_epoch(seven: Path, short: Callable[..., Config], tmp_path: Path) -> None:
     result = train(short(seven, train__steps="6"), tmp_path / "run")
     assert (result["steps"], result["epochs"], result["last"]["epoch"]) == (6, 1, 1)
     assert saved(tmp_path / "run")
@@ -268,15 +282,21 @@ def test_best_is_of_the_first_epoch_with_the_least_validation_error(
     seven: Path, short: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors = iter([50.0, 30.0, 40.0, 30.0])
-    monkeypatch.setattr(loop, "evaluate_split", lambda *_: {
-        "top1_error": next(errors), "top5_error": None, "loss": 1.0, "count": 21})
+    monkeypatch.setattr(
+        loop, "evaluate_split", lambda *_: {"top1_error": next(errors), "top5_error": None, "loss": 1.0, "count": 21}
+    )
     result = train(short(seven, train__epochs="4"), tmp_path / "run")
     assert (result["best"]["epoch"], result["best"]["top1_error"]) == (2, 30.0)
     assert (result["last"]["epoch"], result["last"]["top1_error"]) == (4, 30.0)
     monkeypatch.undo()
     train(short(seven, train__epochs="2"), tmp_path / "two")
-    best, two = (load_file(path) for path in (tmp_path / "run" / "checkpoints" / "best.safetensors",
-                                              tmp_path / "two" / "checkpoints" / "last.safetensors"))
+    best, two = (
+        load_file(path)
+        for path in (
+            tmp_path / "run" / "checkpoints" / "best.safetensors",
+            tmp_path / "two" / "checkpoints" / "last.safetensors",
+        )
+    )
     assert all(torch.equal(best[name], two[name]) for name in two)
 
 
@@ -403,8 +423,9 @@ def test_an_existing_run_is_not_written_over(trained: Path, seven: Path, short: 
     assert content(trained) == before
 
 
-def test_a_checkpoint_of_another_network_is_refused_by_name(trained: Path, short: Callable[..., Config],
-                                                            tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_network_is_refused_by_name(
+    trained: Path, short: Callable[..., Config], tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     shutil.copytree(trained, out)
     path = out / "checkpoints" / "last.safetensors"
@@ -450,7 +471,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
 ) -> None:
     config = short(seven, train__save_every="0")
     train(config, tmp_path / "whole")
-    from alexnet.training import checkpoint
+    from alexnet import checkpoint
 
     real, writes = checkpoint._write, []
 
@@ -490,7 +511,7 @@ def test_auto_is_the_gpu_where_there_is_one() -> None:
 
 
 def test_validation_is_the_plain_error_of_the_weights_saved(trained: Path, seven: Path) -> None:
-    from alexnet.evaluation.evaluate import evaluate
+    from alexnet.inference.evaluate import evaluate
 
     measured = evaluate(trained, split="val", checkpoint="last")
     last = Run.open(trained).metrics("validation")[-1]
@@ -518,8 +539,7 @@ def test_a_second_ctrl_c_stops_at_once(seven: Path, short: Callable[..., Config]
     assert not saved(tmp_path / "run")
 
 
-def test_ctrl_c_in_the_last_step_lets_the_run_finish(seven: Path, short: Callable[..., Config],
-                                                     tmp_path: Path) -> None:
+def test_ctrl_c_in_the_last_step_lets_the_run_finish(seven: Path, short: Callable[..., Config], tmp_path: Path) -> None:
     class AtValidation(Progress):
         def validated(self, epoch: int, result: dict[str, Any], lr: float) -> None:
             if epoch == 2:

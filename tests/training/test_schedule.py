@@ -13,8 +13,11 @@ from alexnet.training.schedule import RateSchedule
 
 
 def groups() -> list[dict[str, Any]]:
-    return [{"layer": layer, "kind": kind, "name": f"{layer}.{kind}", "lr": -1.0}
-            for layer in ("conv1", "conv2", "fc8") for kind in ("weight", "bias")]
+    return [
+        {"layer": layer, "kind": kind, "name": f"{layer}.{kind}", "lr": -1.0}
+        for layer in ("conv1", "conv2", "fc8")
+        for kind in ("weight", "bias")
+    ]
 
 
 def applied(schedule: RateSchedule, epoch: int) -> dict[str, float]:
@@ -199,9 +202,16 @@ def test_where_the_recipe_says_so_the_biases_rate_falls_with_the_weights() -> No
     optimizer = Optimizer(bias_lr=2.0)
     schedule = RateSchedule(Schedule(kind="epochs", milestones=(1,)), optimizer)
     schedule.after_epoch(1, None)
-    assert applied(schedule, 2) == pytest.approx({
-        "conv1.weight": 0.001, "conv1.bias": 0.002, "conv2.weight": 0.001, "conv2.bias": 0.002,
-        "fc8.weight": 0.001, "fc8.bias": 0.002})
+    assert applied(schedule, 2) == pytest.approx(
+        {
+            "conv1.weight": 0.001,
+            "conv1.bias": 0.002,
+            "conv2.weight": 0.001,
+            "conv2.bias": 0.002,
+            "fc8.weight": 0.001,
+            "fc8.bias": 0.002,
+        }
+    )
 
 
 def test_without_its_own_epochs_conv1_learns_like_the_others() -> None:

@@ -26,7 +26,8 @@ def rate(step: int) -> float:
 
 
 def by_the_equations(
-        w: np.ndarray, grads: np.ndarray, momentum: float = 0.9, decay: float = 0.0005) -> Iterator[np.ndarray]:
+    w: np.ndarray, grads: np.ndarray, momentum: float = 0.9, decay: float = 0.0005
+) -> Iterator[np.ndarray]:
     """v ← 0.9·v − 0.0005·ε·w − ε·∂L/∂w, w ← w + v (§5), with ε divided by ten at `DROP`."""
     v = np.zeros_like(w)
     for step, gradient in enumerate(grads):
@@ -101,7 +102,8 @@ def test_torchs_rule_agrees_again_if_its_buffer_is_enlarged_as_the_rate_shrinks(
 @pytest.mark.parametrize("gradient", ["like the weights", "contiguous", "transposed"])
 @pytest.mark.parametrize("shape", [(6, 5, 3, 3), (4, 1, 1, 7), (16, 16, 2, 2)])
 def test_float32_weights_follow_the_equations_whatever_lies_where_in_memory(
-        gradient: str, shape: tuple[int, ...]) -> None:
+    gradient: str, shape: tuple[int, ...]
+) -> None:
     rng = np.random.default_rng(2)
     w, grads = rng.normal(size=shape), rng.normal(size=(12, *shape))
     weight = nn.Parameter(torch.from_numpy(w).float().contiguous(memory_format=torch.channels_last))
@@ -121,8 +123,12 @@ def test_float32_weights_follow_the_equations_whatever_lies_where_in_memory(
 def test_groups_have_rates_and_decays_of_their_own() -> None:
     a, b = start(), start()
     grads = gradients(5)
-    optimizer = SGD([{"params": [a], "lr": 0.02, "weight_decay": 0.0}, {"params": [b], "momentum": 0.5}],
-                    lr=0.01, momentum=0.9, weight_decay=0.1)
+    optimizer = SGD(
+        [{"params": [a], "lr": 0.02, "weight_decay": 0.0}, {"params": [b], "momentum": 0.5}],
+        lr=0.01,
+        momentum=0.9,
+        weight_decay=0.1,
+    )
     wa, wb = a.detach().numpy().copy(), b.detach().numpy().copy()
     va, vb = np.zeros_like(wa), np.zeros_like(wb)
     for gradient in grads:
@@ -169,13 +175,18 @@ def test_every_parameter_is_in_one_group(name: str, small_groups: dict[str, dict
     assert all(len(group["params"]) == 1 for group in small_groups[name].values())
 
 
-@pytest.mark.parametrize(("name", "decays"), [
-    ("cifar-26", {"conv1": 0.004, "conv2": 0.004, "conv3": 0.004, "fc4": 0.03, "fc5": 0.03}),
-    ("cifar-18", {"conv1": 0.004, "conv2": 0.004, "conv3": 0.004, "fc4": 1.0}),
-    ("cifar-13", {"conv1": 0, "conv2": 0, "local3": 0.004, "local4": 0.004, "fc5": 0.004}),
-    ("cifar-11", {"conv1": 0, "conv2": 0, "local3": 0.004, "local4": 0.004, "fc5": 0.004})])
+@pytest.mark.parametrize(
+    ("name", "decays"),
+    [
+        ("cifar-26", {"conv1": 0.004, "conv2": 0.004, "conv3": 0.004, "fc4": 0.03, "fc5": 0.03}),
+        ("cifar-18", {"conv1": 0.004, "conv2": 0.004, "conv3": 0.004, "fc4": 1.0}),
+        ("cifar-13", {"conv1": 0, "conv2": 0, "local3": 0.004, "local4": 0.004, "fc5": 0.004}),
+        ("cifar-11", {"conv1": 0, "conv2": 0, "local3": 0.004, "local4": 0.004, "fc5": 0.004}),
+    ],
+)
 def test_rates_and_decays_of_the_cifar_nets(
-        name: str, decays: dict[str, float], small_groups: dict[str, dict[str, dict[str, Any]]]) -> None:
+    name: str, decays: dict[str, float], small_groups: dict[str, dict[str, dict[str, Any]]]
+) -> None:
     groups = small_groups[name]
     assert {key.removesuffix(".weight") for key in groups if key.endswith("weight")} == set(decays)
     for layer, decay in decays.items():

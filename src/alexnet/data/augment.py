@@ -47,6 +47,8 @@ class Augmentation:
         else:
             mean = torch.from_numpy(np.ascontiguousarray(statistics.mean_image))
             self.scale = None
+        if config.data.center == "none":
+            mean = torch.zeros(self.size, self.size, 3)
         # (S−C+1, S−C+1, C, C, 3): a view of every crop of the mean image
         self.means = mean.to(device).unfold(0, self.crop, 1).unfold(1, self.crop, 1).permute(0, 1, 3, 4, 2)
         deviations = np.sqrt(np.maximum(statistics.eigenvalues, 0))

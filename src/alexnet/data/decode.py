@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from alexnet.errors import UnreadableImage
+
 Pixels = NDArray[np.uint8]
 Bytes = bytes | bytearray | memoryview
 
@@ -30,10 +32,6 @@ SCALING_ROOM = 4
 # Broken EXIF is common and harmless here; the warning would be printed from a worker thread for every such file.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-
-
-class UnreadableImage(ValueError):
-    """An image that cannot be decoded; the message is the reason."""
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet.data.decode import Pixels, UnreadableImage
-from alexnet.data.handles import cores
-from alexnet.data.splits import DataError, Split, draws
+from alexnet.data.dataset import Split, draws
+from alexnet.data.decode import Pixels
+from alexnet.device import cpu_count
+from alexnet.errors import DataError, UnreadableImage
 
 Offsets = Callable[[int, int, int], NDArray[np.int64]]
 Progress = Callable[[int, int], None]
@@ -120,7 +121,7 @@ class Feed:
         self.split, self.size, self.batch_size, self.seed = split, size, batch_size, seed
         self.crop = size if crop is None else crop
         self.offsets, self.shuffle, self.memory, self.progress = offsets, shuffle, memory, progress
-        self.workers = workers or cores()
+        self.workers = workers or cpu_count()
         self.unreadable: dict[str, str] = {}
         self._buffers = _Buffers((batch_size, self.crop, self.crop, 3))
 

@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.data.dataset import Split
 from alexnet.data.decode import Pixels
-from alexnet.data.splits import DataError, Split
-from alexnet.native.build import library
+from alexnet.engine.build import library
+from alexnet.errors import DataError
+from alexnet.files import write_npz
 
 _CENTRE = 128
 # Pixels are taken 4 at a time (12 columns) in blocks of 512 rows: a sum of 512 products of at most 2**14 is below 2**24
@@ -132,16 +134,6 @@ def fit(
     for batch in feed.epoch(0):
         sums.add(batch.images.numpy())
     return sums.statistics()
-
-
-def write_npz(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
-    """Write arrays as .npz beside `path`, then rename."""
-    beside = path.with_name(path.name + ".part")
-    with open(beside, "wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
 
 
 def _products(images: Pixels) -> NDArray[np.int64]:

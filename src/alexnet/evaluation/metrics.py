@@ -5,25 +5,51 @@ Shapes: `N` images, `C` classes.
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
 from torch import Tensor
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured of some images.
+
+    `top1_error` and `top5_error` in percent, the latter None up to 5 classes; `loss` the mean per image (in nats for
+    softmax); `count` images measured, `unreadable` images left out.
+    """
+
+    top1_error: float
+    top5_error: float | None
+    loss: float
+    count: int
+    unreadable: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary."""
+        return dataclasses.asdict(self)
+
+
 class ErrorCounter:
-    """Counts top-1 and top-5 errors and sums the loss of predicted probabilities."""
+    """Counts top-1 and top-5 errors and sums the loss."""
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
         self.count = self.wrong = self.missed = 0
         self.loss_sum = 0.0
 
-    def add(self, log_probabilities: Tensor, labels: Tensor) -> None:
-        """log_probabilities: float (N, C); labels: int64 (N,). A tie counts against the prediction."""
-        truth = log_probabilities.gather(1, labels[:, None])
-        ahead = (~(log_probabilities < truth)).sum(1) - 1  # classes at least as probable, and what is not a number
+    def add(self, scores: Tensor, labels: Tensor, losses: Tensor | None = None) -> None:
+        """scores: float (N, C), log probabilities say; labels: int64 (N,); losses: (N,), by default −scores[label].
+
+        A tie counts against the prediction.
+        """
+        truth = scores.gather(1, labels[:, None])
+        ahead = (~(scores < truth)).sum(1) - 1  # classes at least as probable, and what is not a number
         self.count += len(labels)
         self.wrong += int((ahead >= 1).sum())
         self.missed += int((ahead >= 5).sum())
-        self.loss_sum += float(-truth.double().sum())
+        self.loss_sum += float((-truth if losses is None else losses).double().sum())
 
     @property
     def top1_error(self) -> float:
@@ -37,11 +63,10 @@ class ErrorCounter:
 
     @property
     def loss(self) -> float:
-        """Mean −log probability of the true label, in nats."""
+        """The mean loss per image."""
         return self.loss_sum / self.count
 
-    def result(self) -> dict[str, float | int | None]:
-        """`top1_error` and `top5_error` in percent, `loss` in nats, `count`."""
-        return {"top1_error": round(self.top1_error, 4),
-                "top5_error": None if self.top5_error is None else round(self.top5_error, 4),
-                "loss": round(self.loss, 6), "count": self.count}
+    def result(self, unreadable: int = 0) -> Measurement:
+        """What was measured, rounded for people and files."""
+        top5 = None if self.top5_error is None else round(self.top5_error, 4)
+        return Measurement(round(self.top1_error, 4), top5, round(self.loss, 6), self.count, unreadable)

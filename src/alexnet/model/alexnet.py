@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet import network as describe
+from alexnet import architecture
+from alexnet.architecture import LayerShape, Network
 from alexnet.model import conv
 from alexnet.model.lrn import LRN, MapNorm
 from alexnet.model.pool import MaxPool2d
-from alexnet.network import Measured, Network
 
 
 class Conv2d(nn.Conv2d):
@@ -70,11 +70,14 @@ class AlexNet(nn.Module):
         """
         super().__init__()
         self.network = network
-        self.measured = describe.measure(network)
-        self._follows = {one.layer.name: two.layer.name for one, two in pairwise(self.measured)
-                         if isinstance(one.layer, describe.Conv) and isinstance(two.layer, describe.Activation)}
+        self.shapes = architecture.infer_shapes(network)
+        self._follows = {
+            one.layer.name: two.layer.name
+            for one, two in pairwise(self.shapes)
+            if isinstance(one.layer, architecture.Conv) and isinstance(two.layer, architecture.Activation)
+        }
         with torch.device("meta"):  # no weights are drawn twice
-            for entry in self.measured:
+            for entry in self.shapes:
                 self.add_module(entry.layer.name, _module(network, entry))
         _allocate(self)
         if seed is not None:
@@ -89,26 +92,26 @@ class AlexNet(nn.Module):
             x = self.compute(part, x)
         return x
 
-    def parts(self) -> list[tuple[Measured, ...]]:
+    def parts(self) -> list[tuple[LayerShape, ...]]:
         """The layers as `forward` computes them: each alone, but a convolution with the ReLU that follows it.
 
         They are computed apart where a hook watches between them.
         """
-        parts: list[tuple[Measured, ...]] = []
-        for entry in self.measured:
+        parts: list[tuple[LayerShape, ...]] = []
+        for entry in self.shapes:
             if parts and self._rectifies(parts[-1], entry):
                 parts[-1] = (*parts[-1], entry)
             else:
                 parts.append((entry,))
         return parts
 
-    def compute(self, part: tuple[Measured, ...], x: Tensor) -> Tensor:
+    def compute(self, part: tuple[LayerShape, ...], x: Tensor) -> Tensor:
         """Forward through one of `parts()`."""
         if len(part) == 1:
             return self._step(part[0], x)
         return self.get_submodule(part[0].layer.name)(x, relu=True)
 
-    def _rectifies(self, part: tuple[Measured, ...], entry: Measured) -> bool:
+    def _rectifies(self, part: tuple[LayerShape, ...], entry: LayerShape) -> bool:
         """Whether `entry` is the ReLU that the convolution before it can do in its own pass."""
         if len(part) != 1 or self._follows.get(part[0].layer.name) != entry.layer.name:
             return False
@@ -116,7 +119,7 @@ class AlexNet(nn.Module):
         watched = first._forward_hooks or first._backward_hooks or second._forward_hooks or second._forward_pre_hooks
         return isinstance(second, nn.ReLU) and not watched and not second._backward_hooks
 
-    def _step(self, entry: Measured, x: Tensor) -> Tensor:
+    def _step(self, entry: LayerShape, x: Tensor) -> Tensor:
         if x.dim() == 4 and len(entry.shape) == 1:
             x = x.flatten(1)  # column by column, then map, row, column of the map
         return self.get_submodule(entry.layer.name)(x)
@@ -129,13 +132,13 @@ class AlexNet(nn.Module):
         Raises ValueError for a wrong input or a name the network does not have.
         """
         check_images(images, self.network.image)
-        wanted = known_taps(names, [entry.name for entry in self.measured])
+        wanted = known_taps(names, [entry.name for entry in self.shapes])
         out: dict[str, Tensor] = {}
         modes = {module: module.training for module in self.modules()}
         self.eval()
         try:
             x = images
-            for entry in self.measured:
+            for entry in self.shapes:
                 x = self._step(entry, x)
                 if entry.name in wanted:
                     out[entry.name] = x.clone()
@@ -163,27 +166,34 @@ def check_images(images: Tensor, side: int) -> None:
         raise ValueError(f"images of dtype {images.dtype} should be floating: centred RGB in 0..255 units")
 
 
-def _module(network: Network, entry: Measured) -> nn.Module:
+def _module(network: Network, entry: LayerShape) -> nn.Module:
     layer, inputs = entry.layer, entry.inputs
     match layer:
-        case describe.Conv():
-            return Conv2d(inputs[0], layer.kernels, layer.size, layer.stride, layer.pad,
-                          describe.groups(network, layer), layer.ceil)
-        case describe.Local():
+        case architecture.Conv():
+            return Conv2d(
+                inputs[0],
+                layer.kernels,
+                layer.size,
+                layer.stride,
+                layer.pad,
+                architecture.groups(network, layer),
+                layer.ceil,
+            )
+        case architecture.Local():
             return Local2d(inputs[0], layer.kernels, layer.size, layer.pad, (entry.shape[1], entry.shape[2]))
-        case describe.Full():
+        case architecture.Full():
             return nn.Linear(math.prod(inputs), entry.shape[0])
-        case describe.Activation():
+        case architecture.Activation():
             return nn.ReLU(inplace=True) if network.activation == "relu" else nn.Tanh()
-        case describe.LRN():
-            return LRN(layer.size, layer.alpha, layer.beta, layer.k, describe.groups(network, layer), layer.divide)
-        case describe.MapNorm():
+        case architecture.LRN():
+            return LRN(layer.size, layer.alpha, layer.beta, layer.k, architecture.groups(network, layer), layer.divide)
+        case architecture.MapNorm():
             return MapNorm(layer.size, layer.alpha, layer.beta, layer.k, layer.divide)
-        case describe.Pool(kind="max"):
+        case architecture.Pool(kind="max"):
             return MaxPool2d(layer.size, layer.stride, ceil_mode=layer.ceil)
-        case describe.Pool():
+        case architecture.Pool():
             return nn.AvgPool2d(layer.size, layer.stride, ceil_mode=layer.ceil, count_include_pad=False)
-        case describe.Dropout():
+        case architecture.Dropout():
             return nn.Dropout(layer.rate)
 
 
@@ -198,9 +208,9 @@ def _allocate(model: nn.Module) -> None:
 def initialise(model: AlexNet, seed: int) -> None:
     """Draw the initial weights as described: N(0, std), constant biases. A pure function of the seed."""
     generator = torch.Generator().manual_seed(seed)
-    for entry in model.measured:
+    for entry in model.shapes:
         layer = entry.layer
-        if not isinstance(layer, describe.Conv | describe.Local | describe.Full):
+        if not isinstance(layer, architecture.Conv | architecture.Local | architecture.Full):
             continue
         module = model.get_submodule(layer.name)
         weight, bias = module.get_parameter("weight"), module.get_parameter("bias")

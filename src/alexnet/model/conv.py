@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet.native import convolution
+from alexnet.engine import convolution
 
 PIECE = 1 << 20  # bytes of patches at a time; a few of them fit a core's share of the cache
 
@@ -34,8 +34,10 @@ class Window:
     def sides(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the output."""
         top, bottom, left, right = self.pad
-        return ((height + top + bottom - self.size) // self.stride + 1,
-                (width + left + right - self.size) // self.stride + 1)
+        return (
+            (height + top + bottom - self.size) // self.stride + 1,
+            (width + left + right - self.size) // self.stride + 1,
+        )
 
 
 def suits(maps: Tensor, weight: Tensor) -> bool:
@@ -86,8 +88,15 @@ class _Native(torch.autograd.Function):
     ) -> Tensor:
         x = maps.permute(0, 2, 3, 1).contiguous()  # (N, H, W, G·C)
         w = weight.permute(0, 2, 3, 1).contiguous()  # (G·O, K, K, C)
-        plan = convolution.Convolution(x.shape, w.shape[0], groups, window.size, window.stride, window.pad[::2],
-                                       window.sides(x.shape[1], x.shape[2]))
+        plan = convolution.Convolution(
+            x.shape,
+            w.shape[0],
+            groups,
+            window.size,
+            window.stride,
+            window.pad[::2],
+            window.sides(x.shape[1], x.shape[2]),
+        )
         out = plan.forward(x, w, bias.float().contiguous(), kind == torch.bfloat16, relu)
         ctx.save_for_backward(maps, weight, bias, out if relu else None)
         ctx.plan, ctx.rule = plan, (window, groups)
@@ -178,11 +187,10 @@ def _spread(g: Tensor, w: Tensor, shape: torch.Size, window: Window, groups: int
         down = height + window.size - 1 - g.shape[1] - up
         rightward = width + window.size - 1 - g.shape[2] - leftward
         return _correlate(g, turned, None, Window(window.size, 1, (up, down, leftward, rightward)), groups)
-    maps = F.conv_transpose2d(
-        g.permute(0, 3, 1, 2), w.permute(0, 3, 1, 2), stride=window.stride, groups=groups)
+    maps = F.conv_transpose2d(g.permute(0, 3, 1, 2), w.permute(0, 3, 1, 2), stride=window.stride, groups=groups)
     padded = maps.new_zeros(shape[0], shape[3], height + sum(window.pad[:2]), width + sum(window.pad[2:]))
-    padded[:, :, :maps.shape[2], :maps.shape[3]] = maps
-    return padded[:, :, top:top + height, left:left + width].permute(0, 2, 3, 1)
+    padded[:, :, : maps.shape[2], : maps.shape[3]] = maps
+    return padded[:, :, top : top + height, left : left + width].permute(0, 2, 3, 1)
 
 
 def _pieces(x: Tensor, window: Window, groups: int):  # type: ignore[no-untyped-def]
@@ -198,14 +206,17 @@ def _pieces(x: Tensor, window: Window, groups: int):  # type: ignore[no-untyped-
         last = min(n, first + step)
         source = x[first:last]
         if padded is not None:
-            padded[:last - first, top:top + height, left:left + width] = source
-            source = padded[:last - first]
+            padded[: last - first, top : top + height, left : left + width] = source
+            source = padded[: last - first]
         yield first, last, [_patches(part, size, stride, p, q) for part in source.chunk(groups, 3)]
 
 
 def _patches(x: Tensor, size: int, stride: int, p: int, q: int) -> Tensor:
     """(n, H, W, C) → (n·P·Q, K·K·C), a copy."""
     images, rows, columns, maps = x.stride()
-    view = x.as_strided((x.shape[0], p, q, size, size, x.shape[3]),
-                        (images, rows * stride, columns * stride, rows, columns, maps), x.storage_offset())
+    view = x.as_strided(
+        (x.shape[0], p, q, size, size, x.shape[3]),
+        (images, rows * stride, columns * stride, rows, columns, maps),
+        x.storage_offset(),
+    )
     return view.reshape(x.shape[0] * p * q, -1)

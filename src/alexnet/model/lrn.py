@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import alexnet.native.operators  # noqa: F401  registers torch.ops.alexnet
+import alexnet.model.lrn_operators  # noqa: F401  registers torch.ops.alexnet
 
 
 def reference_lrn(

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.native.build import library
+from alexnet.engine.build import library
 
 
 class MaxPool2d(nn.MaxPool2d):
@@ -51,8 +51,16 @@ class _Native(torch.autograd.Function):
         ctx.shape = (ctypes.c_int64 * 8)(images, rows, columns, channels, size, stride, *sides)
         out = torch.empty(images, *sides, channels, dtype=maps.dtype)
         places = torch.empty(images, *sides, channels, dtype=torch.uint16)
-        _done(_library().alexnet_pool_forward(ctx.shape, maps.dtype == torch.bfloat16, maps.data_ptr(), out.data_ptr(),
-                                              places.data_ptr(), torch.get_num_threads()))
+        _done(
+            _library().alexnet_pool_forward(
+                ctx.shape,
+                maps.dtype == torch.bfloat16,
+                maps.data_ptr(),
+                out.data_ptr(),
+                places.data_ptr(),
+                torch.get_num_threads(),
+            )
+        )
         ctx.save_for_backward(maps, places)
         ctx.rule = size, stride, ceil
         return out  # (N, P, Q, C)
@@ -66,8 +74,16 @@ class _Native(torch.autograd.Function):
             return torch.autograd.grad(again, maps, grad.permute(0, 3, 1, 2), create_graph=True)[0], None, None, None
         g = grad.to(maps.dtype).contiguous()  # (N, P, Q, C)
         out = torch.empty(maps.permute(0, 2, 3, 1).shape, dtype=maps.dtype)
-        _done(_library().alexnet_pool_backward(ctx.shape, maps.dtype == torch.bfloat16, g.data_ptr(), places.data_ptr(),
-                                               out.data_ptr(), torch.get_num_threads()))
+        _done(
+            _library().alexnet_pool_backward(
+                ctx.shape,
+                maps.dtype == torch.bfloat16,
+                g.data_ptr(),
+                places.data_ptr(),
+                out.data_ptr(),
+                torch.get_num_threads(),
+            )
+        )
         return out.permute(0, 3, 1, 2), None, None, None
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from alexnet import presets
-from alexnet.config import nearest
+from alexnet.architecture import Network, hidden_layer
+from alexnet.errors import nearest
 from alexnet.model.alexnet import AlexNet, check_images, known_taps
-from alexnet.network import Network, hidden_layer
 
 
 def create_model(name: str, num_classes: int | None = None, activation: str | None = None, seed: int = 0) -> nn.Module:
@@ -66,13 +66,13 @@ class LibraryNet(nn.Module):
         def keep(name: str) -> Callable[..., None]:
             def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
                 out[name] = output.clone()
+
             return hook
 
         def keep_input(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             out["hidden"] = inputs[0].clone()
 
-        handles = [module.register_forward_hook(keep(name))
-                   for name, module in leaves.items() if name in wanted]
+        handles = [module.register_forward_hook(keep(name)) for name, module in leaves.items() if name in wanted]
         if "hidden" in wanted:
             last = [module for module in leaves.values() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
             handles.append(last.register_forward_hook(keep_input))

@@ -20,26 +20,24 @@ from typing import Any, NoReturn
 import torch
 import torch.nn.functional as F
 
+from alexnet.checkpoint import has_checkpoint, load_weights, recover_checkpoint, save_checkpoint
 from alexnet.config import Config
 from alexnet.data.augment import Augmentation, draw_seed
 from alexnet.data.loader import Batch, Feed
-from alexnet.evaluation.metrics import ErrorCounter
+from alexnet.data.run_data import Inputs, SourceRecord, open_inputs
+from alexnet.device import autocast, choose_device
+from alexnet.engine import keep_freed_memory
+from alexnet.errors import TrainingError
+from alexnet.evaluation.measure import measure_split
 from alexnet.model.alexnet import AlexNet
 from alexnet.model.zoo import LibraryNet, build
-from alexnet.native import keep_freed_memory
+from alexnet.progress import Progress, quiet
 from alexnet.run import Run
-from alexnet.training.checkpoint import has_checkpoint, load_weights, recover_checkpoint, save_checkpoint
-from alexnet.training.health import Health
-from alexnet.training.inputs import Inputs, SourceRecord, open_inputs
-from alexnet.training.progress import Progress, quiet
+from alexnet.training.diagnostics import Health
 from alexnet.training.schedule import RateSchedule
 from alexnet.training.sgd import SGD, parameter_groups
 
 UNREADABLE_LIMIT = 0.01  # share of the training images
-
-
-class TrainingError(RuntimeError):
-    """Training that cannot go on; the message says at which step and what to try."""
 
 
 @dataclass
@@ -92,7 +90,12 @@ class Trainer:
     """A run in memory: model, optimizer, schedule and position, and the loop over them."""
 
     def __init__(
-        self, run: Run, config: Config, inputs: Inputs, model: AlexNet | LibraryNet, device: torch.device,
+        self,
+        run: Run,
+        config: Config,
+        inputs: Inputs,
+        model: AlexNet | LibraryNet,
+        device: torch.device,
         progress: Progress,
     ) -> None:
         self.run, self.config, self.inputs, self.progress = run, config, inputs, progress
@@ -121,9 +124,13 @@ class Trainer:
         seconds = time.perf_counter() - began
         p = self.position
         return {
-            "run": str(self.run.path), "epochs": p.epoch - 1, "steps": p.steps, "seconds": round(seconds, 2),
+            "run": str(self.run.path),
+            "epochs": p.epoch - 1,
+            "steps": p.steps,
+            "seconds": round(seconds, 2),
             "images_per_second": round(images / seconds, 1) if p.steps > steps else 0.0,
-            "best": p.best, "last": p.last,
+            "best": p.best,
+            "last": p.last,
         }
 
     def _finished(self) -> bool:
@@ -158,9 +165,15 @@ class Trainer:
             self.health.after_step(p.steps, loss, self.model, self.last_images)
             self.progress.step(p.epoch, p.step, n, loss, clock.waiting)
             if p.steps % settings.log_every == 0:
-                self._log("train", {
-                    "lr": self.schedule.lr, "loss": round(p.interval_loss_sum / p.interval_images, 6),
-                    "top1_error": round(100 * p.interval_wrong / p.interval_images, 4), **clock.result()})
+                self._log(
+                    "train",
+                    {
+                        "lr": self.schedule.lr,
+                        "loss": round(p.interval_loss_sum / p.interval_images, 6),
+                        "top1_error": round(100 * p.interval_wrong / p.interval_images, 4),
+                        **clock.result(),
+                    },
+                )
                 p.interval_loss_sum, p.interval_wrong, p.interval_images = 0.0, 0, 0
                 clock = _Clock()
             halt = interrupted.is_set()  # looked at once: a signal that comes later waits for the next step
@@ -186,7 +199,7 @@ class Trainer:
         images = self.augmentation.training(batch.images, p.epoch, batch.step, places)
         labels = batch.labels.to(self.device, non_blocking=True)
         torch.manual_seed(draw_seed(self.config.train.seed, p.epoch, batch.step, 3))  # dropout's draws
-        with autocast(self.config, self.device):
+        with autocast(self.config.train.precision, self.device):
             logits = self.model(images)
         loss = F.cross_entropy(logits.float(), labels)
         self.optimizer.zero_grad(set_to_none=True)
@@ -204,14 +217,21 @@ class Trainer:
         p = self.position
         raise TrainingError(
             f"{what} step {p.steps if steps is None else steps} (epoch {p.epoch}); the last checkpoint is kept: try a "
-            f"lower --optimizer.lr than {self.config.optimizer.lr:g}")
+            f"lower --optimizer.lr than {self.config.optimizer.lr:g}"
+        )
 
     def _end_epoch(self) -> None:
         p, epoch = self.position, self.position.epoch
         self._check_weights()
-        self._log("epoch", {
-            "lr": self.schedule.lr, "loss": round(p.loss_sum / p.images, 6),
-            "top1_error": round(100 * p.wrong / p.images, 4), "seconds": round(p.seconds, 2)})
+        self._log(
+            "epoch",
+            {
+                "lr": self.schedule.lr,
+                "loss": round(p.loss_sum / p.images, 6),
+                "top1_error": round(100 * p.wrong / p.images, 4),
+                "seconds": round(p.seconds, 2),
+            },
+        )
         error = None
         if epoch % self.config.train.evaluate_every == 0 or epoch == self.config.train.epochs:
             result = evaluate_split(self.model, self.validation, self.augmentation, self.config)
@@ -244,15 +264,16 @@ class Trainer:
 
     def _save(self, name: str) -> None:
         p = self.position
-        state: dict[str, Any] = {"position": vars(p), "schedule": self.schedule.state(),
-                                 "health": self.health.state()}
+        state: dict[str, Any] = {"position": vars(p), "schedule": self.schedule.state(), "health": self.health.state()}
         if name == "last":
             self._note_unreadable()
             names = [group["name"] for group in self.optimizer.param_groups]
             params = [group["params"][0] for group in self.optimizer.param_groups]
             state["velocity"] = {
                 key: self.optimizer.state[value]["velocity"].cpu()
-                for key, value in zip(names, params, strict=True) if value in self.optimizer.state}
+                for key, value in zip(names, params, strict=True)
+                if value in self.optimizer.state
+            }
         save_checkpoint(self.run.checkpoints, name, self.model.state_dict(), state, f"{name} {p.steps} {p.epoch}")
 
     def _restore(self) -> None:
@@ -278,8 +299,9 @@ class Trainer:
     def _check_unreadable(self) -> None:
         if len(self.feed.unreadable) > UNREADABLE_LIMIT * len(self.inputs.train):
             self.record.write(self.feed.unreadable)
-            raise TrainingError(f"{self._unreadable()}; more than {UNREADABLE_LIMIT:.0%}, so training stops: mend or "
-                                "remove them")
+            raise TrainingError(
+                f"{self._unreadable()}; more than {UNREADABLE_LIMIT:.0%}, so training stops: mend or remove them"
+            )
 
     def _note_unreadable(self) -> None:
         self.record.write(self.feed.unreadable | self.validation.unreadable)
@@ -289,8 +311,10 @@ class Trainer:
 
     def _unreadable(self) -> str:
         first, why = min(self.feed.unreadable.copy().items())
-        return (f"{len(self.feed.unreadable)} of {len(self.inputs.train)} training images cannot be read "
-                f"(first: {first}: {why})")
+        return (
+            f"{len(self.feed.unreadable)} of {len(self.inputs.train)} training images cannot be read "
+            f"(first: {first}: {why})"
+        )
 
 
 class _Clock:
@@ -315,41 +339,20 @@ class _Clock:
         return {"images_per_second": round(self.images / seconds, 1), "waiting": round(self.waited / seconds, 4)}
 
 
-@torch.no_grad()
-def evaluate_split(
-    model: torch.nn.Module, feed: Feed, augmentation: Augmentation, config: Config
-) -> dict[str, Any]:
+def evaluate_split(model: torch.nn.Module, feed: Feed, augmentation: Augmentation, config: Config) -> dict[str, Any]:
     """Centre-view errors (percent) and loss of the validation split, as used for the schedule and `best`."""
+
+    def scores(images: torch.Tensor) -> torch.Tensor:
+        with autocast(config.train.precision, augmentation.device):
+            return F.log_softmax(model(augmentation.test(images)).float(), 1)
+
+    def loss(found: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return F.nll_loss(found, labels, reduction="none")
+
     model.eval()
-    counter = ErrorCounter(config.network.classes)
-    for batch in feed.epoch(0):
-        with autocast(config, augmentation.device):
-            logits = model(augmentation.test(batch.images))
-        counter.add(F.log_softmax(logits.float(), 1), batch.labels.to(augmentation.device))
+    result = measure_split(feed, scores, loss, config.network.classes)
     model.train()
-    if not counter.count:
-        first, why = next(iter(feed.unreadable.items()))
-        raise TrainingError(f"none of the {len(feed.split)} images of the {feed.split.name} split can be read (first: "
-                            f"{first}: {why}); mend them")
-    return counter.result()
-
-
-def autocast(config: Config, device: torch.device) -> torch.autocast:
-    """The arithmetic of a run: bfloat16 autocast where the config asks for it."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bfloat16")
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` is the GPU when there is one. Raises ValueError for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"--train.device {name!r} should be auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"--train.device {name}: there are {torch.cuda.device_count()} CUDA devices here; use cpu")
-    return device
+    return result.to_json()
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from alexnet import native
+from alexnet import engine as native
+from alexnet.architecture import Conv, Full, Local, Network
 from alexnet.config import Optimizer
-from alexnet.network import Conv, Full, Local, Network
 
 
 class SGD(torch.optim.Optimizer):
@@ -56,10 +56,15 @@ def parameter_groups(model: nn.Module, network: Network, settings: Optimizer) ->
         bias = name.endswith("bias")
         decay = decays.get(layer)
         decay = settings.weight_decay if decay is None else decay
-        groups.append({
-            "params": [parameter], "name": name, "layer": layer, "kind": "bias" if bias else "weight",
-            "lr": settings.lr * (settings.bias_lr if bias else 1.0),
-            "momentum": settings.momentum,
-            "weight_decay": decay * (settings.bias_decay if bias else 1.0),
-        })
+        groups.append(
+            {
+                "params": [parameter],
+                "name": name,
+                "layer": layer,
+                "kind": "bias" if bias else "weight",
+                "lr": settings.lr * (settings.bias_lr if bias else 1.0),
+                "momentum": settings.momentum,
+                "weight_decay": decay * (settings.bias_decay if bias else 1.0),
+            }
+        )
     return groups

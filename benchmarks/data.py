@@ -1,0 +1,437 @@
+"""How fast are preparing and feeding? Ours beside torchvision, Hugging Face datasets and WebDataset, in one run.
+
+IMAGES is a folder of class folders with original photographs; they are used several times over under other names, so
+that a pass is long enough to time. Contenders take turns on the same images and the same number of workers, after one
+untimed round; figures are medians, the spread is the range. Peers that are not installed are left out.
+
+feed        batches of 128 crops of 224, mirrored by chance, from 256-pixel squares: ours from a JPEG store (quality 90)
+            and a raw store, torchvision's ImageFolder + DataLoader from the same squares as JPEG files
+originals   the same from the original files, each decoded at its full size
+prepare     rescale to 256, cut, store; the peer is torchvision's Resize and CenterCrop, saved as JPEG of quality 90;
+            the limit is decoding alone
+statistics  preparing with and without the sums for mean and PCA
+waiting     the share of training `tiny-64` from a store, without keeping images in memory, that waits for them
+open        seconds and megabytes to open stores of 1.3 and 15 million images (sparse files)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from alexnet.config import replace
+from alexnet.data.dataset import Split
+from alexnet.data.decode import decode
+from alexnet.data.loader import Feed
+from alexnet.data.readers.open import open_source
+from alexnet.data.statistics import Accumulator
+from alexnet.data.store.prepare import prepare
+from alexnet.presets import preset
+from alexnet.run import Run
+from alexnet.training.loop import train
+from benchmarks.records import Figure, rounded
+from benchmarks.records import figure as make_figure
+
+SIZE, CROP, BATCH, QUALITY = 256, 224, 128, 90
+Contender = Callable[[], int]
+FINISH = [transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this question."""
+    parser.add_argument("images", type=Path, metavar="IMAGES", help="a folder of class folders of original photographs")
+    parser.add_argument("--turns", type=int, default=5, help="timed passes of each contender")
+    parser.add_argument("--workers", type=int, default=2, help="threads of ours, processes of the peers'")
+    parser.add_argument("--copies", type=int, default=8, help="times each image is used in a pass of feeding")
+    parser.add_argument("--only", choices=SECTIONS, action="append", help="one kind of figure")
+
+
+def measure(options: argparse.Namespace) -> Iterator[Figure]:
+    """The sections' figures, in order. Raises ValueError where IMAGES holds no class folders with files."""
+    if not any(options.images.glob("*/*")):
+        raise ValueError(f"{options.images} should be a folder of class folders with photographs")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the peers' workers; ours decode in threads of their own
+    try:
+        for name, section in SECTIONS.items():
+            if not options.only or name in options.only:
+                with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
+                    yield from section(options, Path(folder))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def feed(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
+    """From 256-pixel squares: our two codecs against the peers on the same JPEGs."""
+    photographs = multiply(options.images, folder / "originals", options.copies)
+    stores = {}
+    for codec in ("jpeg", "raw"):
+        prepare(photographs, folder / codec, size=SIZE, codec=codec, quality=QUALITY, workers=options.workers)
+        stores[codec] = open_source(folder / codec).splits["train"]
+    squares = folder / "squares"
+    for i in range(len(stores["jpeg"])):
+        path = squares / stores["jpeg"].key(i)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(stores["jpeg"].encoded(i))
+    random_crop = transforms.Compose([transforms.RandomCrop(CROP), transforms.RandomHorizontalFlip(), *FINISH])
+    bare = transforms.Compose(
+        [transforms.RandomCrop(CROP), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
+    )
+    encoded = [stores["jpeg"].encoded(i) for i in range(len(stores["jpeg"]))]
+    contenders = {
+        "JPEG store": ours(stores["jpeg"], options),
+        "raw store": ours(stores["raw"], options),
+        "torchvision": torchvision(squares, random_crop, options),
+        "torchvision to uint8": torchvision(squares, bare, options),
+        "limit": decoding(encoded, options),
+    }
+    if find_spec("datasets"):
+        contenders["datasets"] = hugging_face(squares, random_crop, options)
+    if find_spec("webdataset"):
+        contenders["webdataset"] = web_dataset(folder / "jpeg" / "train", random_crop, options)
+    seconds = take_turns(contenders, options)
+    sizes = f"{SIZE}-pixel squares, {np.mean([len(data) for data in encoded]) / 1000:.1f} KB as JPEG"
+    peers = [name for name in contenders if "store" not in name and name != "limit"]
+    yield figure(f"feed from a JPEG store ({sizes})", seconds, "JPEG store", peers, "decoding alone")
+    yield figure(f"feed from a raw store ({SIZE}-pixel squares)", seconds, "raw store", peers)
+
+
+def originals(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
+    """Straight from the files as they are."""
+    photographs = multiply(options.images, folder / "originals", max(1, options.copies // 4))
+    crop = transforms.Compose([transforms.RandomResizedCrop(CROP), transforms.RandomHorizontalFlip(), *FINISH])
+    split = open_source(photographs).splits["train"]
+    files = [split.encoded(i) for i in range(len(split))]
+    contenders = {
+        "folder": ours(split, options),
+        "torchvision": torchvision(photographs, crop, options),
+        "limit": decoding(files, options),
+    }
+    seconds = take_turns(contenders, options)
+    size = np.mean([len(data) for data in files]) / 1000
+    yield figure(f"feed from originals ({size:.0f} KB)", seconds, "folder", ["torchvision"], "decoding alone")
+
+
+def prepare_store(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
+    """Resize, cut and store, against the loop that people write, in one process and in as many as ours has threads."""
+    photographs = multiply(options.images, folder / "originals", max(1, options.copies // 4))
+    split = open_source(photographs).splits["train"]
+    files = [split.encoded(i) for i in range(len(split))]
+
+    def ours_in(codec: str) -> Contender:
+        def run() -> int:
+            shutil.rmtree(folder / codec, ignore_errors=True)
+            prepare(photographs, folder / codec, size=SIZE, codec=codec, quality=QUALITY, workers=options.workers)
+            return len(split)
+
+        return run
+
+    pool = multiprocessing.get_context("spawn").Pool(options.workers)
+    paths = [
+        (str(path), str(folder / "saved" / f"{i}.jpg")) for i, (path, _) in enumerate(ImageFolder(photographs).samples)
+    ]
+    (folder / "saved").mkdir()
+    with pool:
+        seconds = take_turns(
+            {
+                "JPEG store": ours_in("jpeg"),
+                "raw store": ours_in("raw"),
+                "torchvision, one process": lambda: sum(map(resize_and_save, paths)),
+                f"torchvision, {options.workers} processes": lambda: sum(
+                    pool.imap(resize_and_save, paths, chunksize=16)
+                ),
+                "limit": decoding(files, options),
+            },
+            options,
+        )
+    peers = [name for name in seconds if name.startswith("torchvision")]
+    size = np.mean([len(data) for data in files]) / 1000
+    yield figure(f"prepare a JPEG store (originals of {size:.0f} KB)", seconds, "JPEG store", peers, "decoding alone")
+    yield figure(f"prepare a raw store (originals of {size:.0f} KB)", seconds, "raw store", peers, "decoding alone")
+
+
+def statistics_cost(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
+    """Preparing a raw store, the fastest kind, with the sums and with them switched off."""
+    photographs = multiply(options.images, folder / "originals", max(1, options.copies // 4))
+    count = len(open_source(photographs).splits["train"])
+    add = Accumulator.add
+
+    def counted_only(self: Accumulator, images: np.ndarray) -> None:
+        self.count += len(images)
+
+    def run(how: Callable[..., None]) -> Contender:
+        def once() -> int:
+            shutil.rmtree(folder / "store", ignore_errors=True)
+            Accumulator.add = how  # type: ignore[method-assign]
+            prepare(photographs, folder / "store", size=SIZE, workers=options.workers)
+            Accumulator.add = add  # type: ignore[method-assign]
+            return count
+
+        return once
+
+    seconds = take_turns({"with": run(add), "without": run(counted_only)}, options)
+    cost = [100 * (full / bare - 1) for full, bare in zip(seconds["with"], seconds["without"], strict=True)]
+    yield {
+        "name": "cost of mean and PCA on top of preparing a raw store",
+        "value": rounded(statistics.median(cost)),
+        "unit": "%",
+        "spread": [rounded(min(cost)), rounded(max(cost))],
+        "n": options.turns,
+        "limit": 10.0,
+        "limit_fraction": None,
+        "limited_by": "the aim",
+    }
+
+
+OPEN = """
+import resource, sys, time
+import numpy, torch, pyarrow.parquet, simplejpeg
+from alexnet.data.readers import source as sources
+from alexnet.data.readers.store import format as store
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+began = time.perf_counter()
+split = sources.open_source(sys.argv[1]).splits["train"]
+print(time.perf_counter() - began, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, before / 1024)
+"""
+
+
+def opening(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
+    """Open stores whose files are holes, in fresh processes whose imports are done."""
+    for images in (1_300_000, 15_000_000):
+        root = folder / str(images)
+        sparse_store(root, images)
+        seconds, megabytes = [], 0.0
+        for _ in range(options.turns):
+            done = subprocess.run([sys.executable, "-c", OPEN, str(root)], capture_output=True, text=True, check=True)
+            elapsed, more, before = map(float, done.stdout.split())
+            seconds.append(elapsed)
+            megabytes = max(megabytes, more)
+        yield {
+            "name": f"open a store of {images:,} images",
+            "value": rounded(statistics.median(seconds)),
+            "unit": "s",
+            "spread": [rounded(min(seconds)), rounded(max(seconds))],
+            "n": options.turns,
+            "limit": 1.0,
+            "limit_fraction": rounded(1 / statistics.median(seconds)),
+            "limited_by": "the aim",
+            "megabytes": round(megabytes, 1),
+            "megabytes_of_imports": round(before, 1),
+        }
+
+
+def multiply(images: Path, out: Path, copies: int) -> Path:
+    """Link every image of a folder of class folders `copies` times under other names."""
+    for path in sorted(images.glob("*/*")):
+        (out / path.parent.name).mkdir(parents=True, exist_ok=True)
+        for k in range(copies):
+            os.symlink(path.resolve(), out / path.parent.name / f"{k}-{path.name}")
+    return out
+
+
+def ours(split: Split, options: argparse.Namespace) -> Contender:
+    """Random crops from a feed that may keep nothing decoded, mirrored by chance."""
+    room, epochs = SIZE - CROP + 1, iter(range(10**9))
+
+    def offsets(epoch: int, step: int, n: int) -> np.ndarray:
+        return np.random.default_rng([epoch, step]).integers(0, room, (n, 2))
+
+    source = Feed(split, SIZE, BATCH, seed=0, crop=CROP, offsets=offsets, workers=options.workers, memory=0)
+
+    def run() -> int:
+        count = 0
+        for batch in source.epoch(next(epochs)):
+            # One at a time each stays in the cache: a tenth of the time of flipping all that are chosen at once.
+            for i in (torch.rand(len(batch.images)) < 0.5).nonzero().flatten().tolist():
+                batch.images[i] = batch.images[i].flip(1)
+            count += len(batch.images)
+        return count
+
+    return run
+
+
+def torchvision(root: Path, transform: Callable[..., Any], options: argparse.Namespace) -> Contender:
+    return loader(ImageFolder(str(root), transform), options, shuffle=True)
+
+
+def hugging_face(root: Path, transform: Callable[..., Any], options: argparse.Namespace) -> Contender:
+    """An Arrow table of the same JPEGs, decoded by `datasets` in its transform."""
+    import datasets
+
+    samples = ImageFolder(str(root)).samples
+    rows = datasets.Dataset.from_dict(
+        {
+            "image": [{"bytes": Path(path).read_bytes(), "path": None} for path, _ in samples],
+            "label": [k for _, k in samples],
+        },
+        features=datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")}),
+    )
+
+    def change(batch: dict[str, Any]) -> dict[str, Any]:
+        return {"image": [transform(image) for image in batch["image"]], "label": batch["label"]}
+
+    return loader(rows.with_transform(change), options, shuffle=True)
+
+
+def web_dataset(shards: Path, transform: Callable[..., Any], options: argparse.Namespace) -> Contender:
+    """The shards of our own JPEG store, which are in WebDataset layout, repeated so that each worker has one."""
+    import webdataset
+
+    urls = [str(path) for path in sorted(shards.glob("*.tar"))]
+    pairs = (
+        webdataset.WebDataset(urls * options.workers, shardshuffle=False, empty_check=False)
+        .shuffle(500)
+        .decode("pil")
+        .to_tuple("jpg", "cls")
+        .map_tuple(transform, int)
+    )
+    return loader(pairs, options, shuffle=None)
+
+
+def loader(data: Any, options: argparse.Namespace, shuffle: bool | None) -> Contender:
+    from torch.utils.data import DataLoader
+
+    batches = DataLoader(data, BATCH, shuffle=shuffle, num_workers=options.workers, persistent_workers=True)
+
+    def run() -> int:
+        count = 0
+        for batch in batches:
+            count += len(batch["label"] if isinstance(batch, dict) else batch[1])
+        return count
+
+    return run
+
+
+def decoding(files: list[bytes], options: argparse.Namespace) -> Contender:
+    """Decoding alone, in threads: no faster pass over these files is possible with this library."""
+
+    def run() -> int:
+        with ThreadPoolExecutor(options.workers) as pool:
+            list(pool.map(lambda first: [decode(data) for data in files[first : first + 32]], range(0, len(files), 32)))
+        return len(files)
+
+    return run
+
+
+def resize_and_save(job: tuple[str, str]) -> int:
+    """What people write with torchvision: open, resize, cut, save."""
+    source, target = job
+    change = transforms.Compose([transforms.Resize(SIZE), transforms.CenterCrop(SIZE)])
+    change(Image.open(source).convert("RGB")).save(target, quality=QUALITY)
+    return 1
+
+
+def sparse_store(root: Path, images: int, shard_images: int = 4096) -> None:
+    """A raw store of the right layout and length whose files hold nothing but holes."""
+    folder = root / "train"
+    folder.mkdir(parents=True)
+    shards = []
+    for number, first in enumerate(range(0, images, shard_images)):
+        count = min(shard_images, images - first)
+        length = 128 + count * SIZE * SIZE * 3
+        with open(folder / f"{number:05d}.npy", "wb") as file:
+            file.truncate(length)
+        shards.append({"file": f"train/{number:05d}.npy", "count": count, "bytes": length, "sha256": "0" * 64})
+    with open(folder / "labels.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (images,)})
+        file.truncate(file.tell() + 8 * images)
+    entry = {"count": images, "unreadable": 0, "odd": 0, "shards": shards, "files": {}}
+    manifest = {
+        "format": "alexnet-store",
+        "version": 1,
+        "codec": "raw",
+        "size": SIZE,
+        "files": {},
+        "splits": {"train": entry},
+    }
+    manifest["classes"] = [f"class {k}" for k in range(1000)]
+    (root / "manifest.json").write_text(json.dumps(manifest))
+
+
+def waiting(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
+    """The share of its time that training `tiny-64` in bfloat16 waits for images of a store that are kept nowhere."""
+    photographs = multiply(options.images, folder / "originals", options.copies)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(options.workers)
+    try:
+        for codec in ("jpeg", "raw"):
+            prepare(photographs, folder / codec, size=64, codec=codec, quality=QUALITY, workers=options.workers)
+            config = replace(
+                preset("tiny-64"),
+                {
+                    "data.source": str(folder / codec),
+                    "data.memory": "0",
+                    "data.workers": str(options.workers),
+                    "train.steps": str(10 * (options.turns + 2)),
+                    "train.log_every": "10",
+                    "train.threads": "0",
+                    "schedule.kind": "epochs",
+                    "train.epochs": "100000",
+                    "train.evaluate_every": "100000",
+                },
+            )
+            train(config, folder / f"run-{codec}")
+            lines = Run.open(folder / f"run-{codec}").metrics("train")[2:]
+            shares = [100 * line["waiting"] for line in lines]
+            speeds = [line["images_per_second"] for line in lines]
+            yield {
+                "name": f"waiting for images while training tiny-64 from a {codec} store",
+                "by": f"{codec} store",
+                "value": rounded(statistics.median(shares)),
+                "unit": "%",
+                "spread": [rounded(min(shares)), rounded(max(shares))],
+                "n": len(shares),
+                "limit": 5.0,
+                "limit_fraction": None,
+                "limited_by": "the aim",
+                "images_per_second": rounded(statistics.median(speeds)),
+            }
+    finally:
+        torch.set_num_threads(threads)
+
+
+SECTIONS: dict[str, Callable[[argparse.Namespace, Path], Iterator[Figure]]] = {
+    "feed": feed,
+    "originals": originals,
+    "prepare": prepare_store,
+    "statistics": statistics_cost,
+    "waiting": waiting,
+    "open": opening,
+}
+
+
+def take_turns(contenders: dict[str, Contender], options: argparse.Namespace) -> dict[str, list[float]]:
+    """Time all contenders in turns after one untimed round; seconds an image of each turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(options.turns + 1):
+        for name, run in contenders.items():
+            began = time.perf_counter()
+            count = run()
+            if turn:
+                seconds[name].append((time.perf_counter() - began) / count)
+    return seconds
+
+
+def figure(name: str, seconds: dict[str, list[float]], own: str, peers: list[str], limited_by: str = "") -> Figure:
+    """Images a second; the limit is the contender of that name, where there is one."""
+    limit = 1 / statistics.median(seconds["limit"]) if limited_by else None
+    return make_figure(name, seconds, own, peers, work=1, unit="images/s", limit=limit, limited_by=limited_by)

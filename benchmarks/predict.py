@@ -1,0 +1,357 @@
+"""How fast is prediction? Ours by each engine beside torchvision's alexnet, ONNX Runtime and OpenVINO, in one run.
+
+Ours is the `paper` network behind `predict`: from uint8 squares to averaged softmax outputs. The peers get finished
+float views and stop at the logits: torchvision's alexnet (no normalization, other kernels, 714 million products an
+image where ours has 724) eager and compiled; ONNX Runtime and OpenVINO on the ONNX file that `interop.export` writes,
+and OpenVINO on the one that torch's exporter writes. Contenders take turns. The weights are fresh ones: their values
+do not matter to the time.
+
+Limits, measured in the same turns on the same threads: at batch 1 every weight must travel once (bytes over the
+bandwidth at which memory is read); in larger batches the products must be made (over the rate at which torch multiplies
+2048×2048 matrices; for float32 half the bfloat16 rate where that is more).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alexnet import presets
+from alexnet.architecture import infer_shapes, parameters
+from alexnet.checkpoint import save_checkpoint
+from alexnet.config import Config
+from alexnet.data.augment import Augmentation
+from alexnet.data.statistics import Accumulator
+from alexnet.files import write_json
+from alexnet.formats.export import onnx_model
+from alexnet.inference import backends as engines
+from alexnet.inference.backends import EngineClassifier
+from alexnet.inference.predictor import Classifier
+from alexnet.model.alexnet import AlexNet
+from alexnet.run import Run
+from benchmarks.records import Figure, figure, take_turns
+
+BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+CALIBRATION = 16  # views; random ones, for times only
+READ = 1 << 28  # bytes, more than a cache holds
+SIDE = 2048
+Call = Callable[[], object]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this question."""
+    parser.add_argument("--turns", type=int, default=9, help="timed calls of each contender")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 32], help="batch sizes")
+    parser.add_argument("--views", type=int, nargs="+", choices=(1, 5, 10), default=[1, 10], help="views")
+    parser.add_argument("--preset", default="paper", help="the network")
+    parser.add_argument("--no-compile", action="store_true", help="leave torchvision compiled out")
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="count this process's processor seconds: for one thread on a shared machine",
+    )
+    parser.add_argument("--no-start", action="store_true", help="leave out loading, first calls and the commands")
+
+
+def measure(options: argparse.Namespace) -> Iterator[Figure]:
+    """Latency and rate by batch, views and precision; then loading, first calls and the commands' times."""
+    torch.manual_seed(0)
+    bench = Bench(options)
+    for views in options.views:
+        for batch in options.batches:
+            yield from bench.compare(batch, views)
+    if not options.no_start:
+        yield from starts(options)
+
+
+def limit_calls() -> dict[str, Call]:
+    """What the limits are made of: reading memory, and products of matrices in each precision."""
+    numbers = torch.zeros(READ // 4)
+    a = torch.randn(SIDE, SIDE)
+    half, whole = a.bfloat16(), a.to(torch.int8)
+    calls: dict[str, Call] = {"read": lambda: numbers.sum(), "float32": lambda: a @ a, "bfloat16": lambda: half @ half}
+    if hasattr(torch, "_int_mm"):
+        calls["int8"] = lambda: torch._int_mm(whole, whole)
+    return {f"limit {name}": call for name, call in calls.items()}
+
+
+class Bench:
+    """The networks of one run, ready to be called."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        given = options.preset
+        self.config = given if isinstance(given, Config) else presets.preset(given)
+        self.network = self.config.network
+        self.model = AlexNet(self.network).eval()
+        sums = Accumulator(self.config.data.size)
+        sums.add(self.pictures(4))
+        self.augmentation = Augmentation(self.config, sums.statistics(), torch.device("cpu"))
+        self.classifier = Classifier(
+            _NoRun(self.config),
+            self.model,
+            self.augmentation,  # type: ignore[arg-type]
+            torch.device("cpu"),
+        )
+        self.ours = {
+            f"{name} {precision}": EngineClassifier(self.classifier, self._engine(name, precision))
+            for precision in engines.PRECISIONS
+            for name in engines.FASTEST[precision]
+            if engines.installed(name) and (precision != "int8" or find_spec("nncf"))
+        }
+        self.peers = self._peers()
+        self.products = sum(entry.connections for entry in infer_shapes(self.network))
+        self.weights = {precision: parameters(self.network) * size for precision, size in BYTES.items()}
+        self.weights["int8"] += infer_shapes(self.network)[-1].parameters  # the last layer stays in bfloat16
+
+    def pictures(self, n: int) -> np.ndarray:
+        """n uint8 squares of noise."""
+        side = self.config.data.size
+        return np.random.default_rng(n).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
+
+    def compare(self, batch: int, views: int) -> Iterator[Figure]:
+        """A figure for each precision of ours, all contenders taking turns."""
+        images = torch.from_numpy(self.pictures(batch))
+        inputs = torch.cat([self.augmentation.test(images, *place) for place in self.augmentation.views(views)])
+        inputs = inputs.contiguous()
+        calls: dict[str, Call] = {f"ours {name}": _probabilities(net, images, views) for name, net in self.ours.items()}
+        calls |= {name: _peer(peer, inputs) for name, peer in self.peers.items()} | limit_calls()
+        clock = time.process_time if self.options.processor_time else time.perf_counter
+        seconds = take_turns(calls, self.options.turns, 2, clock)
+        medians = {name: statistics.median(values) for name, values in seconds.items()}
+        what = {1: "centre view", 5: "five views", 10: "ten views"}[views]
+        for precision in engines.PRECISIONS:
+            mine = [
+                f"ours {name} {precision}" for name in engines.FASTEST[precision] if f"ours {name} {precision}" in calls
+            ]
+            if not mine:
+                continue
+            peers = sorted(
+                (name for name in self.peers if precision != "float32" or "bfloat16" not in name),
+                key=medians.__getitem__,
+            )
+            own, peers = mine[0], [*peers, *mine[1:]]  # what `auto` takes, and the rest
+            name = f"{what}, batch {batch}, {precision}"
+            if batch * views == 1:
+                bandwidth = READ / medians["limit read"]
+                yield figure(
+                    name,
+                    seconds,
+                    own,
+                    peers,
+                    limit=self.weights[precision] / bandwidth * 1e3,
+                    limited_by=f"{self.weights[precision] / 1e6:.0f} MB over {bandwidth / 1e9:.1f} GB/s",
+                )
+                continue
+            rate = SIDE**3 / medians[f"limit {precision}"] if f"limit {precision}" in medians else None
+            if precision == "float32":  # torch's product is not every processor's fastest one
+                rate = max(SIDE**3 / medians["limit float32"], SIDE**3 / medians["limit bfloat16"] / 2)
+            yield figure(
+                name,
+                seconds,
+                own,
+                peers,
+                work=batch,
+                unit="images/s",
+                limit=rate / (self.products * views) if rate else None,
+                limited_by=f"matrices at {2 * rate / 1e9:.0f} G operations/s" if rate else "",
+            )
+
+    def _engine(self, name: str, precision: str) -> engines.Engine:
+        if precision == "int8":
+            from alexnet.inference.quantization import quantize
+
+            noise = torch.from_numpy(self.pictures(CALIBRATION))
+            return engines.OpenVinoEngine(
+                quantize(self.model, self.augmentation.test(noise).contiguous().numpy()), precision
+            )
+        return engines.KINDS[name](self.model, precision)
+
+    def _peers(self) -> dict[str, Callable[[Tensor], object]]:
+        from torchvision.models import alexnet
+
+        with torch.random.fork_rng():
+            theirs = alexnet(weights=None).eval()
+        half = copy.deepcopy(theirs).bfloat16()
+        peers: dict[str, Callable[[Tensor], object]] = {
+            "torchvision eager": _inference(theirs),
+            "torchvision eager bfloat16": _inference(half, torch.bfloat16),
+        }
+        if not self.options.no_compile:
+            peers["torchvision compiled"] = _inference(torch.compile(theirs))
+            peers["torchvision compiled bfloat16"] = _inference(torch.compile(half), torch.bfloat16)
+        if find_spec("onnx"):
+            content = onnx_model(self.model).SerializeToString()
+            if find_spec("onnxruntime"):
+                peers["ONNX Runtime"] = _onnx_runtime(content)
+            if find_spec("openvino"):
+                peers["OpenVINO"] = _openvino(content, "f32")
+                peers["OpenVINO bfloat16"] = _openvino(content, "bf16")
+                if find_spec("onnxscript"):
+                    from alexnet.formats.export import traced_model
+
+                    peers["OpenVINO bfloat16, torch's export"] = _openvino(
+                        traced_model(self.model).SerializeToString(), "bf16"
+                    )
+        return peers
+
+
+class _NoRun:
+    """What a classifier needs of a run, without a directory."""
+
+    def __init__(self, config: Any) -> None:
+        self.config, self.path = config, Path()
+        self.classes = [str(i) for i in range(config.network.classes)]
+
+
+def starts(options: argparse.Namespace) -> Iterator[Figure]:
+    """Seconds to load a run, of the first call and of a warm one, each in a fresh process; and of whole commands."""
+    turns = max(3, options.turns // 3)
+    with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
+        run, picture = fresh_run(options.preset, Path(folder))
+        ways = {"ours " + engine: [engine, str(run)] for engine in ("auto", "torch")}
+        ways["torchvision eager"] = ["torchvision", ""]
+        if not options.no_compile:
+            ways["torchvision compiled"] = ["torchvision-compiled", ""]
+        times: dict[str, dict[str, list[float]]] = {stage: {way: [] for way in ways} for stage in STAGES}
+        for _ in range(turns):
+            for way, words in ways.items():
+                for stage, seconds in _fresh([__name__, *words]).items():
+                    times[stage][way].append(seconds)
+        for stage in STAGES:
+            yield figure(
+                f"{stage}, batch 1, a fresh process",
+                times[stage],
+                "ours auto",
+                ["torchvision eager", *(way for way in ways if not way.endswith(("auto", "eager")))],
+                unit="s",
+            )
+        commands = {
+            "alexnet --help": (["alexnet.cli", "--help"], 0.4),
+            "alexnet predict on one image": (["alexnet.cli", "predict", str(run), str(picture)], 3.0),
+        }
+        for name, (words, aim) in commands.items():
+            took = take_turns({name: _command(words)}, turns)
+            yield figure(name, took, name, [], unit="s", limit=aim, limited_by="the aim")
+
+
+STAGES = ("import and load", "first call", "warm call")
+
+
+def fresh_run(preset: str, folder: Path) -> tuple[Path, Path]:
+    """A run directory with initial weights, and a picture to predict."""
+    from PIL import Image
+
+    config = presets.preset(preset)
+    run = Run.create(folder / "run", config)
+    sums = Accumulator(config.data.size)
+    noise = np.random.default_rng(0).integers(0, 256, (4, config.data.size, config.data.size, 3), dtype=np.uint8)
+    sums.add(noise)
+    sums.statistics().save(run.statistics_file)
+    write_json(run.path / "source.json", {"classes": [str(i) for i in range(config.network.classes)], "splits": {}})
+    save_checkpoint(run.checkpoints, "last", AlexNet(config.network).state_dict(), {}, "bench")
+    picture = folder / "picture.jpg"
+    Image.fromarray(noise[0]).resize((400, 300)).save(picture)
+    return run.path, picture
+
+
+def one_start(way: str, run: str) -> dict[str, float]:
+    """Load, call and call again in this process; `way` is an engine or torchvision's network."""
+    began = time.perf_counter()
+    call: Call
+    if way.startswith("torchvision"):
+        from torchvision.models import alexnet
+
+        net: Any = alexnet(weights=None).eval()
+        view = torch.zeros(1, 3, 224, 224)
+        call = _peer(_inference(torch.compile(net) if way.endswith("compiled") else net), view)
+    else:
+        classifier = engines.load(run, engine=way)
+        size = classifier.config.data.size
+        call = _probabilities(classifier, torch.zeros(1, size, size, 3, dtype=torch.uint8), 1)
+    loaded = time.perf_counter()
+    call()
+    first = time.perf_counter()
+    for _ in range(5):
+        call()
+    warm = statistics.median(_timed(call) for _ in range(7))
+    return dict(zip(STAGES, (loaded - began, first - loaded, warm), strict=True))
+
+
+def _fresh(words: list[str]) -> dict[str, float]:
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"python -m {' '.join(words)} failed: {done.stderr.strip().splitlines()[-1:]}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    # What the process spent before it was ours to time: Python and the imports.
+    found[STAGES[0]] += max(0.0, time.perf_counter() - began - found.pop("inside"))
+    return found
+
+
+def _command(words: list[str]) -> Call:
+    return lambda: subprocess.run([sys.executable, "-m", *words], capture_output=True, check=True)
+
+
+def _probabilities(net: Classifier, images: Tensor, views: int) -> Call:
+    return lambda: net.probabilities(images, views)
+
+
+def _peer(peer: Callable[[Tensor], object], inputs: Tensor) -> Call:
+    return lambda: peer(inputs)
+
+
+def _inference(model: Callable[[Tensor], Tensor], kind: torch.dtype = torch.float32) -> Callable[[Tensor], object]:
+    def call(views: Tensor) -> object:
+        with torch.inference_mode():
+            return model(views.to(kind))
+
+    return call
+
+
+def _onnx_runtime(content: bytes) -> Callable[[Tensor], object]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return lambda views: session.run(None, {"images": views.numpy()})
+
+
+def _openvino(content: bytes, precision: str) -> Callable[[Tensor], object]:
+    import openvino
+
+    core = openvino.Core()
+    compiled = core.compile_model(
+        core.read_model(content),
+        "CPU",
+        {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()},
+    )
+    request = compiled.create_infer_request()
+    return lambda views: request.infer({0: views.numpy()}, share_inputs=True)
+
+
+def _timed(call: Call) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    entered = time.perf_counter()
+    answer = one_start(sys.argv[1], sys.argv[2])
+    print(json.dumps({**answer, "inside": time.perf_counter() - entered}))

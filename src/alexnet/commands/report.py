@@ -1,0 +1,26 @@
+"""`alexnet report`: one self-contained HTML page of a run, with the paper's figures."""
+
+from __future__ import annotations
+
+import argparse
+
+from alexnet.commands.frame import Command, Result
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run directory")
+
+
+def run(args: argparse.Namespace) -> Result:
+    from alexnet.progress import Terminal
+    from alexnet.report.report import write_report
+    from alexnet.run import Run
+
+    return {"report": str(write_report(Run.open(args.run), Terminal()))}
+
+
+def say(result: Result) -> str:
+    return f"the report is at {result['report']}"
+
+
+COMMAND = Command("report", "one self-contained HTML page of a run, with the paper's figures", arguments, run, say)

@@ -1,0 +1,211 @@
+"""The presets side by side, and how two of them differ, read from the data that they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from alexnet import presets
+from alexnet.architecture import LRN, Conv, Full, Layer, Local, MapNorm, Network, Pool, parameters
+from alexnet.config import Config, fields
+from alexnet.text_table import table
+
+FIELD_WORDS = {
+    "std": "σ of the initial weights",
+    "bias": "initial biases",
+    "decay": "weight decay",
+    "ceil": "sized by ceil",
+    "sees": "kernels see columns",
+    "within": "sum over columns",
+    "divide": "α divided by the size",
+    "size": "size",
+    "rate": "rate",
+    "image": "side of the input, pixels",
+    "kind": "kind",
+}
+NONE_WORDS = {"std": "uniform in ±1/√fan-in", "decay": "the optimizer's", "units": "one a class"}
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that differs: where (`norm1`, `optimizer`), which field, and both values as text."""
+
+    where: str
+    field: str
+    a: str
+    b: str
+
+
+def presets_data() -> list[dict[str, Any]]:
+    """One dictionary a preset: input, columns, convolutions, kernels, normalization, pooling, parameters, source."""
+    return [_row(presets.preset(name)) for name in presets.names()]
+
+
+def presets_table() -> str:
+    """All presets as a text table."""
+    head = [
+        "preset",
+        "input",
+        "columns",
+        "kernels",
+        "fully connected",
+        "normalization",
+        "pooling",
+        "parameters",
+        "source",
+    ]
+    rows = []
+    for row in presets_data():
+        columns = str(row["columns"])
+        rows.append(
+            [
+                row["preset"],
+                f"{row['input']}×{row['input']}",
+                columns,
+                "-".join(map(str, row["kernels"])),
+                "-".join(map(str, row["full"])),
+                row["normalization"],
+                row["pooling"],
+                f"{row['parameters']:,}",
+                row["source"],
+            ]
+        )
+    return table(head, rows, right=(1, 2, 7))
+
+
+def difference(a: Config, b: Config) -> list[Difference]:
+    """What differs between two configs: the network layer by layer (order, then fields), then the recipe."""
+    first, second = a.network, b.network
+    rows = [
+        Difference("network", name, *_values(name, getattr(first, name), getattr(second, name)))
+        for name in ("image", "classes", "columns", "activation")
+        if getattr(first, name) != getattr(second, name)
+    ]
+    rows += _orders(first, second)
+    rows += _layers(first, second)
+    others = {setting.path: setting.default for setting in fields(b)}
+    for setting in fields(a):
+        where, _, name = setting.path.partition(".")
+        other = others[setting.path]
+        if setting.default != other and where != "network" and setting.path != "data.source":
+            rows.append(Difference(where, name, _value(name, setting.default), _value(name, other)))
+    return rows
+
+
+def render_difference(a: Config, b: Config) -> str:
+    """How two presets differ, as a text table."""
+    rows = difference(a, b)
+    if not rows:
+        return f"{a.preset} and {b.preset} do not differ."
+    cells, before = [], ""
+    for row in rows:
+        cells.append([row.where if row.where != before else "", FIELD_WORDS.get(row.field, row.field), row.a, row.b])
+        before = row.where
+    return table(["where", "what", a.preset, b.preset], cells)
+
+
+def _row(config: Config) -> dict[str, Any]:
+    network = config.network
+    kernels = [layer.kernels for layer in network.layers if isinstance(layer, Conv | Local)]
+    return {
+        "preset": config.preset,
+        "input": network.image,
+        "columns": network.columns,
+        "classes": network.classes,
+        "convolutions": sum(isinstance(layer, Conv) for layer in network.layers),
+        "locally_connected": sum(isinstance(layer, Local) for layer in network.layers),
+        "kernels": kernels,
+        "full": [layer.units or network.classes for layer in network.layers if isinstance(layer, Full)],
+        "normalization": _normalization(network),
+        "pooling": _pooling(network),
+        "activation": network.activation,
+        "parameters": parameters(network),
+        "source": network.about,
+    }
+
+
+def _normalization(network: Network) -> str:
+    words = []
+    for layer in network.layers:
+        if isinstance(layer, LRN):
+            across = ", all maps" if layer.within == "all" and network.columns > 1 else ""
+            words.append(f"LRN {'α/n' if layer.divide else 'α'}, k={layer.k:g}{across}")
+        elif isinstance(layer, MapNorm):
+            words.append("within maps")
+    return " + ".join(_once(words)) or "none"
+
+
+def _pooling(network: Network) -> str:
+    kinds = [f"{layer.size}/{layer.stride}" for layer in network.layers if isinstance(layer, Pool)]
+    words = [layer.kind for layer in network.layers if isinstance(layer, Pool)]
+    return f"{' + '.join(_once(words))} {', '.join(_once(kinds))}"
+
+
+def _once(words: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(words))
+
+
+def _stages(network: Network) -> dict[str, list[str]]:
+    """Each layer with weights, and the names of the layers up to the next one."""
+    stages: dict[str, list[str]] = {}
+    for layer in network.layers:
+        if isinstance(layer, Conv | Local | Full):
+            stages[layer.name] = []
+        elif stages:
+            stages[list(stages)[-1]].append(layer.name)
+    return stages
+
+
+def _orders(a: Network, b: Network) -> list[Difference]:
+    first, second = _stages(a), _stages(b)
+    rows = []
+    for name in _once([*first, *second]):
+        left, right = first.get(name), second.get(name)
+        if left != right:
+            texts = [ABSENT if stage is None else " → ".join([name, *stage]) for stage in (left, right)]
+            rows.append(Difference(name, "order", *texts))
+    return rows
+
+
+def _layers(a: Network, b: Network) -> list[Difference]:
+    first, second = ({layer.name: layer for layer in network.layers} for network in (a, b))
+    rows = []
+    for name in _once([*first, *second]):
+        left, right = first.get(name), second.get(name)
+        if left is None or right is None:
+            there = left or right
+            assert there is not None
+            texts = [ABSENT if layer is None else _whole(layer) for layer in (left, right)]
+            rows.append(Difference(name, type(there).__name__, *texts))
+        elif type(left) is not type(right):
+            rows.append(Difference(name, "kind", type(left).__name__, type(right).__name__))
+        else:
+            for field in dataclasses.fields(left):
+                values = getattr(left, field.name), getattr(right, field.name)
+                if values[0] != values[1]:
+                    rows.append(Difference(name, field.name, *_values(field.name, *values)))
+    return rows
+
+
+def _whole(layer: Layer) -> str:
+    values = [(f.name, getattr(layer, f.name)) for f in dataclasses.fields(layer) if f.name != "name"]
+    return ", ".join(f"{name} {_value(name, value)}" for name, value in values if value is not None)
+
+
+def _values(name: str, a: Any, b: Any) -> tuple[str, str]:
+    return _value(name, a), _value(name, b)
+
+
+def _value(name: str, value: Any) -> str:
+    if value is None:
+        return NONE_WORDS.get(name, ABSENT)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)

@@ -1,0 +1,53 @@
+"""Many large files, of which a bounded number is mapped into memory at a time."""
+
+import mmap
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.data.decode import MAX_BYTES
+from alexnet.errors import UnreadableImage
+
+# Well below the 1,024 open files that many systems allow a process.
+MAX_OPEN = 384
+
+
+class Mapped:
+    """Files mapped into memory read-only on first use, the least recently used ones unmapped again."""
+
+    def __init__(self, paths: Sequence[Path], limit: int = MAX_OPEN) -> None:
+        self.paths = paths
+        self._limit = limit
+        self._open: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getitem__(self, k: int) -> NDArray[np.uint8]:
+        """Return file k as (bytes,) uint8; it stays valid while the array is held. Raises `OSError`."""
+        with self._lock:
+            found = self._open.get(k)
+            if found is not None:
+                self._open.move_to_end(k)
+                return found
+            with open(self.paths[k], "rb") as file:
+                # The array keeps the map alive, so dropping it here never pulls it from under a reader.
+                made = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
+            self._open[k] = made
+            if len(self._open) > self._limit:
+                self._open.popitem(last=False)
+            return made
+
+    def slice(self, k: int, offset: int, size: int) -> NDArray[np.uint8]:
+        """Return `size` bytes of file k as a view. Raises `UnreadableImage` if they cannot be had."""
+        if size > MAX_BYTES:
+            raise UnreadableImage(f"its {size} bytes are more than the limit of {MAX_BYTES}")
+        try:
+            view = self[k][offset : offset + size]
+        except (OSError, ValueError) as error:
+            raise UnreadableImage(f"{self.paths[k]} cannot be read: {error}") from None
+        if len(view) != size:
+            raise UnreadableImage(f"{self.paths[k]} ends before it: the file is cut short")
+        return view

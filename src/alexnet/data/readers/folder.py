@@ -1,0 +1,111 @@
+"""Image files in class folders, with or without train, val and test."""
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from alexnet.data.dataset import Labels, Source, Split, check_source
+from alexnet.data.decode import MAX_BYTES
+from alexnet.errors import DataError, UnreadableImage
+
+FOLDER_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+# Files that live beside images; anything else is tried, and counted as unreadable if it is no image.
+NOT_IMAGES = frozenset(
+    (".txt", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".md", ".html", ".htm", ".yaml", ".yml", ".py", ".pkl")
+    + (".npy", ".npz", ".mat", ".pdf", ".zip", ".tar", ".gz", ".ini", ".log", ".db")
+)
+
+
+def read_file(path: str) -> bytes:
+    """Return the bytes of an image file. Raises `UnreadableImage`, also for what would block or fill the memory."""
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableImage("it is not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise UnreadableImage(f"its {status.st_size} bytes are more than the limit of {MAX_BYTES}")
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise UnreadableImage(f"the file cannot be read: {error.strerror}") from None
+
+
+class FolderSplit(Split):
+    """Image files in class folders."""
+
+    def __init__(self, name: str, root: Path, paths: Sequence[str], labels: Labels) -> None:
+        self.name = name
+        self.root = os.fspath(root)
+        self.paths = paths
+        self.labels = labels
+
+    def key(self, i: int) -> str:
+        return self.paths[i]
+
+    def encoded(self, i: int) -> bytes:
+        return read_file(os.path.join(self.root, self.paths[i]))
+
+
+def _class_folders(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder}: the folder cannot be read: {error.strerror}") from None
+
+
+def _image_files(folder: Path) -> list[str]:
+    """Return the files under a class folder that may be images, as sorted paths relative to it."""
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() not in NOT_IMAGES:
+                found.append(os.path.relpath(os.path.join(parent, name), folder))
+    return sorted(found)
+
+
+def open_folders(spec: str, root: Path) -> Source:
+    """Open a folder of class folders; classes are sorted by name, those of train where there is a train folder."""
+    top = _class_folders(root)
+    # A class may be called "train" (the locomotive), so a split folder is one that has folders of its own.
+    places: dict[str, Path] = {}
+    for split, names in FOLDER_NAMES.items():
+        for name in names:
+            if name in top and _class_folders(root / name):
+                places[split] = root / name
+                break
+    if not places:
+        if not top:
+            raise DataError(
+                f"{spec}: there are no class folders in it; put the images of each class into a folder of its own"
+            )
+        places["train"] = root
+    elif "train" not in places and "train" in top:
+        raise DataError(f"{spec}: train holds no class folders; put the images of each class into a folder of its own")
+    first = places["train"] if "train" in places else next(iter(places.values()))
+    classes = _class_folders(first)
+    index = {name: label for label, name in enumerate(classes)}
+    splits: dict[str, Split] = {}
+    for split, place in places.items():
+        paths: list[str] = []
+        labels: list[int] = []
+        for name in _class_folders(place):
+            files = _image_files(place / name)
+            if name not in index:
+                if not files:
+                    continue
+                raise DataError(
+                    f"{spec}: class {name!r} is in {split} but not in {first.name}; "
+                    f"add training images of it or remove it from {split}"
+                )
+            if not files and place == first:
+                raise DataError(f"{spec}: class folder {name} in {place.name} holds no images; fill or remove it")
+            prefix = os.path.relpath(place / name, root)
+            paths.extend(os.path.join(prefix, file) for file in files)
+            labels.extend([index[name]] * len(files))
+        splits[split] = FolderSplit(split, root, paths, np.array(labels, dtype=np.int64))
+    return check_source(spec, classes, splits)

@@ -1,0 +1,163 @@
+"""Other people's collections by name: torchvision's data sets, and the Hugging Face hub's as `hf:owner/name`."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alexnet.data.dataset import SPLITS, Labels, Source, Split, check_source
+from alexnet.errors import DataError, UnreadableImage
+from alexnet.files import cache_folder
+
+
+@dataclass(frozen=True)
+class Known:
+    """A data set of torchvision's: its class, the arguments of each split, and where its labels and images are."""
+
+    kind: str
+    splits: dict[str, dict[str, Any]]
+    labels: str
+    images: str
+
+
+_BOTH = {"train": {"train": True}, "test": {"train": False}}
+_NAMED = {"train": {"split": "train"}, "test": {"split": "test"}}
+_THREE = {"train": {"split": "train"}, "val": {"split": "val"}, "test": {"split": "test"}}
+TORCHVISION = {
+    "cifar10": Known("CIFAR10", _BOTH, "targets", "data"),
+    "cifar100": Known("CIFAR100", _BOTH, "targets", "data"),
+    "mnist": Known("MNIST", _BOTH, "targets", "data"),
+    "fashion-mnist": Known("FashionMNIST", _BOTH, "targets", "data"),
+    "kmnist": Known("KMNIST", _BOTH, "targets", "data"),
+    "svhn": Known("SVHN", _NAMED, "labels", "data"),
+    "stl10": Known("STL10", _NAMED, "labels", "data"),
+    "imagenette": Known("Imagenette", {"train": {"split": "train"}, "val": {"split": "val"}}, "", "_samples"),
+    "flowers102": Known("Flowers102", _THREE, "_labels", "_image_files"),
+    "food101": Known("Food101", _NAMED, "_labels", "_image_files"),
+    "dtd": Known("DTD", _THREE, "_labels", "_image_files"),
+    "gtsrb": Known("GTSRB", _NAMED, "", "_samples"),
+    "oxford-iiit-pet": Known(
+        "OxfordIIITPet", {"train": {"split": "trainval"}, "test": {"split": "test"}}, "_labels", "_images"
+    ),
+}
+
+
+def open_torchvision(spec: str, download: bool, root: Path | None = None) -> Source:
+    """Open a torchvision data set from `root` (default: the user's cache folder); fetch it only if `download`."""
+    from torchvision import datasets
+
+    from alexnet.data.dataset import ArraySplit
+    from alexnet.data.readers.folder import FolderSplit
+
+    known = TORCHVISION[spec]
+    root = cache_folder() / "torchvision" if root is None else root
+    if download:
+        root.mkdir(parents=True, exist_ok=True)
+    splits: dict[str, Split] = {}
+    classes: list[str] = []
+    for name, arguments in known.splits.items():
+        made = _construct(spec, getattr(datasets, known.kind), root, arguments, download)
+        images = getattr(made, known.images)
+        if known.labels:
+            labels = np.asarray(getattr(made, known.labels), dtype=np.int64)
+        else:
+            images, labels = [path for path, _ in images], np.array([label for _, label in images], dtype=np.int64)
+        if isinstance(images, list):
+            paths = [os.path.relpath(path, root) for path in images]
+            splits[name] = FolderSplit(name, root, paths, labels)
+        else:
+            keys = [f"{spec}-{name}-{i:06d}" for i in range(len(labels))]
+            splits[name] = ArraySplit(name, _rgb(np.asarray(images)), labels, keys)
+        classes = _class_names(made) or classes
+    if not classes:
+        classes = [str(label) for label in range(1 + max(int(split.labels.max()) for split in splits.values()))]
+    return check_source(spec, classes, splits)
+
+
+def _construct(spec: str, kind: Callable[..., Any], root: Path, arguments: dict[str, Any], download: bool) -> Any:
+    try:
+        return kind(root=str(root), download=False, **arguments)
+    except (RuntimeError, OSError) as error:
+        if not download:
+            raise DataError(
+                f"{spec}: torchvision's data set is not in {root} ({_one_line(error)}); add --download to fetch it"
+            ) from None
+    try:
+        return kind(root=str(root), download=True, **arguments)
+    except Exception as error:  # Whatever the network, the archive or the disk had to say.
+        raise DataError(f"{spec}: it could not be downloaded to {root}: {_one_line(error)}") from None
+
+
+def _rgb(images: np.ndarray) -> np.ndarray:
+    """Return (N, H, W), (N, 3, H, W) or (N, H, W, 3) as contiguous (N, H, W, 3) uint8."""
+    if images.ndim == 3:
+        images = np.repeat(images[..., None], 3, axis=3)
+    elif images.shape[1] == 3 and images.shape[3] != 3:
+        images = images.transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(images, dtype=np.uint8)
+
+
+def _class_names(made: Any) -> list[str]:
+    found = getattr(made, "classes", None) or []
+    return [name if isinstance(name, str) else name[0] for name in found]
+
+
+class HubSplit(Split):
+    """A split of a Hugging Face data set whose images stay encoded until they are read."""
+
+    def __init__(self, name: str, rows: Any, image: str, labels: Labels) -> None:
+        self.name = name
+        self.labels = labels
+        self._rows = rows
+        self._image = image
+
+    def key(self, i: int) -> str:
+        path = self._rows[i][self._image].get("path")
+        return os.path.basename(path) if path else f"{self.name}#{i}"
+
+    def encoded(self, i: int) -> bytes:
+        from alexnet.data.readers.folder import read_file
+
+        image = self._rows[i][self._image]
+        if image.get("bytes") is not None:
+            return bytes(image["bytes"])
+        if image.get("path"):
+            return read_file(image["path"])
+        raise UnreadableImage("the row holds no bytes")
+
+
+def open_hub(spec: str) -> Source:
+    """Open `hf:owner/name`, or `hf:owner/name@configuration`, through the optional `datasets` library."""
+    try:
+        import datasets
+    except ImportError:
+        raise DataError(f"{spec}: this needs the datasets library; pip install alexnet[hub]") from None
+    name, _, configuration = spec.removeprefix("hf:").partition("@")
+    try:
+        found = datasets.load_dataset(name, configuration or None)
+    except Exception as error:  # The library raises its own, the network's and the disk's errors.
+        raise DataError(f"{spec}: it could not be loaded: {_one_line(error)}") from None
+    splits: dict[str, Split] = {}
+    classes: list[str] = []
+    for theirs, rows in found.items():
+        ours = "val" if theirs.startswith("val") else theirs
+        if ours not in SPLITS:
+            continue
+        image = next((key for key, kind in rows.features.items() if isinstance(kind, datasets.Image)), None)
+        labels = [key for key, kind in rows.features.items() if isinstance(kind, datasets.ClassLabel)]
+        if image is None or not labels:
+            raise DataError(f"{spec}: it needs an image and a class label column; it has {', '.join(rows.features)}")
+        label = "label" if "label" in labels else labels[0]
+        classes = [str(title) for title in rows.features[label].names]
+        values = np.array(rows[label], dtype=np.int64)
+        if len(values) and (values < 0).all():
+            continue  # A test split published without its labels.
+        splits[ours] = HubSplit(ours, rows.cast_column(image, datasets.Image(decode=False)), image, values)
+    return check_source(spec, classes, splits)
+
+
+def _one_line(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]

@@ -1,0 +1,230 @@
+"""The official ImageNet archives as they are downloaded: ILSVRC-2010, ILSVRC-2012, and folders of synset tars.
+
+Labels come from the devkit's `meta.mat` and ground-truth files: label = ILSVRC id - 1, never the rank of a name.
+"""
+
+import io
+import re
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from alexnet.data.dataset import Labels, Source, Split, check_source
+from alexnet.data.readers.tar_index import Index, Member, index, members
+from alexnet.errors import DataError
+
+WNID = re.compile(r"n\d{8}")
+# Bytes of a devkit's file that are read at most; the real ones have under a megabyte.
+_MAX_DEVKIT_FILE = 1 << 26
+
+
+@dataclass(frozen=True)
+class Edition:
+    """The file names of one year's archives and what is known of them (counts, md5 sums)."""
+
+    year: int
+    archives: dict[str, str]
+    devkit: str
+    devkit_folder: str
+    truths: dict[str, str]
+    counts: dict[str, int]
+    md5: dict[str, str]
+
+
+EDITIONS = (
+    Edition(
+        year=2012,
+        archives={"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"},
+        devkit="ILSVRC2012_devkit_t12.tar.gz",
+        devkit_folder="ILSVRC2012_devkit_t12",
+        truths={"val": "ILSVRC2012_validation_ground_truth.txt"},
+        counts={"train": 1_281_167, "val": 50_000},
+        md5={
+            "ILSVRC2012_img_train.tar": "1d675b47d978889d74fa0da5fadfb00e",
+            "ILSVRC2012_img_val.tar": "29b22e2961454d5413ddabcf34fc5622",
+            "ILSVRC2012_devkit_t12.tar.gz": "fa75699e90414af021442c21a62c3abf",
+        },
+    ),
+    Edition(
+        year=2010,
+        archives={
+            "train": "ILSVRC2010_images_train.tar",
+            "val": "ILSVRC2010_images_val.tar",
+            "test": "ILSVRC2010_images_test.tar",
+        },
+        devkit="ILSVRC2010_devkit-1.0.tar.gz",
+        devkit_folder="devkit-1.0",
+        truths={"val": "ILSVRC2010_validation_ground_truth.txt", "test": "ILSVRC2010_test_ground_truth.txt"},
+        counts={"val": 50_000, "test": 150_000},
+        md5={},
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Synset:
+    """A category of the devkit: its ILSVRC id (from 1), wnid and words."""
+
+    ilsvrc_id: int
+    wnid: str
+    words: str
+
+    @property
+    def title(self) -> str:
+        """The wnid and its first word, as classes are named here."""
+        return f"{self.wnid} {self.words.split(',')[0].strip()}".strip()
+
+
+def wnid(title: str) -> str | None:
+    """Return the wnid a class name begins with, if any."""
+    match = WNID.match(title)
+    return match[0] if match else None
+
+
+def edition(root: Path) -> Edition | None:
+    """Return the edition whose archives lie in a folder, or None."""
+    for known in EDITIONS:
+        if any((root / name).is_file() for name in known.archives.values()):
+            return known
+    return None
+
+
+def open_ilsvrc(spec: str, root: Path, known: Edition) -> Source:
+    """Open a folder with one edition's official tars and its devkit (the tar.gz or its unpacked folder)."""
+    synsets = read_synsets(root, known)
+    label_of = {synset.wnid: synset.ilsvrc_id - 1 for synset in synsets}
+    splits: dict[str, Split] = {}
+    for name, archive in known.archives.items():
+        path = root / archive
+        if not path.is_file():
+            continue
+        if name == "train":
+            found = index([path], "tar of tars", _synset_members)
+            unknown = sorted(set(found.groups) - set(label_of))
+            if unknown:
+                raise DataError(f"{path}: it holds {unknown[0]}.tar, which is no category of the {known.year} devkit")
+            label_of_group = np.array([label_of[wnid] for wnid in found.groups], dtype=np.int64)
+            splits[name] = found.split(name, [path], label_of_group[found.group])
+        else:
+            found = _sorted_by_name(index([path], "flat tar", _flat_members))
+            truth = known.truths[name]
+            labels = np.array(_ground_truth(root, known, truth), dtype=np.int64) - 1
+            if len(labels) != len(found.names):
+                raise DataError(f"{path}: it holds {len(found.names)} images, but {truth} has {len(labels)} lines")
+            if len(labels) and not 0 <= labels.min() <= labels.max() < len(synsets):
+                wrong = int(labels.max() if labels.max() >= len(synsets) else labels.min()) + 1
+                raise DataError(f"{root}: {truth} names id {wrong}, but the ids of meta.mat are 1 to {len(synsets)}")
+            splits[name] = found.split(name, [path], labels)
+    return check_source(spec, [synset.title for synset in synsets], splits)
+
+
+def read_synsets(root: Path, known: Edition) -> list[Synset]:
+    """Return the categories without children of a devkit's `meta.mat`, by ILSVRC id. Raises `DataError`."""
+    from scipy.io import loadmat
+
+    data = _devkit_file(root, known, "meta.mat")
+    if data is None:
+        raise DataError(f"{root}: meta.mat is missing; put {known.devkit} beside the tars")
+    try:
+        rows = loadmat(io.BytesIO(data), squeeze_me=True, struct_as_record=True)["synsets"]
+        synsets = [
+            Synset(int(row[f"ILSVRC{known.year}_ID"]), str(row["WNID"]), str(row["words"]))
+            for row in np.atleast_1d(rows)
+            if int(row["num_children"]) == 0
+        ]
+    except Exception as error:  # loadmat raises anything on a damaged file.
+        raise DataError(f"{root}: meta.mat of {known.devkit} cannot be read: {error}") from None
+    synsets.sort(key=lambda synset: synset.ilsvrc_id)
+    ids = [synset.ilsvrc_id for synset in synsets]
+    if ids != list(range(1, len(ids) + 1)):
+        raise DataError(f"{root}: the ids of the categories in meta.mat are not 1 to {len(ids)}")
+    if len({synset.wnid for synset in synsets}) != len(synsets):
+        raise DataError(f"{root}: meta.mat names a category twice")
+    return synsets
+
+
+def is_synset_tars(root: Path) -> bool:
+    """Return whether a folder holds one tar a synset (n01440764.tar and so on)."""
+    return any(WNID.fullmatch(path.stem) for path in root.glob("n*.tar"))
+
+
+def open_synset_tars(spec: str, root: Path) -> Source:
+    """Open a folder of synset tars (Fall 2009 and 2011 style), or one tar of them; classes by wnid, all in train."""
+    if root.is_file():
+        paths = [root]
+        found = index(paths, "tar of tars", _synset_members)
+    else:
+        paths = sorted(path for path in root.glob("n*.tar") if WNID.fullmatch(path.stem))
+        found = index(paths, "synset tars", lambda _, path: ((path.stem, member) for member in members(path)))
+        empty = sorted({path.stem for path in paths} - set(found.groups))
+        if empty:
+            raise DataError(f"{spec}: {empty[0]}.tar holds no images; fetch it again or remove it")
+    classes = sorted(found.groups)
+    rank = {wnid: label for label, wnid in enumerate(classes)}
+    label_of_group = np.array([rank[wnid] for wnid in found.groups], dtype=np.int64)
+    labels: Labels = label_of_group[found.group] if len(found.group) else np.zeros(0, np.int64)
+    return check_source(spec, classes, {"train": found.split("train", paths, labels)})
+
+
+def _synset_members(_: int, path: Path) -> Iterable[tuple[str, Member]]:
+    for inner in members(path):
+        wnid = Path(inner.name).stem
+        if Path(inner.name).suffix != ".tar" or not WNID.fullmatch(wnid):
+            raise DataError(f"{path}: it holds {inner.name!r} where tars of synsets (n01440764.tar) are expected")
+        for member in members(path, inner.offset, inner.size):
+            yield wnid, member
+
+
+def _flat_members(_: int, path: Path) -> Iterable[tuple[str, Member]]:
+    for member in members(path):
+        name = member.name.rsplit("/", 1)[-1]
+        if not name.startswith("."):
+            yield "", Member(name, member.offset, member.size)
+
+
+def _sorted_by_name(found: Index) -> Index:
+    """Return the index in order of names: the ground truth has a line an image in that order, not the archive's."""
+    from alexnet.data.readers.names import Names
+
+    names = [found.names[i] for i in range(len(found.names))]
+    ranking = np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.int64)
+    return Index(
+        found.files[ranking],
+        found.group[ranking],
+        found.offsets[ranking],
+        found.sizes[ranking],
+        Names([names[i] for i in ranking]),
+        found.groups,
+    )
+
+
+def _ground_truth(root: Path, known: Edition, truth: str) -> list[int]:
+    data = _devkit_file(root, known, truth)
+    if data is None:
+        raise DataError(f"{root}: {truth} is missing; put {known.devkit} or that file beside the tars")
+    try:
+        return [int(line) for line in data.decode("ascii").split()]
+    except ValueError:
+        raise DataError(f"{root}: {truth} must hold one id a line") from None
+
+
+def _devkit_file(root: Path, known: Edition, name: str) -> bytes | None:
+    """Return a file of the devkit: beside the tars, from its unpacked folder, or out of its tar.gz, into memory."""
+    for place in (root / name, root / known.devkit_folder / "data" / name, root / "data" / name):
+        if place.is_file():
+            return place.read_bytes()
+    path = root / known.devkit
+    if not path.is_file():
+        return None
+    try:
+        with tarfile.open(path) as archive:
+            for info in archive:
+                if info.isreg() and info.name.rsplit("/", 1)[-1] == name and info.size <= _MAX_DEVKIT_FILE:
+                    file = archive.extractfile(info)
+                    return file.read() if file else None
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise DataError(f"{path}: it cannot be read: {error}") from None
+    return None

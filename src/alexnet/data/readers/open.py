@@ -1,0 +1,63 @@
+"""Open anything labelled: `open_source` knows every kind of SRC that commands accept."""
+
+import difflib
+import os
+from pathlib import Path
+
+from alexnet.data.dataset import Source
+from alexnet.errors import DataError
+
+
+def open_source(spec: str | os.PathLike[str], download: bool = False) -> Source:
+    """Open labelled images by their specification.
+
+    `digits` (scikit-learn's, always there); a folder of class folders with or without train, val and test, of Parquet
+    files in the Hugging Face layout, of official ILSVRC tars and devkit, of synset tars, or of tar shards in WebDataset
+    layout; a store made by `alexnet data prepare`; `hf:owner/name`; a torchvision data set by name, fetched only if
+    `download`. Raises `DataError` with one line that says what is wrong and how to mend it.
+    """
+    spec = os.fspath(spec)
+    if spec == "digits":
+        from alexnet.data.readers.digits import open_digits
+
+        return open_digits()
+    if spec.startswith("hf:"):
+        from alexnet.data.readers.hub import open_hub
+
+        return open_hub(spec)
+    root = Path(spec).expanduser()
+    if not root.exists():
+        from alexnet.data.readers.hub import TORCHVISION, open_torchvision
+
+        if spec in TORCHVISION:
+            return open_torchvision(spec, download)
+        nearest = difflib.get_close_matches(spec, ["digits", *TORCHVISION], n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else "give a folder of images, or `digits`"
+        raise DataError(f"{spec}: there is no such folder or data set; {hint}")
+    return _open_files(spec, root)
+
+
+def _open_files(spec: str, root: Path) -> Source:
+    """Open what is on disk by looking at the names of the files."""
+    from alexnet.data.readers import folder, ilsvrc, parquet, store, webdataset
+
+    if root.is_file():
+        if root.suffix != ".tar":
+            raise DataError(f"{spec}: it is a file, but a folder of images or a tar is needed")
+        from alexnet.data.readers.tar_index import members
+
+        first = next(iter(members(root)), None)
+        if first is not None and first.name.endswith(".tar"):
+            return ilsvrc.open_synset_tars(spec, root)
+        return webdataset.open_webdataset(spec, root.parent, {"train": [root]})
+    if store.is_store(root):
+        return store.open_store(spec, root)
+    if (known := ilsvrc.edition(root)) is not None:
+        return ilsvrc.open_ilsvrc(spec, root, known)
+    if ilsvrc.is_synset_tars(root):
+        return ilsvrc.open_synset_tars(spec, root)
+    if parquet.shards(root):
+        return parquet.open_parquet(spec, root)
+    if found := webdataset.shards(root):
+        return webdataset.open_webdataset(spec, root, found)
+    return folder.open_folders(spec, root)

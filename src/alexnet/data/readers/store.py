@@ -1,0 +1,181 @@
+"""A store: a source's images as checked squares in a few large files, opened in an instant at any size.
+
+    manifest.json         counts, classes, shards and their sha256, settings, library versions
+    report.csv            every unreadable or odd file with its reason
+    statistics.npz        mean image, RGB covariance and PCA of the train split
+    train/00000.npy …     codec raw: (n, S, S, 3) uint8
+    train/00000.tar …     codec jpeg: WebDataset layout, 000000017.jpg and 000000017.cls
+    train/labels.npy      (N,) int64
+    train/index.npy       codec jpeg: (N, 2) int64, offset in its shard and size of each image
+    train/files.parquet   name, sha256, height, width and notes of each image's source file
+
+S the side of the squares, N images of a split.
+"""
+
+import io
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import simplejpeg
+from numpy.typing import NDArray
+
+from alexnet.data.dataset import SPLITS, Source, Split
+from alexnet.data.decode import Pixels
+from alexnet.data.mmap_cache import Mapped
+from alexnet.errors import DataError, UnreadableImage
+
+MANIFEST, REPORT, STATISTICS = "manifest.json", "report.csv", "statistics.npz"
+LABELS, INDEX, FILES = "labels.npy", "index.npy", "files.parquet"
+FORMAT, VERSION = "alexnet-store", 1
+CODECS = {"raw": ".npy", "jpeg": ".tar"}
+# The header of a shard of pixels has this length for any count, so that it can be written last.
+NPY_HEADER = 128
+
+
+def is_store(root: Path) -> bool:
+    """Return whether a folder holds a finished store."""
+    return (root / MANIFEST).is_file()
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """Return a store's manifest. Raises `DataError` if it is no manifest of a store this version can read."""
+    path = root / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        known = manifest["format"] == FORMAT and manifest["codec"] in CODECS and manifest["splits"] is not None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: it is no readable manifest of a store ({error}); prepare the store again") from None
+    if not known or manifest["version"] != VERSION:
+        raise DataError(f"{path}: it is not a manifest of store version {VERSION}; prepare the store again")
+    return dict(manifest)
+
+
+def open_store(spec: str, root: Path) -> Source:
+    """Open a store; its files are mapped, not read, so this takes the same instant for a million images or fifteen."""
+    manifest = read_manifest(root)
+    splits: dict[str, Split] = {}
+    try:
+        for name in SPLITS:
+            if name in manifest["splits"]:
+                kind = RawSplit if manifest["codec"] == "raw" else JpegSplit
+                splits[name] = kind(name, root, manifest)
+        return Source(spec, tuple(manifest["classes"]), splits)
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{root / MANIFEST}: it lacks {error}; prepare the store again") from None
+
+
+class StoreSplit(Split):
+    """What both codecs share: labels, names of the source files, and in which shard an image is."""
+
+    def __init__(self, name: str, root: Path, manifest: dict[str, Any]) -> None:
+        entry = manifest["splits"][name]
+        self.name = name
+        self.root = root
+        self.size = int(manifest["size"])
+        self.labels = map_array(root / name / LABELS, np.dtype(np.int64), (int(entry["count"]),))
+        counts = [int(shard["count"]) for shard in entry["shards"]]
+        self._ends = np.cumsum(counts, dtype=np.int64)
+        if sum(counts) != len(self.labels):
+            raise DataError(f"{root}: the shards of {name} have {sum(counts)} images, its labels {len(self.labels)}")
+        self._mapped = Mapped([root / shard["file"] for shard in entry["shards"]])
+        self._keys: tuple[int, list[str]] = (-1, [])
+        self._lock = threading.Lock()
+
+    def _place(self, i: int) -> tuple[int, int]:
+        """Return the shard of image i and its row in it."""
+        k = int(self._ends.searchsorted(i, side="right"))
+        return k, i - (int(self._ends[k - 1]) if k else 0)
+
+    def key(self, i: int) -> str:
+        path = self.root / self.name / FILES
+        try:
+            with self._lock, pq.ParquetFile(path) as file:
+                rows = file.metadata.row_group(0).num_rows
+                if self._keys[0] != i // rows:
+                    names = file.read_row_group(i // rows, columns=["file"]).column("file").to_pylist()
+                    self._keys = (i // rows, names)
+                return str(self._keys[1][i % rows])
+        except (OSError, pa.ArrowException, IndexError):
+            return f"{self.name}#{i}"
+
+
+class RawSplit(StoreSplit):
+    """Squares as pixels: a crop is copied straight out of the mapped file."""
+
+    def __init__(self, name: str, root: Path, manifest: dict[str, Any]) -> None:
+        super().__init__(name, root, manifest)
+        self.side = self.size
+
+    def read(self, i: int, shortest: int = 0) -> Pixels:
+        k, row = self._place(i)
+        step = self.size * self.size * 3
+        return self._mapped.slice(k, NPY_HEADER + row * step, step).reshape(self.size, self.size, 3)
+
+    def encoded(self, i: int) -> bytes:
+        from PIL import Image
+
+        buffer = io.BytesIO()
+        Image.fromarray(self.read(i)).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    def cut(self, i: int, size: int, row: int, column: int, out: Pixels) -> None:
+        if size != self.size:
+            return super().cut(i, size, row, column, out)
+        crop = out.shape[0]
+        out[:] = self.read(i)[row : row + crop, column : column + crop]
+
+
+class JpegSplit(StoreSplit):
+    """Squares as JPEG: decoded by libjpeg-turbo into a buffer of the thread, the crop copied out of it."""
+
+    def __init__(self, name: str, root: Path, manifest: dict[str, Any]) -> None:
+        super().__init__(name, root, manifest)
+        self._index = map_array(root / name / INDEX, np.dtype(np.int64), (len(self.labels), 2))
+        self._local = threading.local()
+
+    def _bytes(self, i: int) -> NDArray[np.uint8]:
+        offset, size = self._index[i].tolist()
+        return self._mapped.slice(self._place(i)[0], offset, size)
+
+    def encoded(self, i: int) -> bytes:
+        return self._bytes(i).tobytes()
+
+    def read(self, i: int, shortest: int = 0) -> Pixels:
+        return self._decode(i, np.empty((self.size, self.size, 3), np.uint8))
+
+    def cut(self, i: int, size: int, row: int, column: int, out: Pixels) -> None:
+        if size != self.size:
+            return super().cut(i, size, row, column, out)
+        crop = out.shape[0]
+        if crop == size and out.flags.c_contiguous:
+            self._decode(i, out)
+            return
+        buffer = getattr(self._local, "buffer", None)
+        if buffer is None:
+            buffer = self._local.buffer = np.empty((size, size, 3), np.uint8)
+        out[:] = self._decode(i, buffer)[row : row + crop, column : column + crop]
+
+    def _decode(self, i: int, buffer: Pixels) -> Pixels:
+        try:
+            pixels = simplejpeg.decode_jpeg(self._bytes(i), "RGB", buffer=buffer)
+        except ValueError as error:
+            raise UnreadableImage(f"the store is damaged there: {error}; run alexnet data verify") from None
+        if pixels.shape != buffer.shape:
+            raise UnreadableImage(f"the store is damaged there: the image is {pixels.shape}, not {buffer.shape}")
+        return buffer
+
+
+def map_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Map a .npy file read-only. Raises `DataError` if it is not an array of that kind."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: it cannot be mapped ({error}); prepare the store again") from None
+    if array.dtype != dtype or array.shape != shape:
+        raise DataError(f"{path}: it holds {array.dtype} {array.shape}, not {dtype} {shape}; prepare the store again")
+    return np.asarray(array)

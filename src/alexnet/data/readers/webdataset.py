@@ -1,0 +1,91 @@
+"""Tar shards in WebDataset layout: the files of a sample share a name up to the first dot (`17.jpg`, `17.cls`)."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from alexnet.data.dataset import SPLITS, Labels, Source, Split, check_source
+from alexnet.data.readers.tar_index import Member, TarSplit, index, members
+from alexnet.errors import DataError
+
+IMAGES = frozenset(("jpg", "jpeg", "png", "webp", "gif", "bmp", "ppm"))
+_SPLIT = re.compile(r"(?:^|[^a-z])(train|validation|valid|val|test)(?:[^a-z]|$)")
+_SPLIT_FOLDERS = ("train", "val", "valid", "validation", "test")
+_MAX_LABEL_BYTES = 1 << 20
+
+
+def shards(root: Path) -> dict[str, list[Path]]:
+    """Return the tar shards of each split in a folder or its split folders; names without a split count as train."""
+    found: dict[str, list[Path]] = {}
+    nested = [path for folder in _SPLIT_FOLDERS for path in (root / folder).glob("*.tar")]
+    for path in sorted([*root.glob("*.tar"), *nested]):
+        match = _SPLIT.search(str(path.relative_to(root)).lower())
+        name = match[1] if match else "train"
+        found.setdefault("val" if name.startswith("val") else name, []).append(path)
+    return found
+
+
+def open_webdataset(spec: str, root: Path, found: dict[str, list[Path]]) -> Source:
+    """Open tar shards; class names come from `classes.txt` (one a line) beside them, or else are the numbers."""
+    splits: dict[str, Split] = {name: _open_split(name, found[name]) for name in SPLITS if name in found}
+    listed = root / "classes.txt"
+    if listed.is_file():
+        classes = [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+    else:
+        highest = max(int(split.labels.max(initial=-1)) for split in splits.values())
+        classes = [str(number) for number in range(highest + 1)]
+    return check_source(spec, classes, splits)
+
+
+def _open_split(name: str, paths: list[Path]) -> TarSplit:
+    found = index(paths, "webdataset", _labelled_members)
+    label_of_group = np.array([int(text) for text in found.groups], dtype=np.int64)
+    labels: Labels = label_of_group[found.group] if len(found.group) else np.zeros(0, np.int64)
+    return found.split(name, paths, labels)
+
+
+def _labelled_members(_: int, path: Path) -> Iterator[tuple[str, Member]]:
+    """Yield the images of a shard, each under its label's digits."""
+    with open(path, "rb") as file:
+        for key, parts in _samples(path):
+            image = next((parts[kind] for kind in parts if kind.lower() in IMAGES), None)
+            if image is None:
+                continue
+            label = parts.get("cls") or parts.get("json")
+            if label is None:
+                raise DataError(f"{path}: sample {key} has an image but no label ({key}.cls or {key}.json)")
+            if label.size > _MAX_LABEL_BYTES:
+                raise DataError(f"{path}: the label of sample {key} has {label.size} bytes")
+            file.seek(label.offset)
+            yield str(_label(path, key, file.read(label.size), "cls" in parts)), image
+
+
+def _samples(path: Path) -> Iterator[tuple[str, dict[str, Member]]]:
+    """Yield the samples of a shard: their key and their members by extension; members of one sample are neighbours."""
+    key, parts = "", dict[str, Member]()
+    for member in members(path):
+        folder, _, base = member.name.rpartition("/")
+        stem, _, kind = base.partition(".")
+        if not stem or base.startswith("."):
+            continue
+        own = f"{folder}/{stem}" if folder else stem
+        if own != key and parts:
+            yield key, parts
+            parts = {}
+        key = own
+        parts[kind] = member
+    if parts:
+        yield key, parts
+
+
+def _label(path: Path, key: str, text: bytes, is_number: bool) -> int:
+    try:
+        if is_number:
+            return int(text)
+        found = json.loads(text)
+        return int(found["label"] if "label" in found else found["cls"])
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{path}: the label of sample {key} is not a whole number: {text[:40]!r}") from None

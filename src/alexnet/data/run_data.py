@@ -1,0 +1,141 @@
+"""What a run trains and measures on: the source's splits, classes and statistics."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alexnet.config import Config
+from alexnet.data.dataset import Source, Split, hold_out
+from alexnet.data.loader import Feed
+from alexnet.data.readers.open import open_source
+from alexnet.data.statistics import Statistics, fit
+from alexnet.errors import DataError, RunError
+from alexnet.files import write_json
+from alexnet.progress import Progress
+from alexnet.run import Run
+
+HELD_OUT_SEED = 2012  # the held-out images are the same for every run on a source
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A source made ready for a config: its train and validation splits, and the config with its class count."""
+
+    config: Config
+    source: Source
+    train: Split
+    validation: Split
+    held_out: bool  # whether validation was cut from train
+
+    def split(self, name: str) -> Split:
+        """`train`, `val` or `test`; `val` is the held-out part where the source has none. Raises DataError."""
+        if name == "train":
+            return self.train
+        if name == "val":
+            return self.validation
+        if name not in self.source.splits:
+            raise missing_split(self.source, name)
+        return self.source.splits[name]
+
+    def feed(self, split: Split, progress: Progress, **options: Any) -> Feed:
+        """Batches of a split as the config's data settings say; `options` are those of `Feed`."""
+        data = self.config.data
+        return Feed(
+            split,
+            data.size,
+            self.config.train.batch_size,
+            self.config.train.seed,
+            workers=data.workers or None,
+            memory=data.memory << 20,
+            progress=progress.decoding,
+            **options,
+        )
+
+    def statistics(self, path: Path, progress: Progress) -> Statistics:
+        """The training set's mean image and PCA: read from `path`, or fitted and written there."""
+        if path.exists():
+            return Statistics.load(path)
+        data = self.config.data
+        progress.note(f"fitting the mean image and PCA over {len(self.train):,} training images")
+        with progress.counting("decoding"):
+            statistics = fit(self.train, data.size, workers=data.workers or None, progress=progress.decoding)
+        statistics.save(path)
+        return statistics
+
+    def describe(self) -> dict[str, Any]:
+        """What `source.json` says."""
+        splits = {"train": len(self.train), "val": len(self.validation)}
+        splits |= {name: len(split) for name, split in self.source.splits.items() if name not in ("train", "val")}
+        return {
+            "source": self.source.spec,
+            "classes": list(self.source.classes),
+            "splits": splits,
+            "validation": "held out of train" if self.held_out else "the source's own",
+        }
+
+
+def missing_split(source: Source, name: str) -> DataError:
+    """What to raise where a source has no split called `name`."""
+    return DataError(f"{source.spec} has no {name} split (it has {', '.join(source.splits)}); choose one with --split")
+
+
+class SourceRecord:
+    """A run's `source.json`: the source as it was found, and the images that could not be read, with the reason."""
+
+    def __init__(self, run: Run, inputs: Inputs, progress: Progress) -> None:
+        """Writes the file. Raises RunError where a resumed run's source has other classes than before."""
+        self.path = run.path / "source.json"
+        self.described = inputs.describe()
+        self.before: dict[str, str] = {}  # what an earlier process could not read
+        self.written: dict[str, Any] = {}
+        if self.path.exists():
+            self._compare(run, progress)
+        self.write({})
+
+    def _compare(self, run: Run, progress: Progress) -> None:
+        before, now, spec = run.source, self.described, self.described["source"]
+        if before["classes"] != now["classes"]:
+            changed = sorted(set(before["classes"]) ^ set(now["classes"])) or ["their order"]
+            raise RunError(
+                f"{spec} no longer has the classes that {run.path} began with (changed: "
+                f"{', '.join(changed)}); put them back to go on, or begin another run"
+            )
+        if before["splits"] != now["splits"]:
+            progress.warn(
+                f"{spec} has {_counts(now)} images, and had {_counts(before)} when the run began: "
+                "it goes on, but not exactly as it would have"
+            )
+        self.before = before.get("unreadable", {})
+
+    def write(self, unreadable: dict[str, str]) -> None:
+        """Bring the list of unreadable images (key → reason) up to date."""
+        found = dict(sorted((self.before | unreadable).items()))
+        entry = {**self.described, "unreadable": found} if found else self.described
+        if entry != self.written:
+            write_json(self.path, entry)
+            self.written = entry
+
+
+def _counts(described: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in described["splits"].items())
+
+
+def open_inputs(config: Config, source: Source | None = None) -> Inputs:
+    """Open a config's source, unless it is given, and choose its splits.
+
+    Raises DataError for a source that cannot be trained on.
+    """
+    source = source or open_source(config.data.source)
+    if "train" not in source.splits:
+        raise DataError(f"{source.spec} has no train split, only {', '.join(source.splits)}")
+    train = source.splits["train"]
+    held_out = "val" not in source.splits
+    if held_out:
+        train, validation = hold_out(train, config.data.validation, HELD_OUT_SEED)
+    else:
+        validation = source.splits["val"]
+    network = dataclasses.replace(config.network, classes=len(source.classes))
+    return Inputs(dataclasses.replace(config, network=network), source, train, validation, held_out)

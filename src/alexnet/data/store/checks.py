@@ -1,0 +1,183 @@
+"""What a source's own names, hashes and known facts say about it: the checks that `verify` makes of any source."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.data.dataset import Labels
+from alexnet.data.readers.ilsvrc import wnid
+
+# The odd files of the ILSVRC-2012 training set, known to every tool that reads it.
+PNG_NAMED_JPEG = ("n02105855_2933",)
+CMYK = (
+    ("n01739381_1309", "n02077923_14822", "n02447366_23489", "n02492035_15739", "n02747177_10752", "n03018349_4028")
+    + ("n03062245_4620", "n03347037_9675", "n03467068_12171", "n03529860_11437", "n03544143_17228", "n03633091_5218")
+    + ("n03710637_5125", "n03961711_5286", "n04033995_2932", "n04258138_17003", "n04264628_27969", "n04336792_7448")
+    + ("n04371774_5854", "n04596742_4225", "n07583066_647", "n13037406_4650")
+)
+# The categories of the first images of the ILSVRC-2012 validation set, by which a wrong order shows at once.
+FIRST_OF_VAL = ("n01751748", "n09193705", "n02105855", "n04263257", "n03125729", "n01735189") + (
+    "n02346627",
+    "n02776631",
+    "n03794056",
+    "n02328150",
+    "n01917289",
+    "n02125311",
+)
+_VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\b")
+_TRAIN_NAME = re.compile(r"(n\d{8})_")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found: `level` is error (do not train on it), warning (look at it) or note; `where` a file or split."""
+
+    level: str
+    where: str
+    message: str
+
+
+@dataclass
+class Evidence:
+    """What is known of a split's files: name, label, sha256 (empty if unread), oddness and reason for not reading."""
+
+    split: str
+    labels: Labels
+    names: list[str] = field(default_factory=list)
+    hashes: list[bytes] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+def labels_against_names(classes: Sequence[str], found: Evidence) -> list[Finding]:
+    """Compare labels with the classes that files are named after, and name a wrong order of classes."""
+    wnids = {number: label for label, title in enumerate(classes) if (number := wnid(title))}
+    titles = {title: label for label, title in enumerate(classes)}
+    votes: dict[int, Counter[str]] = {}
+    wrong: list[tuple[str, str, int]] = []
+    for name, label in zip(found.names, found.labels.tolist(), strict=True):
+        named = _named_after(name, wnids, titles)
+        if named is not None:
+            votes.setdefault(label, Counter())[named] += 1
+            if wnids.get(named, titles.get(named, -1)) != label:
+                wrong.append((name, named, label))
+    if not wrong:
+        return []
+    leaders = {label: counter.most_common(1)[0][0] for label, counter in votes.items()}
+    moved = {label: named for label, named in leaders.items() if wnids.get(named, titles.get(named, -1)) != label}
+    if moved:
+        label, named = next(iter(sorted(moved.items())))
+        order = [leaders[label] for label in sorted(leaders)]
+        kind = ", the sorted order of their names" if order == sorted(order) and len(order) > 2 else ""
+        message = (
+            f"wrong order of classes: label {label} is called {classes[label]!r}, but {votes[label][named]} of its "
+            f"{votes[label].total()} images are named after {named!r}; {len(moved)} of {len(leaders)} classes are "
+            f"off, so the labels were numbered in another order than the class names{kind}"
+        )
+        return [Finding("error", found.split, message)]
+    name, named, label = wrong[0]
+    message = f"{len(wrong)} files are in another class than they are named after, first {name}: in {classes[label]!r}"
+    return [Finding("warning", found.split, message)]
+
+
+def _named_after(name: str, wnids: dict[str, int], titles: dict[str, int]) -> str | None:
+    """Return the class a file says it is of: its wnid prefix, or the class folder it lies in."""
+    path = PurePath(name)
+    match = _TRAIN_NAME.match(path.name)
+    if match and wnids:
+        return match[1]
+    for folder in reversed(path.parts[:-1]):
+        if folder in titles or folder in wnids:
+            return folder
+    return None
+
+
+def validation_order(classes: Sequence[str], found: Evidence) -> list[Finding]:
+    """Compare the first validation images of ILSVRC-2012 with their known categories."""
+    if len(classes) != 1000:
+        return []
+    wrong = []
+    for name, label in zip(found.names, found.labels.tolist(), strict=True):
+        match = _VAL_NAME.search(name)
+        if match and 1 <= int(match[1]) <= len(FIRST_OF_VAL):
+            true = FIRST_OF_VAL[int(match[1]) - 1]
+            if wnid(classes[label]) not in (None, true):
+                wrong.append((name, classes[label], true))
+    if len(wrong) < 2:
+        return []
+    name, said, true = wrong[0]
+    message = (
+        f"wrong order of classes: {name} is labelled {said!r} but shows {true}, and so on for {len(wrong)} of the "
+        f"first {len(FIRST_OF_VAL)}; ids of the ground truth are those of meta.mat, not ranks of sorted names"
+    )
+    return [Finding("error", found.split, message)]
+
+
+def known_odd_files(classes: Sequence[str], found: Evidence) -> list[Finding]:
+    """Say of each known odd file of ILSVRC-2012's training set whether it was met and handled."""
+    if found.split != "train":
+        return []
+    present = {PurePath(name).stem: name for name in found.names}
+    whole = len(classes) == 1000 and all(wnid(title) for title in classes) and len(found.names) > 1_000_000
+    made: list[Finding] = []
+    for stem, sign in [(stem, "PNG") for stem in PNG_NAMED_JPEG] + [(stem, "CMYK") for stem in CMYK]:
+        name = present.get(stem)
+        if name is None:
+            if whole:
+                made.append(Finding("warning", found.split, f"known odd file {stem} is absent: a cleaned copy?"))
+        elif name in found.reasons:
+            made.append(Finding("error", name, f"known odd file ({sign}) was not read: {found.reasons[name]}"))
+        elif sign in found.notes.get(name, ""):
+            made.append(Finding("note", name, f"known odd file ({sign}) met and read as RGB"))
+        else:
+            made.append(Finding("warning", name, f"known odd file is no longer {sign}: a cleaned copy?"))
+    return made
+
+
+def duplicates(found: Sequence[Evidence]) -> list[Finding]:
+    """Find files with the same bytes in two splits."""
+    made: list[Finding] = []
+    for a, first in enumerate(found):
+        for second in found[a + 1 :]:
+            shared = np.intersect1d(_words(first.hashes), _words(second.hashes))
+            both = [i for i, word in enumerate(_words(second.hashes)) if word in set(shared.tolist()) and word]
+            where = {first.hashes[i]: first.names[i] for i in np.flatnonzero(np.isin(_words(first.hashes), shared))}
+            pairs = [(where[second.hashes[i]], second.names[i]) for i in both if second.hashes[i] in where]
+            if pairs:
+                message = (
+                    f"{len(pairs)} files are also in {first.split}, byte for byte; first {pairs[0][1]} = {pairs[0][0]}"
+                )
+                made.append(Finding("error", second.split, message))
+    return made
+
+
+def _words(hashes: Sequence[bytes]) -> NDArray[np.uint64]:
+    """Return the first eight bytes of each hash, 0 for those that are missing: (N,) uint64."""
+    return np.frombuffer(b"".join((digest or bytes(8))[:8] for digest in hashes), dtype="<u8")
+
+
+def unreadable(found: Evidence) -> list[Finding]:
+    """Report the files that cannot be read, the first few by name."""
+    made = [Finding("warning", name, f"unreadable: {reason}") for name, reason in list(found.reasons.items())[:20]]
+    if len(found.reasons) > 20:
+        made.append(Finding("warning", found.split, f"{len(found.reasons) - 20} more files are unreadable"))
+    if found.reasons and len(found.reasons) * 100 > len(found.names):
+        share = 100 * len(found.reasons) / len(found.names)
+        made.append(
+            Finding("error", found.split, f"{share:.1f} % of its files are unreadable; training stops above 1 %")
+        )
+    return made
+
+
+def odd(found: Evidence) -> list[Finding]:
+    """Sum up the files that are read but odd."""
+    if not found.notes:
+        return []
+    kinds = Counter(re.sub(r",? (from )?\d.*", "", note) for text in found.notes.values() for note in text.split("; "))
+    summary = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    return [Finding("note", found.split, f"{len(found.notes)} odd files are read all the same: {summary}")]

@@ -1,0 +1,40 @@
+"""The devices there are, and the arithmetic asked of them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from alexnet.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def cpu_count() -> int:
+    """The number of cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The arithmetic of a run: bfloat16 autocast where it is asked for."""
+    import torch
+
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the GPU when there is one. Raises ValueError for a device that is not there."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--train.device {name!r} should be auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--train.device {name}: there are {torch.cuda.device_count()} CUDA devices here; use cpu")
+    return device

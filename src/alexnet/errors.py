@@ -1,0 +1,57 @@
+"""The project's own errors: they alone are told in one line; any other exception is a bug.
+
+A message says what is wrong, with which file or field, and how to mend it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AlexnetError(Exception):
+    """Work that failed. `exit_code` is the command's."""
+
+    exit_code = 1
+
+
+class UsageError(AlexnetError, ValueError):
+    """A wrong request: a setting, name, file or combination that cannot be used."""
+
+    exit_code = 2
+
+
+class DataError(UsageError):
+    """Images or labels that cannot be used."""
+
+
+class UnreadableImage(DataError):
+    """One image that cannot be read."""
+
+
+class RunError(UsageError):
+    """A run directory that cannot be used."""
+
+
+class CheckpointError(RunError):
+    """A checkpoint that is missing, damaged or of another network."""
+
+
+class MissingLibrary(UsageError):
+    """An optional library that is not installed; the message names the extra to install."""
+
+
+class TrainingError(AlexnetError):
+    """Training that cannot go on; the message says at which step and what to try."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean …?` for a misspelt name, or an empty text."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def describe_os_error(error: OSError) -> str:
+    """What the system says, with the file."""
+    what = error.strerror or str(error)
+    return f"{error.filename}: {what}" if error.filename else what

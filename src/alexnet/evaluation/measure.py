@@ -1,0 +1,36 @@
+"""The one loop that measures a split: training calls it for validation, `alexnet evaluate` for everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from alexnet.data.loader import Feed
+from alexnet.errors import DataError
+from alexnet.evaluation.metrics import ErrorCounter, Measurement
+
+Scores = Callable[[Tensor], Tensor]  # uint8 images (N, S, S, 3) → scores (N, classes), higher is more probable
+Loss = Callable[[Tensor, Tensor], Tensor]  # scores (N, classes), labels (N,) → loss of each image (N,)
+
+
+@torch.no_grad()
+def measure_split(loader: Feed, scores: Scores, loss: Loss, classes: int, labels: Tensor | None = None) -> Measurement:
+    """The errors and the mean loss of a split, each readable image counted once.
+
+    `labels` (N,) int64, by position in the split, replace the split's own where a model numbers its classes otherwise.
+    Raises DataError where not one image can be read.
+    """
+    counter = ErrorCounter(classes)
+    for batch in loader.epoch(0):
+        found = scores(batch.images)
+        truth = (batch.labels if labels is None else labels[torch.from_numpy(batch.positions)]).to(found.device)
+        counter.add(found, truth, loss(found, truth))
+    if not counter.count:
+        first, why = next(iter(loader.unreadable.items()))
+        raise DataError(
+            f"none of the {len(loader.split)} images of the {loader.split.name} split can be read (first: "
+            f"{first}: {why}); mend them"
+        )
+    return counter.result(unreadable=len(loader.split) - counter.count)

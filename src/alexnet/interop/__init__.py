@@ -1,5 +1,0 @@
-"""Weights out to other libraries and formats, and back."""
-
-from alexnet.interop.export import FORMATS, export, import_model
-
-__all__ = ["FORMATS", "export", "import_model"]

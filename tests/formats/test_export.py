@@ -1,0 +1,139 @@
+"""Exported networks against torch's logits, and weights that come back as they went."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from alexnet import create_model
+from alexnet.architecture import LRN, Activation, Conv, Full, Local, MapNorm, Network, Pool
+from alexnet.formats import export, import_model
+from alexnet.formats.export import ExportError, onnx_model
+from alexnet.model.zoo import build
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra: export)")
+runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (extra: export)")
+
+SMALL = (
+    Conv("conv1", 16, 5, stride=2, std=0.05),
+    Activation("relu1"),
+    LRN("norm1", alpha=1e-2),
+    Pool("pool1"),
+    Conv("conv2", 16, 3, pad=1, sees="own", std=0.1, bias=0.5),
+    Activation("relu2"),
+    LRN("norm2"),
+    Conv("conv3", 8, 3, pad=1, std=0.1),
+    Activation("relu3"),
+    Conv("conv4", 8, 3, pad=1, sees="own", std=0.1),
+    Pool("pool4", kind="avg"),
+    Full("fc5", 12, std=0.1),
+    Activation("relu5"),
+    Full("fc6", std=0.1),
+)
+
+
+def small(**changes: object) -> Network:
+    return Network("small", **{"image": 30, "classes": 5, "layers": SMALL, **changes})  # type: ignore[arg-type]
+
+
+def differs(model: torch.nn.Module, n: int = 3, products: bool = False) -> float:
+    """The largest difference of ONNX Runtime's logits, relative to the largest logit."""
+    proto = onnx_model(model, products)
+    onnx.checker.check_model(proto)
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = runtime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    images = torch.randn(n, 3, model.network.image, model.network.image) * 50
+    with torch.no_grad():
+        expected = model.eval()(images).numpy()
+    (found,) = session.run(None, {"images": images.contiguous().numpy()})
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize("preset", ["digits", "tiny-64", "cifar-26", "cifar-18"])
+def test_an_exported_preset_gives_the_logits_of_torch(preset: str) -> None:
+    assert differs(create_model(preset)) < 1e-5
+
+
+@pytest.mark.parametrize("products", [False, True])
+@pytest.mark.parametrize("columns", [1, 2])
+def test_columns_stay_apart_where_the_description_says_so(columns: int, products: bool) -> None:
+    assert differs(build(small(columns=columns)), products=products) < 1e-5
+
+
+def test_a_tanh_network_and_one_normalized_over_all_maps_are_exported() -> None:
+    layers = tuple(
+        dataclasses.replace(layer, within="all", divide=True, k=1.0) if isinstance(layer, LRN) else layer
+        for layer in SMALL
+    )
+    assert differs(build(small(layers=layers, activation="tanh"))) < 1e-5
+
+
+def test_a_power_other_than_three_quarters_is_exported_as_a_product() -> None:
+    layers = tuple(dataclasses.replace(layer, beta=0.6) if isinstance(layer, LRN) else layer for layer in SMALL)
+    assert differs(build(small(layers=layers)), products=True) < 1e-5
+
+
+def test_normalization_within_maps_is_exported_in_every_column() -> None:
+    layers = (*SMALL[:7], MapNorm("mapnorm2", alpha=0.1), *SMALL[7:])
+    assert differs(build(small(layers=layers))) < 1e-5
+
+
+def test_an_even_window_and_a_local_layer_go_through_the_exporter_of_torch() -> None:
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed (extra: export)")
+    layers = (
+        Conv("conv1", 6, 3, stride=4, std=0.05),
+        LRN("norm1", size=4, alpha=1e-2),
+        Local("local2", 4, 3, pad=1),
+        Full("fc3"),
+    )
+    assert differs(build(small(layers=layers, columns=1))) < 1e-5
+
+
+def test_the_graph_of_one_column_has_the_standard_normalization_node() -> None:
+    nodes = [node.op_type for node in onnx_model(build(small(columns=1))).graph.node]
+    assert nodes.count("LRN") == 2 and "Pow" not in nodes
+
+
+def test_any_number_of_images_may_be_given() -> None:
+    model = build(small())
+    assert max(differs(model, n) for n in (1, 2, 7)) < 1e-5
+
+
+def test_the_exported_file_says_what_it_is(tmp_path: Path) -> None:
+    model = onnx.load(export(build(small()), "onnx", tmp_path / "net.onnx"))
+    described = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(described["alexnet"])["network"]["name"] == "small"
+
+
+def test_weights_come_back_as_they_went(tmp_path: Path) -> None:
+    model = build(small(), seed=3)
+    path = export(model, "safetensors", tmp_path / "net.safetensors")
+    back = import_model(path)
+    assert back.network == model.network
+    for name, value in model.state_dict().items():
+        assert torch.equal(back.state_dict()[name], value)
+
+
+def test_a_file_of_weights_without_description_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ExportError, match="says nothing of its network"):
+        import_model(tmp_path / "other.safetensors")
+
+
+def test_an_unknown_format_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="'tflite' should be one of onnx, safetensors"):
+        export(build(small()), "tflite", tmp_path / "net")
+
+
+def test_the_metadata_of_the_weights_can_be_read_without_the_package(tmp_path: Path) -> None:
+    path = export(build(small()), "safetensors", tmp_path / "net.safetensors")
+    with safe_open(path, framework="numpy") as file:
+        described = json.loads(file.metadata()["alexnet"])
+    assert described["input"].startswith("float32 (N, 3, 30, 30)")

@@ -1,0 +1,96 @@
+"""The table of presets and the differences of two, against what the paper and its source of 2012 say."""
+
+import pytest
+
+from alexnet import presets
+from alexnet.comparison import difference, presets_data, presets_table, render_difference
+from alexnet.config import replace
+
+
+@pytest.fixture(scope="module")
+def rows():
+    found = difference(presets.preset("paper"), presets.preset("code-145"))
+    return {(row.where, row.field): (row.a, row.b) for row in found}
+
+
+def test_conv1_of_the_source_has_its_relu_after_pooling(rows):
+    assert rows["conv1", "order"] == ("conv1 → relu1 → norm1 → pool1", "conv1 → norm1 → pool1 → relu1")
+
+
+def test_conv2_of_the_source_is_normalized_within_maps_too(rows):
+    assert rows["conv2", "order"][1] == "conv2 → relu2 → norm2 → mapnorm2 → pool2"
+    assert rows["mapnorm2", "MapNorm"] == ("–", "size 5, alpha 0.001, beta 0.75, k 1, divide yes")
+
+
+def test_conv5_of_the_source_has_its_relu_after_pooling(rows):
+    assert rows["conv5", "order"] == ("conv5 → relu5 → pool5", "conv5 → pool5 → relu5")
+
+
+@pytest.mark.parametrize("norm", ["norm1", "norm2"])
+def test_the_sources_lrn_divides_alpha(rows, norm):
+    assert rows[norm, "divide"] == ("no", "yes")
+    assert (norm, "k") not in rows
+
+
+@pytest.mark.parametrize("layer", ["conv3", "conv4", "conv5"])
+def test_the_source_starts_the_later_convolutions_wider(rows, layer):
+    assert rows[layer, "std"] == ("0.01", "0.03")
+
+
+@pytest.mark.parametrize(
+    ("where", "field", "values"),
+    [
+        ("optimizer", "bias_lr", ("1", "2")),
+        ("optimizer", "bias_decay", ("1", "0")),
+        ("optimizer", "bias_lr_drops", ("yes", "no")),
+        ("augment", "shared", ("1", "32")),
+        ("augment", "colour_divisor", ("1", "1.1")),
+        ("augment", "colour_until", ("0", "68")),
+        ("schedule", "milestones", ("none", "23, 51, 78")),
+        ("schedule", "freeze_conv1", ("0", "72")),
+        ("train", "epochs", ("90", "93")),
+    ],
+)
+def test_the_sources_recipe_differs(rows, where, field, values):
+    assert rows[where, field] == values
+
+
+def test_initial_biases_do_not_differ(rows):
+    assert not [key for key in rows if key[1] == "bias"]
+
+
+def test_a_preset_does_not_differ_from_itself():
+    paper = presets.preset("paper")
+    assert difference(paper, paper) == []
+    assert render_difference(paper, paper) == "paper and paper do not differ."
+
+
+def test_a_changed_setting_is_the_only_difference():
+    paper = presets.preset("paper")
+    changed = replace(paper, {"optimizer.lr": "0.02"})
+    assert [(row.where, row.field, row.a, row.b) for row in difference(paper, changed)] == [
+        ("optimizer", "lr", "0.01", "0.02")
+    ]
+
+
+def test_a_layer_of_another_kind_is_named():
+    found = difference(presets.preset("cifar-13"), presets.preset("cifar-18"))
+    assert ("local3", "Local") in {(row.where, row.field) for row in found}
+
+
+def test_the_two_figures_of_claim_3_differ_by_lrn_alone():
+    found = difference(presets.preset("cifar-13"), presets.preset("cifar-11"))
+    assert {row.where for row in found} == {"conv1", "conv2", "norm1", "norm2"}
+
+
+def test_every_preset_has_its_row():
+    assert [row["preset"] for row in presets_data()] == presets.names()
+    lines = presets_table().splitlines()
+    assert [line.split()[0] for line in lines[2:]] == presets.names()
+
+
+def test_parameters_of_the_table_are_exact():
+    data = {row["preset"]: row for row in presets_data()}
+    assert data["paper"]["parameters"] == 60_965_224
+    assert data["one-weird-trick"]["parameters"] == 61_100_840
+    assert data["paper"]["kernels"] == [96, 256, 384, 384, 256]

@@ -1,0 +1,143 @@
+"""A run that does not learn is told so, once, with what to try."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from alexnet.config import Config
+from alexnet.model.zoo import create_model
+from alexnet.progress import Progress
+from alexnet.training import diagnostics as health
+from alexnet.training.diagnostics import Health, dead_shares
+from alexnet.training.loop import train
+
+
+class Told(Progress):
+    """Keeps what is warned of."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+IMAGES = torch.linspace(-100, 100, 8 * 3 * 14 * 14).reshape(8, 3, 14, 14)
+
+
+def watched(losses: list[float], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is warned of when these are the losses of the first steps, with the limit at 100 steps."""
+    monkeypatch.setattr(health, "AFTER", 100)
+    told = Told()
+    watch = Health(10, told)
+    for step, loss in enumerate(losses, 1):
+        watch.after_step(step, loss, torch.nn.Identity(), IMAGES)
+    return told.warnings
+
+
+def test_a_loss_at_chance_is_warned_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    (warning,) = watched([math.log(10) + 0.01 * (-1) ** step for step in range(300)], monkeypatch)
+    assert "after 100 steps the loss is still 2.30" in warning
+    assert "(2.303)" in warning and "--optimizer.lr" in warning
+
+
+def test_a_loss_below_chance_is_not_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert watched([max(1.5, math.log(10) - 0.02 * step) for step in range(300)], monkeypatch) == []
+
+
+def test_one_lucky_batch_does_not_hide_a_loss_at_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(watched([math.log(10)] * 99 + [1.5] + [math.log(10)], monkeypatch)) == 1
+
+
+def test_the_loss_at_chance_is_recognized_after_resuming(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "AFTER", 100)
+    told = Told()
+    first = Health(10, told)
+    for step in range(1, 100):
+        first.after_step(step, math.log(10), torch.nn.Identity(), IMAGES)
+    resumed = Health(10, told)
+    resumed.load_state(first.state())
+    resumed.after_step(100, 1.5, torch.nn.Identity(), IMAGES)  # alone it would pass for learning
+    assert len(told.warnings) == 1
+
+
+def test_a_warning_is_not_repeated_after_resuming(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "EVERY", 1)
+    model, told = silenced("conv2"), Told()
+    first = Health(10, told)
+    first.after_step(1, 1.0, model, IMAGES)
+    resumed = Health(10, told)
+    resumed.load_state(first.state())
+    before = list(told.warnings)
+    resumed.after_step(2, 1.0, model, IMAGES)
+    assert told.warnings == before
+
+
+def silenced(layer: str, share: float = 1.0) -> Any:
+    """The preset digits with that share of a layer's biases so low that its ReLUs never fire."""
+    model = create_model("digits", num_classes=10)
+    bias = model.get_parameter(f"{layer}.bias")
+    with torch.no_grad():
+        bias[: round(share * len(bias))] = -1e9
+    return model
+
+
+def test_dead_layers_are_warned_of_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "EVERY", 5)
+    told = Told()
+    watch = Health(10, told)
+    model = silenced("conv2")
+    for step in range(1, 20):
+        watch.after_step(step, 1.0, model, IMAGES)
+    of_conv2 = [warning for warning in told.warnings if "relu2" in warning]
+    assert len(of_conv2) == 1
+    assert "at step 5 100% of relu2 is silent" in of_conv2[0] and "--optimizer.lr" in of_conv2[0]
+
+
+def test_a_layer_that_is_half_dead_is_not_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "EVERY", 1)
+    told = Told()
+    Health(10, told).after_step(1, 1.0, silenced("conv2", 0.5), IMAGES)
+    assert told.warnings == []
+
+
+def test_the_share_that_is_dead_is_counted_in_maps_and_units() -> None:
+    assert dead_shares(silenced("conv2", 0.75), IMAGES)["relu2"] >= 0.75
+    assert dead_shares(silenced("fc4", 0.5), IMAGES)["relu4"] >= 0.5
+    assert dead_shares(silenced("conv1", 1.0), IMAGES)["relu1"] == 1
+    assert set(dead_shares(create_model("digits"), IMAGES)) == {"relu1", "relu2", "relu3", "relu4"}
+
+
+def test_looking_at_the_relus_leaves_the_model_in_training_mode() -> None:
+    model = create_model("digits").train()
+    dead_shares(model, IMAGES)
+    assert model.training and all(module.training for module in model.modules())
+
+
+def test_networks_without_relus_of_ours_are_only_watched_by_their_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "EVERY", 1)
+    told = Told()
+    Health(10, told).after_step(1, 1.0, create_model("cifar-26", activation="tanh"), torch.zeros(2, 3, 32, 32))
+    assert told.warnings == []
+
+
+def test_a_training_that_stays_at_chance_says_so(
+    seven: Path, short: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "AFTER", 6)
+    told = Told()
+    train(short(seven, optimizer__lr="1e-9"), tmp_path / "run", progress=told)
+    assert any("after 6 steps the loss is still" in warning for warning in told.warnings)
+
+
+def test_looking_at_the_relus_changes_nothing_in_a_run(
+    seven: Path, trained: Path, short: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "EVERY", 1)
+    train(short(seven), tmp_path / "run")
+    ours, theirs = (path / "checkpoints" / "last.safetensors" for path in (tmp_path / "run", trained))
+    assert ours.read_bytes() == theirs.read_bytes()
