@@ -15,8 +15,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from alexnet.engine import build, keep_freed_memory, sgd_step
-from alexnet.model.lrn import LRN, MapNorm, reference_lrn, reference_map_norm
+from alexnet.engine import keep_freed_memory
+from alexnet.model.lrn import LRN, MapNorm
+from alexnet.model.lrn_reference import reference_lrn, reference_map_norm
 from benchmarks.records import Figure, figure, take_turns
 
 WEIGHTS = 60_965_224
@@ -70,7 +71,7 @@ def within(options: argparse.Namespace, dtype: torch.dtype, layout: torch.memory
     """The within-map normalization after conv2 in the 2012 source: (N, 256, 27, 27)."""
 
     def formula(a: Tensor) -> Tensor:
-        return reference_map_norm(a, 5, 1e-3, 0.75, 1.0, True)
+        return reference_map_norm(a, 5, 1e-3 / 25, 0.75, 1.0)
 
     norms: dict[str, Norm] = {"ours": MapNorm(), "composed": formula}
     return _both_ways("within-map normalization", norms, (options.batch, 256, 27, 27), dtype, layout, options)
@@ -80,8 +81,6 @@ def update(options: argparse.Namespace) -> Figure:
     """The paper's rule on all weights, beside torch's SGD."""
     w, v, g = (torch.randn(WEIGHTS) * 0.01 for _ in range(3))
     contenders: dict[str, Callable[[], object]] = {}
-    if build.library() is not None:
-        contenders["ours"] = lambda: sgd_step(w, v, g, 0.01, 0.9, 0.0005)
     for name, how in (("torch SGD, fused", {"fused": True}), ("torch SGD, foreach", {"foreach": True})):
         weight = torch.nn.Parameter(w.clone())
         weight.grad = g

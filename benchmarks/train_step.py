@@ -250,7 +250,7 @@ def layers(config: Config, options: argparse.Namespace, precision: str) -> Itera
     calls: dict[str, Call] = {}
     entries: dict[str, list[LayerShape]] = {}
     x = images
-    for part in model.parts():
+    for part in model.fused_layers:
         name = " ".join(entry.layer.name for entry in part)
         call, x = _layer(model, part, x, options.device, kind)
         calls[name] = _synchronized(call, options)
@@ -302,7 +302,7 @@ def _layer(
 
     def forward() -> Tensor:
         with torch.autocast(device, HALF, enabled=kind == HALF):
-            return model.compute(part, given.clone() if inplace else given)
+            return model.apply_layers(part, given.clone() if inplace else given)
 
     out = forward()
     grad = torch.randn_like(out)

@@ -1,4 +1,6 @@
-"""The native library: built once, privately, by racing processes too, and done without where there is no compiler."""
+"""Compiling: once, privately, by racing processes too, and never a file that others may have written."""
+
+from __future__ import annotations
 
 import os
 import subprocess
@@ -6,131 +8,140 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import alexnet
 from alexnet.engine import build
 
-SOURCES = str(Path(alexnet.__file__).parents[1])
-NORMALIZE = """
-import warnings, torch
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    from alexnet.model.lrn import LRN, MapNorm
-    from alexnet.engine import build, sgd_step
-    x = torch.linspace(-50, 50, 2 * 8 * 5 * 5).reshape(2, 8, 5, 5).requires_grad_()
-    for module in (LRN(columns=2), MapNorm(), LRN()):
-        module(x).sum().backward()
-    w = torch.zeros(3)
-    done = sgd_step(w, w.clone(), w.clone(), 0.1, 0.9, 0.0)
-warned = sum("native kernels" in str(c.message) for c in caught)
-print(warned, build.library() is not None, done, x.grad.norm().item())
+PACKAGE = str(Path(alexnet.__file__).parents[1])
+
+
+def compiler_missing() -> str:
+    """Why nothing can be compiled here, or an empty text."""
+    try:
+        build.find_compiler()
+    except build.NoLibrary as reason:
+        return str(reason)
+    return ""
+
+
+needs_compiler = pytest.mark.skipif(bool(compiler_missing()), reason=compiler_missing() or "there is a compiler")
+LOAD = """
+import sys
+from pathlib import Path
+from alexnet.engine import build
+print(build.load(sources=[Path(sys.argv[1])]).answer())
 """
 
-needs_compiler = pytest.mark.skipif(build.library() is None, reason="no native library here (no C++ compiler)")
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A library of one function, which takes no time to compile."""
+    path = tmp_path / "answer.cpp"
+    path.write_text('#include "numbers.h"\nextern "C" int answer() { return 42; }\n')
+    return path
 
 
-def environment(**changes):
-    keep = {k: v for k, v in os.environ.items() if k not in ("ALEXNET_NATIVE", "CXX", "XDG_CACHE_HOME")}
-    return {**keep, "PYTHONPATH": SOURCES + os.pathsep + keep.get("PYTHONPATH", ""), **changes}
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of this test's own."""
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "alexnet" / "native"
 
 
-def start(**changes):
-    command = [sys.executable, "-c", NORMALIZE]
-    return subprocess.Popen(command, env=environment(**changes), stdout=subprocess.PIPE, text=True)
+def answer(source: Path, cache: Path) -> tuple[int, Path]:
+    """What the built library answers, and its file."""
+    lib = build.load(sources=[source])
+    (file,) = cache.iterdir()
+    return lib.answer(), file
 
 
-def outcome(process):
-    out, _ = process.communicate(timeout=300)
-    assert process.returncode == 0
-    warned, native, done, norm = out.split()
-    return int(warned), native == "True", done == "True", float(norm)
-
-
-def test_without_a_compiler_it_computes_the_same_and_says_so_once(tmp_path):
-    warned, native, updated, norm = outcome(start(PATH=str(tmp_path), XDG_CACHE_HOME=str(tmp_path)))
-    assert (warned, native, updated) == (1, False, False)
-    assert norm == pytest.approx(outcome(start(ALEXNET_NATIVE="0"))[3], rel=1e-6)
-
-
-def test_a_compiler_that_fails_is_done_without(tmp_path):
-    assert outcome(start(CXX="false", XDG_CACHE_HOME=str(tmp_path)))[:3] == (1, False, False)
-
-
-def test_switched_off_it_says_nothing(tmp_path):
-    assert outcome(start(ALEXNET_NATIVE="0", XDG_CACHE_HOME=str(tmp_path)))[:3] == (0, False, False)
-    assert not list(tmp_path.iterdir())
+def load_elsewhere(source: Path) -> subprocess.Popen[str]:
+    """Another process that loads the library."""
+    path = os.pathsep.join([PACKAGE, os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", LOAD, str(source)]
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True)
 
 
 @needs_compiler
-def test_racing_processes_share_one_library(tmp_path):
-    racers = [start(XDG_CACHE_HOME=str(tmp_path)) for _ in range(3)]
-    outcomes = [outcome(racer) for racer in racers]
-    assert outcomes == [(0, True, True, outcomes[0][3])] * 3
-    assert [p.suffix for p in (tmp_path / "alexnet" / "native").iterdir()] == [".so"]
+def test_racing_processes_share_one_library(source: Path, cache: Path) -> None:
+    racers = [load_elsewhere(source) for _ in range(3)]
+    assert [racer.communicate(timeout=120)[0].strip() for racer in racers] == ["42"] * 3
+    assert [file.suffix for file in cache.iterdir()] == [".so"]
 
 
 @needs_compiler
-def test_native_and_composed_agree(tmp_path):
-    assert outcome(start())[3] == pytest.approx(outcome(start(ALEXNET_NATIVE="0"))[3], rel=1e-6)
+def test_a_library_is_built_once(source: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert answer(source, cache)[0] == 42
+    monkeypatch.setattr(build, "compile_library", None)  # not to be called again
+    assert answer(source, cache)[0] == 42
 
 
 @needs_compiler
-def test_a_library_that_others_may_write_is_never_loaded(tmp_path):
-    cache = tmp_path / "alexnet" / "native"
-    assert outcome(start(XDG_CACHE_HOME=str(tmp_path)))[:2] == (0, True)
-    (library,) = cache.iterdir()
-    library.write_bytes(b"not a library")
-    library.chmod(0o777)
-    assert outcome(start(XDG_CACHE_HOME=str(tmp_path)))[:2] == (0, True)
+def test_another_source_or_other_options_make_another_library(source: Path, cache: Path) -> None:
+    build.load(sources=[source])
+    build.load(((),), sources=[source])
+    source.write_text(source.read_text().replace("42", "43"))
+    assert build.load(sources=[source]).answer() == 43
+    assert len(list(cache.iterdir())) == 3
 
 
 @needs_compiler
-def test_a_damaged_library_is_built_again(tmp_path):
-    cache = tmp_path / "alexnet" / "native"
-    assert outcome(start(XDG_CACHE_HOME=str(tmp_path)))[:2] == (0, True)
-    (library,) = cache.iterdir()
-    library.write_bytes(b"not a library")
-    assert outcome(start(XDG_CACHE_HOME=str(tmp_path)))[:2] == (0, True)
+@pytest.mark.parametrize("mode", [0o700, 0o777], ids=["damaged", "others may write it"])
+def test_a_library_not_to_be_trusted_is_built_again(source: Path, cache: Path, mode: int) -> None:
+    load_elsewhere(source).communicate(timeout=120)
+    (file,) = cache.iterdir()
+    file.write_bytes(b"not a library")
+    file.chmod(mode)
+    assert answer(source, cache) == (42, file)
+    assert file.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_folder_that_others_may_write_is_not_used(tmp_path, monkeypatch):
-    folder = tmp_path / "alexnet" / "native"
-    folder.mkdir(parents=True)
-    folder.chmod(0o777)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert build.cache_folder() is None
+@needs_compiler
+def test_without_a_private_cache_the_library_is_built_for_the_process_alone(source: Path, cache: Path) -> None:
+    cache.mkdir(parents=True)
+    cache.chmod(0o777)
+    assert build.load(sources=[source]).answer() == 42
+    assert not list(cache.iterdir())
 
 
-def test_a_folder_under_one_that_anybody_may_replace_is_not_used(tmp_path, monkeypatch):
+@needs_compiler
+def test_the_error_of_the_compiler_is_told(source: Path, cache: Path) -> None:
+    source.write_text("int answer( {")
+    with pytest.raises(build.NoLibrary, match="failed: .*answer.cpp.*error") as error:
+        build.load(sources=[source])
+    assert "\n" not in str(error.value)
+    assert not list(cache.iterdir())
+
+
+@pytest.mark.parametrize("command", ["false", "no-such-compiler -O1"])
+def test_a_compiler_that_cannot_be_used_is_named(
+    source: Path, cache: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", command)
+    with pytest.raises(build.NoLibrary, match=command.split()[0]):
+        build.load(sources=[source])
+
+
+def test_a_folder_that_others_may_write_is_not_used(cache: Path) -> None:
+    cache.mkdir(parents=True)
+    cache.chmod(0o777)
+    assert build.private_cache() is None
+
+
+def test_a_folder_under_one_that_anybody_may_replace_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o777)
     monkeypatch.setenv("XDG_CACHE_HOME", str(shared / "mine"))
-    assert build.cache_folder() is None
+    assert build.private_cache() is None
 
 
-def test_a_private_folder_is_used(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert build.cache_folder() == tmp_path.resolve() / "alexnet" / "native"
+def test_a_private_folder_is_used(cache: Path) -> None:
+    assert build.private_cache() == cache.resolve()
 
 
-@needs_compiler
-def test_the_library_works_with_torch_threads_and_with_its_own():
-    from alexnet.model.lrn import LRN
-
-    lib = build.library()
-    assert lib is not None
-    x = torch.randn(8, 64, 32, 32)
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        one = LRN()(x)
-        torch.set_num_threads(3)
-        torches = LRN()(x)
-        lib.alexnet_use_team(None)
-        own = LRN()(x)
-    finally:
-        lib.alexnet_use_team(build._torch_team())
-        torch.set_num_threads(before)
-    assert torch.equal(one, torches) and torch.equal(one, own)
+def test_the_sources_are_all_there_are() -> None:
+    assert set(build.SOURCES) == set(build.FOLDER.glob("*.cpp"))

@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -194,7 +195,7 @@ def test_a_locally_connected_layer_equals_plain_loops(side: int, kernels: int, s
     canvas[:, :, pad : pad + side, pad : pad + side] = x.numpy()
     expected = np.empty((2, kernels, rows, rows))
     for i, j, k in itertools.product(range(rows), range(rows), range(kernels)):
-        kernel = weight[i * rows + j, :, k].reshape(3, size, size)  # one kernel a position and map
+        kernel = weight[i * rows + j, :, k].reshape(3, size, size)  # one kernel per position and map
         window = canvas[:, :, i : i + size, j : j + size]
         expected[:, k, i, j] = (window * kernel).sum((1, 2, 3)) + bias[i * rows + j, k]
     np.testing.assert_allclose(model(x).detach().numpy(), expected, rtol=1e-12, atol=1e-11)
@@ -476,19 +477,65 @@ def test_taps_are_the_network_at_test_time_and_leave_its_mode(digits: AlexNet) -
     assert not any(module.training for module in digits.modules())
 
 
-def test_taps_leave_the_mode_of_each_module_as_it_was(digits: AlexNet) -> None:
-    digits.train()
-    digits.get_submodule("drop4").eval()
-    digits.taps(pictures(1, 14).float())
-    assert not digits.get_submodule("drop4").training
-    digits.train()
+def test_taps_see_both_a_convolution_and_the_relu_that_is_computed_with_it(digits: AlexNet) -> None:
+    digits.eval()
+    together = [group for group in digits.fused_layers if len(group) == 2]
+    assert [[entry.name for entry in group] for group in together] == [[f"conv{i}", f"relu{i}"] for i in (1, 2, 3)]
+    images = pictures(2, 14).float()
+    acts = digits.taps(images)
+    alone = {name: digits.taps(images, [name])[name] for name in acts}
+    assert all(torch.equal(alone[name], acts[name]) for name in acts)
+    x = images
+    for group in digits.fused_layers:
+        x = digits.apply_layers(group, x)
+        assert torch.equal(x, acts[group[-1].name]), group[-1].name
 
 
-def test_the_mode_is_restored_when_taps_fail(digits: AlexNet) -> None:
+def test_a_convolution_is_not_fused_with_a_tanh_nor_apart_from_its_relu() -> None:
+    tanh = create_model("digits", activation="tanh")
+    assert all(len(group) == 1 for group in tanh.fused_layers)  # type: ignore[attr-defined]
+    layers = (Conv("conv1", 2, 3), Pool("pool1"), Activation("relu1"), Activation("relu2"))
+    apart = AlexNet(Network("apart", image=9, classes=2, columns=1, layers=layers))
+    assert all(len(group) == 1 for group in apart.fused_layers)
+
+
+def test_several_threads_may_call_taps_and_forward_at_once(digits: AlexNet) -> None:
+    digits.eval()
+    batches = [pictures(3, 14, seed).float() for seed in range(8)]
+    logits = [digits(images) for images in batches]
+
+    def work(i: int) -> bool:
+        same = True
+        for _ in range(15):
+            acts = digits.taps(batches[i], ["conv1", "relu1", "fc5"])
+            same &= torch.equal(acts["fc5"], logits[i]) and torch.equal(acts["conv1"].relu(), acts["relu1"])
+            with torch.no_grad():
+                same &= torch.equal(digits(batches[i]), logits[i])
+        return same
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(8)))
+
+
+def test_taps_fail_without_a_trace(digits: AlexNet) -> None:
     digits.train()
     with pytest.raises((RuntimeError, ValueError)):
         digits.taps(pictures(1, 14))  # float64 images, float32 weights
-    assert digits.training
+    assert all(module.training for module in digits.modules())
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_the_gradient_with_respect_to_the_images_is_that_of_float64(precision: torch.dtype) -> None:
+    model = create_model("tiny-64", num_classes=5).eval()
+    exact = create_model("tiny-64", num_classes=5).double().eval()
+    images = pictures(2, 56)
+    x, wide = images.float().requires_grad_(), images.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        out = model(x)
+    (ours,) = torch.autograd.grad(out[:, 1].float().sum(), x)
+    (theirs,) = torch.autograd.grad(exact(wide)[:, 1].sum(), wide)
+    cosine = float(F.cosine_similarity(ours.double().flatten(), theirs.flatten(), dim=0))
+    assert cosine > (1 - 1e-9 if precision == torch.float32 else 0.9)
 
 
 def test_taps_keep_no_graph(digits: AlexNet) -> None:

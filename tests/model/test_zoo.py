@@ -1,6 +1,8 @@
 """Models by name: torchvision's classifiers behind the same interface, and errors that help."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from alexnet import presets
 from alexnet.model.alexnet import AlexNet
-from alexnet.model.zoo import LibraryNet, build, create_model, hidden_tap
+from alexnet.model.zoo import LibraryNet, Net, build, create_model
 
 
 def pictures(n: int, side: int = 224) -> Tensor:
@@ -74,8 +76,8 @@ def test_taps_of_a_torchvision_network_are_its_modules_by_name(resnet: LibraryNe
     assert acts["conv1"].shape == (2, 64, 112, 112)
     assert acts["conv1"].min() < 0  # a copy taken before anything worked in place
     torch.testing.assert_close(acts["fc"], fresh(images))
-    torch.testing.assert_close(acts["fc"], fresh.body.fc(acts[hidden_tap(fresh)]))
-    assert acts[hidden_tap(fresh)].shape == (2, 512)
+    torch.testing.assert_close(acts["fc"], fresh.body.fc(acts[fresh.hidden_tap]))
+    assert acts[fresh.hidden_tap].shape == (2, 512)
     assert all(len(act) == 2 for act in acts.values())
 
 
@@ -85,7 +87,38 @@ def test_taps_leave_a_torchvision_network_as_it_was(resnet: LibraryNet) -> None:
     fresh.taps(pictures(2), ["conv1"])
     assert all(module.training for module in fresh.modules())
     assert all(torch.equal(value, before[key]) for key, value in fresh.state_dict().items())
-    assert not any(module._forward_hooks for module in fresh.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in fresh.modules())
+
+
+def test_several_threads_may_call_taps_and_forward_of_a_torchvision_network_at_once(resnet: LibraryNet) -> None:
+    fresh = copy.deepcopy(resnet).eval()
+    batches = [pictures(1) * (i + 1) for i in range(4)]
+    with torch.no_grad():
+        logits = [fresh(images) for images in batches]
+
+    def work(i: int) -> bool:
+        with torch.no_grad():
+            again = fresh(batches[i])
+        return all(torch.equal(fresh.taps(batches[i])["fc"], logits[i]) for _ in range(3)) and torch.equal(
+            again, logits[i]
+        )
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(4)))
+
+
+def test_taps_of_a_torchvision_network_copy_no_weights(resnet: LibraryNet) -> None:
+    with patch("torch.Tensor.__deepcopy__", side_effect=AssertionError("a tensor was copied")):
+        assert resnet.taps(pictures(1), ["conv1"])["conv1"].shape == (1, 64, 112, 112)
+
+
+@pytest.mark.parametrize("name", ["digits", "torchvision:squeezenet1_1"])
+def test_every_network_is_a_net(name: str) -> None:
+    model = create_model(name, num_classes=3)
+    assert isinstance(model, Net)
+    assert model.network.classes == 3
+    acts = model.taps(pictures(2, model.network.image), [model.hidden_tap])
+    assert list(acts) == [model.hidden_tap] and len(acts[model.hidden_tap]) == 2
 
 
 def test_an_unknown_tap_of_a_torchvision_network_is_named(resnet: LibraryNet) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from alexnet.data.dataset import Split
 from alexnet.data.decode import Pixels
-from alexnet.engine.build import library
+from alexnet.engine.statistics import colour_products
 from alexnet.errors import DataError
 from alexnet.files import write_npz
 
@@ -138,12 +138,8 @@ def fit(
 
 def _products(images: Pixels) -> NDArray[np.int64]:
     """Return the sums of products of the centred channels over all pixels, exactly: (3, 3) int64."""
-    lib = library()
-    if lib is None or not images.flags.c_contiguous:
-        return _matrix_products(images)
-    found = np.zeros(6, np.int64)
-    lib.alexnet_colour_products(images.ctypes.data, images.size // 3, _CENTRE, found.ctypes.data)
-    return found[[[0, 1, 2], [1, 3, 4], [2, 4, 5]]]
+    products = colour_products(images, _CENTRE)
+    return _matrix_products(images) if products is None else products
 
 
 def _matrix_products(images: Pixels) -> NDArray[np.int64]:

@@ -1,12 +1,8 @@
-"""Kernels of our own, where they pay: normalization across and within maps, convolution, and the update rule.
+"""The engine: kernels of our own in C++ for the CPU, compiled at first use, and how to call them without torch.
 
-`build` compiles the C++ sources at first use, `cpu` and `convolution` call them, `cuda` holds the Triton kernels,
-`composed` the same in torch operations for everything else, and `operators` registers them with torch; `memory` spares
-the page faults.
-`ALEXNET_NATIVE=0` turns the compiled kernels off.
+Functions take addresses and sizes; the modules of `model/` make them from tensors. Nothing here imports torch.
 """
 
-from alexnet.engine.cpu import sgd_step
 from alexnet.engine.memory import keep_freed_memory
 
-__all__ = ["keep_freed_memory", "sgd_step"]
+__all__ = ["keep_freed_memory"]

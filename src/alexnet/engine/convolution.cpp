@@ -11,6 +11,7 @@
 #include <memory>
 #include <new>
 
+#include "numbers.h"
 #include "parallel.h"
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
@@ -19,7 +20,6 @@
 namespace {
 
 using Unit = std::uint32_t;
-using Half = std::uint16_t;
 constexpr Index LANES = 16;
 #define ALONE __attribute__((noinline))  // inlined, the inner loops would share their registers with what is around them
 
@@ -52,28 +52,14 @@ char* scratch(int which, Index bytes) {
   return own.memory;
 }
 
-inline float widen(Half h) {
-  const Unit u = Unit(h) << 16;
-  float f;
-  std::memcpy(&f, &u, sizeof f);
-  return f;
-}
-
-inline Half narrow(float f) {
-  Unit u;
-  std::memcpy(&u, &f, sizeof u);
-  const Unit rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  return Half((u & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
-}
-
 inline void put(float& to, float from) { to = from; }
-inline void put(Half& to, Half from) { to = from; }
-inline void put(Half& to, float from) { to = narrow(from); }
-inline void put(float& to, Half from) { to = widen(from); }
+inline void put(Bfloat16& to, Bfloat16 from) { to = from; }
+inline void put(Bfloat16& to, float from) { to = to_bfloat16(from); }
+inline void put(float& to, Bfloat16 from) { to = from_bfloat16(from); }
 inline float number(float f) { return f; }
-inline float number(Half h) { return widen(h); }
+inline float number(Bfloat16 h) { return from_bfloat16(h); }
 
-template <bool HALF> struct Arithmetic;
+template <bool BF16> struct Arithmetic;
 template <> struct Arithmetic<false> {
   using Number = float;
   static constexpr Index FOLD = 1;  // numbers in a unit
@@ -82,7 +68,7 @@ template <> struct Arithmetic<false> {
   }
 };
 template <> struct Arithmetic<true> {
-  using Number = Half;
+  using Number = Bfloat16;
   static constexpr Index FOLD = 2;
 #ifdef __AVX512BF16__
   static inline __m512 step(__m512 sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
@@ -92,7 +78,7 @@ template <> struct Arithmetic<true> {
 };
 
 inline void store(float* to, __mmask16 mask, __m512 value) { _mm512_mask_storeu_ps(to, mask, value); }
-inline void store(Half* to, __mmask16 mask, __m512 value) {
+inline void store(Bfloat16* to, __mmask16 mask, __m512 value) {
 #ifdef __AVX512BF16__
   _mm256_mask_storeu_epi16(to, mask, (__m256i)_mm512_cvtneps_pbh(value));
 #endif
@@ -107,7 +93,7 @@ inline __m512i broadcast(const char* at) {
 // ---- the two inner loops: R rows of V vectors of sums stay in registers ---------------------------------------------
 
 // Row r walks along `length` units from at[r] + segment, for every segment; b is read straight through.
-template <bool HALF, int V, int R>
+template <bool BF16, int V, int R>
 ALONE void walk_kernel(const char* const* at, const Index* segments, Index count, Index length, const Unit* b, float* tile) {
   __m512 sum[R][V];
 #pragma GCC unroll 16
@@ -124,7 +110,7 @@ ALONE void walk_kernel(const char* const* at, const Index* segments, Index count
       for (int r = 0; r < R; ++r) {
         const __m512i down = broadcast(at[r] + i);
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) sum[r][v] = Arithmetic<HALF>::step(sum[r][v], down, across[v]);
+        for (int v = 0; v < V; ++v) sum[r][v] = Arithmetic<BF16>::step(sum[r][v], down, across[v]);
       }
     }
   }
@@ -135,7 +121,7 @@ ALONE void walk_kernel(const char* const* at, const Index* segments, Index count
 }
 
 // Row r is the r-th unit at each of `length` positions, `step` bytes apart, from each segment's start.
-template <bool HALF, int V, int R>
+template <bool BF16, int V, int R>
 ALONE void walk_positions(const char* at, const Index* segments, Index count, Index length, Index step, const Unit* b,
                            float* tile) {
   __m512 sum[R][V];
@@ -153,7 +139,7 @@ ALONE void walk_positions(const char* at, const Index* segments, Index count, In
       for (int r = 0; r < R; ++r) {
         const __m512i down = broadcast(from + 4 * r);
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) sum[r][v] = Arithmetic<HALF>::step(sum[r][v], down, across[v]);
+        for (int v = 0; v < V; ++v) sum[r][v] = Arithmetic<BF16>::step(sum[r][v], down, across[v]);
       }
     }
   }
@@ -220,15 +206,15 @@ void pad_image(To* to, const From* from, const From* gate, const Shape& s) {
 // Where weight (column, ky, kx, j) of a group lies, `column` an output map and j an input map of the group.
 struct Weights {
   const void* at;
-  bool half;
+  int dtype;
   Index group, column, row, next, j, first;  // strides; `first`: of (ky, kx) = (0, 0)
 };
 
 // [group][panel][ky][kx][j], whole rows of a kernel in one segment where there is one group.
-template <bool HALF>
+template <bool BF16>
 void pack_weights(Unit* to, const Weights& w, const Shape& s, const Panels& panels, Index first, Index last) {
-  constexpr Index FOLD = Arithmetic<HALF>::FOLD;
-  using Number = typename Arithmetic<HALF>::Number;
+  constexpr Index FOLD = Arithmetic<BF16>::FOLD;
+  using Number = typename Arithmetic<BF16>::Number;
   const bool whole = s.groups == 1;
   const Index maps = s.own_maps(), along = whole ? s.size * maps : maps, units = (along + FOLD - 1) / FOLD;
   const Index segments = whole ? s.size : s.size * s.size, block = segments * units * panels.width();
@@ -247,25 +233,25 @@ void pack_weights(Unit* to, const Weights& w, const Shape& s, const Panels& pane
         }
     }
   };
-  if (w.half) fill(static_cast<const Half*>(w.at));
+  if (w.dtype == BFLOAT16) fill(static_cast<const Bfloat16*>(w.at));
   else fill(static_cast<const float*>(w.at));
 }
 
 struct Correlation {
   Shape shape;
   const void *x, *gate;
-  bool x_half;
+  int x_dtype;
   const Unit* weights;
   const float* bias;
   void* out;
   bool relu;
 };
 
-template <bool HALF, int V>
+template <bool BF16, int V>
 void correlate(const Correlation& job, const Panels& panels, Index first, Index last, Index together) {
   constexpr int R = tall(V);
-  constexpr Index FOLD = Arithmetic<HALF>::FOLD;
-  using Number = typename Arithmetic<HALF>::Number;
+  constexpr Index FOLD = Arithmetic<BF16>::FOLD;
+  using Number = typename Arithmetic<BF16>::Number;
   const Shape& s = job.shape;
   const Index line = s.columns() * s.c, image = (s.rows() * line + 31) / 32 * 32, places = s.p * s.q;
   const Index maps = s.own_maps(), bytes = sizeof(Number);
@@ -284,9 +270,9 @@ void correlate(const Correlation& job, const Panels& panels, Index first, Index 
     const Index images = std::min(together, last - start), all = images * places;
     for (Index i = 0; i < images; ++i) {
       const Index at = (start + i) * s.h * s.w * s.c;
-      if (job.x_half)
-        pad_image(padded + i * image, static_cast<const Half*>(job.x) + at,
-                  job.gate ? static_cast<const Half*>(job.gate) + at : nullptr, s);
+      if (job.x_dtype == BFLOAT16)
+        pad_image(padded + i * image, static_cast<const Bfloat16*>(job.x) + at,
+                  job.gate ? static_cast<const Bfloat16*>(job.gate) + at : nullptr, s);
       else
         pad_image(padded + i * image, static_cast<const float*>(job.x) + at,
                   job.gate ? static_cast<const float*>(job.gate) + at : nullptr, s);
@@ -308,7 +294,7 @@ void correlate(const Correlation& job, const Panels& panels, Index first, Index 
         const char* rows[R];
         for (int r = 0; r < R; ++r) rows[r] = base + (i + r < all ? offsets[i + r] : 0);
         alignas(64) float tile[R * V * LANES];
-        walk_kernel<HALF, V, R>(rows, segments, count, units, b, tile);
+        walk_kernel<BF16, V, R>(rows, segments, count, units, b, tile);
         const Index valid = std::min<Index>(R, all - i);
         for (Index r = 0; r < valid; ++r) {
           Number* to = out + (i + r) * s.o + kernel;
@@ -324,10 +310,10 @@ void correlate(const Correlation& job, const Panels& panels, Index first, Index 
   }
 }
 
-template <bool HALF> bool correlate(Correlation job, const Weights& w, Index threads) {
+template <bool BF16> bool correlate(Correlation job, const Weights& w, Index threads) {
   const Shape& s = job.shape;
   const Panels panels(s.own_kernels());
-  const Index FOLD = Arithmetic<HALF>::FOLD, bytes = sizeof(typename Arithmetic<HALF>::Number);
+  const Index FOLD = Arithmetic<BF16>::FOLD, bytes = sizeof(typename Arithmetic<BF16>::Number);
   const Index maps = s.own_maps(), units = s.groups == 1 ? s.size * ((s.size * maps + FOLD - 1) / FOLD)
                                                          : s.size * s.size * ((maps + FOLD - 1) / FOLD);
   const Index blocks = s.groups * panels.count, packed = blocks * units * panels.width();
@@ -337,7 +323,7 @@ template <bool HALF> bool correlate(Correlation job, const Weights& w, Index thr
   Unit* weights = reinterpret_cast<Unit*>(memory.get());
   job.weights = weights;
   if (!parallel(blocks, packed, threads,
-                [&](Index first, Index last) { pack_weights<HALF>(weights, w, s, panels, first, last); }))
+                [&](Index first, Index last) { pack_weights<BF16>(weights, w, s, panels, first, last); }))
     return false;
   const Index image = s.rows() * s.columns() * s.c * bytes, budget = 400 << 10;
   const Index together = std::max<Index>(1, std::min({budget / image, (s.n + threads - 1) / threads, Index(64)}));
@@ -345,7 +331,7 @@ template <bool HALF> bool correlate(Correlation job, const Weights& w, Index thr
   bool done = false;
   with_vectors(panels.vectors, [&](auto vectors) {
     done = parallel(pieces, s.n * s.p * s.q * s.o * units, threads, [&](Index first, Index last) {
-      correlate<HALF, decltype(vectors)::value>(job, panels, first * together, std::min(s.n, last * together), together);
+      correlate<BF16, decltype(vectors)::value>(job, panels, first * together, std::min(s.n, last * together), together);
     });
   });
   return done;
@@ -356,13 +342,13 @@ template <bool HALF> bool correlate(Correlation job, const Weights& w, Index thr
 struct Gradient {
   Shape shape;
   const void *x, *g, *gate;
-  bool x_half;
+  int x_dtype;
   float *weights, *bias;
 };
 
 // 16 units of one pair of images (bfloat16), or of one image (float32, where `other` is not read).
 inline __m512i units_of(const float* own, const float*) { return _mm512_loadu_si512(own); }
-inline __m512i units_of(const Half* own, const Half* other) {
+inline __m512i units_of(const Bfloat16* own, const Bfloat16* other) {
   const __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(own)));
   const __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(other)));
   return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
@@ -373,14 +359,14 @@ inline __m512 read(__mmask16 mask, const float* from, const float* gate) {
   if (gate) mask = _mm512_mask_cmp_ps_mask(mask, _mm512_maskz_loadu_ps(mask, gate), _mm512_setzero_ps(), _CMP_GT_OQ);
   return _mm512_maskz_loadu_ps(mask, from);
 }
-inline __m512 read(__mmask16 mask, const Half* from, const Half* gate) {
+inline __m512 read(__mmask16 mask, const Bfloat16* from, const Bfloat16* gate) {
   if (gate) mask = _mm256_mask_cmpgt_epi16_mask(mask, _mm256_maskz_loadu_epi16(mask, gate), _mm256_setzero_si256());
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from)), 16));
 }
 
-template <bool HALF> struct WeightGradient {
-  using Number = typename Arithmetic<HALF>::Number;
-  static constexpr Index FOLD = Arithmetic<HALF>::FOLD;
+template <bool BF16> struct WeightGradient {
+  using Number = typename Arithmetic<BF16>::Number;
+  static constexpr Index FOLD = Arithmetic<BF16>::FOLD;
   Gradient job;
   Shape s = job.shape;
   Panels panels{s.own_kernels()};
@@ -412,7 +398,7 @@ template <bool HALF> struct WeightGradient {
     for (Index i = 0; i < FOLD; ++i) {
       const Index n = pair * FOLD + i, at = n * s.h * s.w * s.c;
       if (n >= s.n) std::memset(static_cast<void*>(padded + i * size), 0, std::size_t(size) * sizeof(Number));
-      else if (job.x_half) pad_image<Number, Half>(padded + i * size, static_cast<const Half*>(job.x) + at, nullptr, s);
+      else if (job.x_dtype == BFLOAT16) pad_image<Number, Bfloat16>(padded + i * size, static_cast<const Bfloat16*>(job.x) + at, nullptr, s);
       else pad_image<Number, float>(padded + i * size, static_cast<const float*>(job.x) + at, nullptr, s);
     }
     Unit* to = x + slot * image;
@@ -475,7 +461,7 @@ template <bool HALF> struct WeightGradient {
     const Index row = (whole ? ky * along : (ky * s.size + kx) * along) + t * R, valid = std::min<Index>(R, along - t * R);
     float* to = sums + (panel * s.size * s.size * s.own_maps() + row) * V * LANES;
     alignas(64) float tile[R * V * LANES];
-    walk_positions<HALF, V, R>(reinterpret_cast<const char*>(x + start), segments, used * s.p, s.q, step * 4,
+    walk_positions<BF16, V, R>(reinterpret_cast<const char*>(x + start), segments, used * s.p, s.q, step * 4,
                                g + panel * together * places * V * LANES, tile);
     for (Index i = 0; i < valid * V * LANES; i += LANES)
       _mm512_store_ps(to + i, _mm512_add_ps(_mm512_load_ps(to + i), _mm512_load_ps(tile + i)));
@@ -561,7 +547,7 @@ Shape shape_of(const Index* g) { return {g[0], g[1], g[2], g[3], g[4], g[5], g[6
 extern "C" {
 
 // Which arithmetics are worth it here: 1 float32, 2 bfloat16. With matrix units of its own the processor has better.
-int alexnet_products() {
+int alexnet_conv_dtypes() {
 #if defined(__AMX_BF16__)
   return 1;
 #elif defined(__AVX512BF16__)
@@ -571,38 +557,44 @@ int alexnet_products() {
 #endif
 }
 
-// x (n, h, w, c), weights (o, size, size, c / groups) -> out (n, p, q, o), in bfloat16 where `half`. 0 where done.
-int alexnet_conv_forward(const Index* shape, int half, const void* x, int x_half, const void* weights, int weights_half,
+// x (n, h, w, c), weights (o, size, size, c / groups) -> out (n, p, q, o), computed in `dtype`. 0 where done.
+int alexnet_conv_forward(const Index* shape, int dtype, const void* x, int x_dtype, const void* weights, int weights_dtype,
                          const float* bias, void* out, int relu, Index threads) {
   const Shape s = shape_of(shape);
   const Index maps = s.own_maps(), kernel = s.size * s.size * maps;
-  const Weights w{weights, weights_half != 0, s.own_kernels() * kernel, kernel, s.size * maps, maps, 1, 0};
-  const Correlation job{s, x, nullptr, x_half != 0, nullptr, bias, out, relu != 0};
-  return !(half ? correlate<true>(job, w, threads) : correlate<false>(job, w, threads));
+  const Weights w{weights, weights_dtype, s.own_kernels() * kernel, kernel, s.size * maps, maps, 1, 0};
+  const Correlation job{s, x, nullptr, x_dtype, nullptr, bias, out, relu != 0};
+  return !(dtype == BFLOAT16 ? correlate<true>(job, w, threads) : correlate<false>(job, w, threads));
 }
 
 // The gradient by the maps, stride 1: g (n, p, q, o), where `gate` (same shape, or null) is above zero -> (n, h, w, c).
-int alexnet_conv_maps(const Index* shape, int half, const void* g, const void* gate, const void* weights,
-                      int weights_half, void* out, Index threads) {
+int alexnet_conv_grad_input(const Index* shape, int dtype, const void* g, const void* gate, const void* weights,
+                      int weights_dtype, void* out, Index threads) {
   const Shape s = shape_of(shape);
   const Index maps = s.own_maps(), kernel = s.size * s.size * maps;
   const Shape turned{s.n, s.p, s.q, s.o, s.groups, s.c, s.size, 1, s.size - 1 - s.top, s.size - 1 - s.left, s.h, s.w};
-  const Weights w{weights, weights_half != 0, s.own_kernels() * kernel, 1, -s.size * maps, -maps, kernel,
+  const Weights w{weights, weights_dtype, s.own_kernels() * kernel, 1, -s.size * maps, -maps, kernel,
                   (s.size * s.size - 1) * maps};
-  const Correlation job{turned, g, gate, half != 0, nullptr, nullptr, out, false};
-  return !(half ? correlate<true>(job, w, threads) : correlate<false>(job, w, threads));
+  const Correlation job{turned, g, gate, dtype, nullptr, nullptr, out, false};
+  return !(dtype == BFLOAT16 ? correlate<true>(job, w, threads) : correlate<false>(job, w, threads));
 }
 
 // The gradients by weights and biases, in float32, of the same layout as the weights.
-int alexnet_conv_weights(const Index* shape, int half, const void* x, int x_half, const void* g, const void* gate,
+int alexnet_conv_grad_weights(const Index* shape, int dtype, const void* x, int x_dtype, const void* g, const void* gate,
                          float* weights, float* bias, Index threads) {
-  const Gradient job{shape_of(shape), x, g, gate, x_half != 0, weights, bias};
-  return !(half ? WeightGradient<true>{job}.run(threads) : WeightGradient<false>{job}.run(threads));
+  const Gradient job{shape_of(shape), x, g, gate, x_dtype, weights, bias};
+  return !(dtype == BFLOAT16 ? WeightGradient<true>{job}.run(threads) : WeightGradient<false>{job}.run(threads));
 }
 }
 
 #else
 
-extern "C" int alexnet_products() { return 0; }
+extern "C" {
+
+int alexnet_conv_dtypes() { return 0; }
+int alexnet_conv_forward() { return 1; }
+int alexnet_conv_grad_input() { return 1; }
+int alexnet_conv_grad_weights() { return 1; }
+}
 
 #endif

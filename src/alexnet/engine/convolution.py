@@ -1,115 +1,69 @@
-"""Calls of the native convolution on channels-last maps.
+"""Calls of the compiled convolution on channels-last maps.
 
 Shapes: `N` images, `H W` rows and columns in, `P Q` out, `C` maps and `O` kernels of one group, `K` kernel side,
-`G` groups. Maps are (N, H, W, G·C) contiguous, weights (G·O, K, K, C) contiguous.
+`G` groups. Arguments are addresses: maps (N, H, W, G·C) contiguous, weights (G·O, K, K, C) contiguous.
 """
 
 from __future__ import annotations
 
-import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
-import torch
-from torch import Tensor
-
-from alexnet.engine.build import library
-
-HALF = torch.bfloat16
+from alexnet.engine.library import Dtype, call, int64s, library
 
 
 @cache
-def served() -> frozenset[torch.dtype]:
-    """The arithmetics in which the native convolution is the faster one on this processor; none without the library."""
+def supported_dtypes() -> frozenset[Dtype]:
+    """The arithmetics in which the compiled convolution is the faster one on this processor; none without it."""
     lib = library()
-    kinds = lib.alexnet_products() if lib is not None else 0
-    return frozenset(kind for bit, kind in ((1, torch.float32), (2, HALF)) if kinds & bit)
+    bits = lib.alexnet_conv_dtypes() if lib is not None else 0
+    return frozenset(dtype for bit, dtype in ((1, Dtype.FLOAT32), (2, Dtype.BFLOAT16)) if bits & bit)
+
+
+@dataclass(frozen=True)
+class ConvGeometry:
+    """Kernel side, stride and zeros around the maps (top, bottom, left, right)."""
+
+    size: int
+    stride: int
+    pad: tuple[int, int, int, int]
+
+    def sides(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the output."""
+        top, bottom, left, right = self.pad
+        return (
+            (height + top + bottom - self.size) // self.stride + 1,
+            (width + left + right - self.size) // self.stride + 1,
+        )
 
 
 class Convolution:
-    """One convolution's sizes: `x` (N, H, W, G·C), `kernels` G·O, the window, and (P, Q)."""
+    """One convolution of maps (N, H, W, G·C) by `kernels` G·O in `groups` G. Its calls raise MemoryError."""
 
-    def __init__(
-        self,
-        x: torch.Size,
-        kernels: int,
-        groups: int,
-        size: int,
-        stride: int,
-        pad: tuple[int, int],
-        sides: tuple[int, int],
+    def __init__(self, maps: Sequence[int], kernels: int, groups: int, geometry: ConvGeometry, dtype: Dtype) -> None:
+        sides = geometry.sides(maps[1], maps[2])
+        pad = geometry.pad
+        self.out = (maps[0], *sides, kernels)  # (N, P, Q, G·O)
+        self.dtype = dtype  # of the products, the output and its gradient
+        self.gives_grad_input = geometry.stride == 1 and max(pad[0], pad[2]) < geometry.size
+        self._sizes = int64s((*maps, groups, kernels, geometry.size, geometry.stride, pad[0], pad[2], *sides))
+
+    def forward(
+        self, x: int, x_dtype: Dtype, weight: int, weight_dtype: Dtype, bias: int, out: int, relu: bool, threads: int
     ) -> None:
-        self.out = (x[0], *sides, kernels)
-        self.x = x
-        self._shape = (ctypes.c_int64 * 12)(*x, groups, kernels, size, stride, *pad, *sides)
-        self.turns = stride == 1 and max(pad) < size  # whether `maps_gradient` can serve
+        """Write `out` (N, P, Q, G·O), rectified where `relu`; `bias` is float32, `x` and `weight` that or bfloat16."""
+        call("conv_forward", self._sizes, self.dtype, x, x_dtype, weight, weight_dtype, bias, out, relu, threads)
 
-    def forward(self, x: Tensor, weight: Tensor, bias: Tensor, half: bool, relu: bool) -> Tensor:
-        """→ (N, P, Q, G·O), rectified where `relu`; `bias` is float32, `x` and `weight` float32 or bfloat16."""
-        out = torch.empty(self.out, dtype=HALF if half else torch.float32)
-        _done(
-            _library().alexnet_conv_forward(
-                self._shape,
-                half,
-                x.data_ptr(),
-                x.dtype == HALF,
-                weight.data_ptr(),
-                weight.dtype == HALF,
-                bias.data_ptr(),
-                out.data_ptr(),
-                relu,
-                torch.get_num_threads(),
-            )
-        )
-        return out
+    def grad_input(self, grad: int, gate: int | None, weight: int, weight_dtype: Dtype, out: int, threads: int) -> None:
+        """`grad` (N, P, Q, G·O), counted where `gate` (if given) is above 0 → `out` (N, H, W, G·C).
 
-    def maps_gradient(self, grad: Tensor, gate: Tensor | None, weight: Tensor) -> Tensor:
-        """`grad` (N, P, Q, G·O), counted where `gate` (if given) is above 0 → (N, H, W, G·C); stride 1."""
-        out = torch.empty(self.x, dtype=grad.dtype)
-        _done(
-            _library().alexnet_conv_maps(
-                self._shape,
-                grad.dtype == HALF,
-                grad.data_ptr(),
-                _pointer(gate),
-                weight.data_ptr(),
-                weight.dtype == HALF,
-                out.data_ptr(),
-                torch.get_num_threads(),
-            )
-        )
-        return out
+        Call where `gives_grad_input`.
+        """
+        call("conv_grad_input", self._sizes, self.dtype, grad, gate, weight, weight_dtype, out, threads)
 
-    def weight_gradient(
-        self, x: Tensor, grad: Tensor, gate: Tensor | None, weight: torch.Size
-    ) -> tuple[Tensor, Tensor]:
-        """→ (G·O, K, K, C) and (G·O,), both float32; `x` is float32 or bfloat16, `gate` as in `maps_gradient`."""
-        weights, bias = torch.empty(weight), torch.empty(weight[0])
-        _done(
-            _library().alexnet_conv_weights(
-                self._shape,
-                grad.dtype == HALF,
-                x.data_ptr(),
-                x.dtype == HALF,
-                grad.data_ptr(),
-                _pointer(gate),
-                weights.data_ptr(),
-                bias.data_ptr(),
-                torch.get_num_threads(),
-            )
-        )
-        return weights, bias
-
-
-def _library() -> ctypes.CDLL:
-    lib = library()
-    assert lib is not None
-    return lib
-
-
-def _pointer(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
-
-
-def _done(failed: int) -> None:
-    if failed:
-        raise MemoryError("a convolution ran out of memory; try a smaller --train.batch_size")
+    def grad_weights(
+        self, x: int, x_dtype: Dtype, grad: int, gate: int | None, weight: int, bias: int, threads: int
+    ) -> None:
+        """Write the gradients by the weights (G·O, K, K, C) and biases (G·O,), both float32."""
+        call("conv_grad_weights", self._sizes, self.dtype, x, x_dtype, grad, gate, weight, bias, threads)

@@ -1,4 +1,5 @@
-// Normalization across and within maps, and the update rule, in portable C++17 behind a plain C interface.
+// Local response normalization (lrn) and normalization within each map (map_norm), forward and backward, in portable
+// C++17 behind a plain C interface.
 //
 // A block of the tensor is copied into float32 buffers that fit the cache, with zeros between segments as wide as a
 // window. In such a buffer every window is a sum at one stride, so both memory layouts share the same flat loops,
@@ -8,39 +9,19 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <limits>
 #include <new>
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
 
+#include "numbers.h"
 #include "parallel.h"
 
 #define VECTOR _Pragma("omp simd")
 
-std::atomic<Team> alexnet_team{nullptr};
-
 namespace {
 
-enum Type : int { FLOAT32 = 0, BFLOAT16 = 1, FLOAT16 = 2 };
-constexpr float NONE = std::numeric_limits<float>::quiet_NaN();  // a threshold that no number is under
-
-template <class To, class From> inline To bits(From from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  std::memcpy(&to, &from, sizeof to);
-  return to;
-}
-
-// ---- 16-bit numbers, by integer arithmetic that vectorizes everywhere; rounding is to nearest even -------------
-
-inline float from_bfloat16(std::uint16_t h) { return bits<float>(std::uint32_t(h) << 16); }
-
-inline std::uint16_t to_bfloat16(float f) {
-  std::uint32_t u = bits<std::uint32_t>(f);
-  std::uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  return std::uint16_t((u & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
-}
+// ---- float16, by integer arithmetic that vectorizes everywhere; rounding is to nearest even ---------------------
 
 inline float from_float16(std::uint16_t h) {
   std::uint32_t magnitude = std::uint32_t(h & 0x7fffu) << 13, sign = std::uint32_t(h & 0x8000u) << 16;
@@ -61,23 +42,15 @@ inline std::uint16_t to_float16(float f) {
   return std::uint16_t(value | sign);
 }
 
-void load(int type, const void* from, Index at, float* __restrict to, Index n, bool relu) {
-  const float low = relu ? 0.0f : NONE;
+void load(int type, const void* from, Index at, float* __restrict to, Index n) {
   if (type == FLOAT32) {
-    const float* p = static_cast<const float*>(from) + at;
-    VECTOR for (Index i = 0; i < n; ++i) to[i] = p[i] < low ? low : p[i];
+    std::memcpy(to, static_cast<const float*>(from) + at, std::size_t(n) * sizeof(float));
   } else if (type == BFLOAT16) {
     const std::uint16_t* p = static_cast<const std::uint16_t*>(from) + at;
-    VECTOR for (Index i = 0; i < n; ++i) {
-      float f = from_bfloat16(p[i]);
-      to[i] = f < low ? low : f;
-    }
+    VECTOR for (Index i = 0; i < n; ++i) to[i] = from_bfloat16(p[i]);
   } else {
     const std::uint16_t* p = static_cast<const std::uint16_t*>(from) + at;
-    VECTOR for (Index i = 0; i < n; ++i) {
-      float f = from_float16(p[i]);
-      to[i] = f < low ? low : f;
-    }
+    VECTOR for (Index i = 0; i < n; ++i) to[i] = from_float16(p[i]);
   }
 }
 
@@ -183,7 +156,6 @@ void sums(const float* __restrict in, float* __restrict out, Index n, Index size
 struct Formula {
   float alpha, k;
   double beta;
-  bool relu;
 };
 
 template <int SIZE, bool QUARTERS>
@@ -210,11 +182,7 @@ template <int SIZE>
 void collect(const float* __restrict t, Index stride, const float* __restrict a, float* __restrict u, Index n,
              Formula f) {
   const float factor = float(2.0 * f.alpha * f.beta);
-  const float low = f.relu ? 0.0f : NONE;
-  VECTOR for (Index i = 0; i < n; ++i) {
-    float d = u[i] - factor * a[i] * window<SIZE>(t + i, stride);
-    u[i] = a[i] <= low ? 0.0f : d;
-  }
+  VECTOR for (Index i = 0; i < n; ++i) u[i] -= factor * a[i] * window<SIZE>(t + i, stride);
 }
 
 template <int SIZE>
@@ -260,9 +228,9 @@ class Buffers {
   float* memory_;
 };
 
-// ---- across maps ----------------------------------------------------------------------------------------------
+// ---- lrn: across maps ----------------------------------------------------------------------------------------------
 
-struct Across {
+struct LrnJob {
   const void *x, *g;
   void* out;
   int type;
@@ -275,7 +243,7 @@ struct Across {
 enum Buffer : Index { A, GRADIENT, RESULT, SQUARE, SUM, SENT, BUFFERS };
 
 // Normalizes one padded block of `flat` positions, windows at `stride`, from A (and GRADIENT) into RESULT.
-void across_block(Buffers& b, Index flat, Index stride, const Across& job) {
+void lrn_block(Buffers& b, Index flat, Index stride, const LrnJob& job) {
   const Index size = job.size, before = size / 2, after = (size - 1) / 2;
   const Index first = before * stride, n = flat - (size - 1) * stride;
   const bool direct = size == 3 || size == 5;  // these sum on the fly
@@ -301,24 +269,24 @@ void across_block(Buffers& b, Index flat, Index stride, const Across& job) {
   else collect<0>(sum, stride, a, result, n, f);
 }
 
-// Floats a buffer, by measurement: rows are best in the first-level cache, planes as wide as the second-level one allows.
+// Floats per buffer, by measurement: rows are best in the first-level cache, planes as wide as the second-level one allows.
 constexpr Index ROWS_BLOCK = 1024, PLANES_BLOCK = 8192;
 
-void across_rows(const Across& job, Index first, Index last, Index rows) {
+void lrn_rows(const LrnJob& job, Index first, Index last, Index rows) {
   const Index own = job.maps / job.columns, width = own + job.size - 1, before = job.size / 2;
   Buffers b(BUFFERS, rows * job.columns * width + job.size);
   for (Index row = first; row < last; row += rows) {
     const Index segments = std::min(rows, last - row) * job.columns, base = row * job.maps;
     for (Index s = 0; s < segments; ++s) {
-      load(job.type, job.x, base + s * own, b[A] + s * width + before, own, job.formula.relu);
-      if (job.g) load(job.type, job.g, base + s * own, b[GRADIENT] + s * width + before, own, false);
+      load(job.type, job.x, base + s * own, b[A] + s * width + before, own);
+      if (job.g) load(job.type, job.g, base + s * own, b[GRADIENT] + s * width + before, own);
     }
-    across_block(b, segments * width, 1, job);
+    lrn_block(b, segments * width, 1, job);
     for (Index s = 0; s < segments; ++s) store(job.type, job.out, base + s * own, b[RESULT] + s * width + before, own);
   }
 }
 
-void across_planes(const Across& job, Index first, Index last, Index blocks, Index span) {
+void lrn_planes(const LrnJob& job, Index first, Index last, Index blocks, Index span) {
   const Index own = job.maps / job.columns, width = own + job.size - 1, before = job.size / 2;
   Buffers b(BUFFERS, (width + 1) * span);
   Index stride = 0;
@@ -328,17 +296,17 @@ void across_planes(const Across& job, Index first, Index last, Index blocks, Ind
     if (n != stride) b.clear(BUFFERS);
     stride = n;
     for (Index c = 0; c < own; ++c) {
-      load(job.type, job.x, base + c * job.positions, b[A] + (c + before) * n, n, job.formula.relu);
-      if (job.g) load(job.type, job.g, base + c * job.positions, b[GRADIENT] + (c + before) * n, n, false);
+      load(job.type, job.x, base + c * job.positions, b[A] + (c + before) * n, n);
+      if (job.g) load(job.type, job.g, base + c * job.positions, b[GRADIENT] + (c + before) * n, n);
     }
-    across_block(b, width * n, n, job);
+    lrn_block(b, width * n, n, job);
     for (Index c = 0; c < own; ++c) store(job.type, job.out, base + c * job.positions, b[RESULT] + (c + before) * n, n);
   }
 }
 
-// ---- within a map ---------------------------------------------------------------------------------------------
+// ---- map_norm: within a map ---------------------------------------------------------------------------------------------
 
-struct Within {
+struct MapNormJob {
   const void *x, *g;
   void* out;
   int type;
@@ -349,7 +317,7 @@ struct Within {
 };
 
 // Normalizes one plane of `span` interleaved maps, padded on every side, from A (and GRADIENT) into RESULT.
-void within_plane(Buffers& b, Index span, const Within& job) {
+void map_norm_plane(Buffers& b, Index span, const MapNormJob& job) {
   const Index size = job.size, before = size / 2, after = (size - 1) / 2;
   const Index line = (job.columns + size - 1) * span, flat = (job.rows + size - 1) * line;
   const Index first = before * (line + span), n = flat - (size - 1) * (line + span);
@@ -368,7 +336,7 @@ void within_plane(Buffers& b, Index span, const Within& job) {
   collect<0>(sum, 0, a, result, n, job.formula);
 }
 
-void within_units(const Within& job, Index first, Index last, Index blocks, Index span) {
+void map_norm_units(const MapNormJob& job, Index first, Index last, Index blocks, Index span) {
   const Index before = job.size / 2, across = job.columns + job.size - 1;
   const Index flat = (job.rows + job.size - 1) * across * span;
   Buffers b(BUFFERS, flat + (before + 1) * (across + 1) * span);
@@ -383,16 +351,16 @@ void within_units(const Within& job, Index first, Index last, Index blocks, Inde
       if (job.channels_last) {
         for (Index column = 0; column < job.columns; ++column) {
           const Index at = ((image * job.rows + row) * job.columns + column) * job.maps + map;
-          load(job.type, job.x, at, b[A] + to + column * n, n, job.formula.relu);
-          if (job.g) load(job.type, job.g, at, b[GRADIENT] + to + column * n, n, false);
+          load(job.type, job.x, at, b[A] + to + column * n, n);
+          if (job.g) load(job.type, job.g, at, b[GRADIENT] + to + column * n, n);
         }
       } else {
         const Index at = ((image * job.maps + map) * job.rows + row) * job.columns;
-        load(job.type, job.x, at, b[A] + to, job.columns, job.formula.relu);
-        if (job.g) load(job.type, job.g, at, b[GRADIENT] + to, job.columns, false);
+        load(job.type, job.x, at, b[A] + to, job.columns);
+        if (job.g) load(job.type, job.g, at, b[GRADIENT] + to, job.columns);
       }
     }
-    within_plane(b, n, job);
+    map_norm_plane(b, n, job);
     for (Index row = 0; row < job.rows; ++row) {
       const Index from = ((row + before) * across + before) * n;
       if (job.channels_last) {
@@ -406,84 +374,40 @@ void within_units(const Within& job, Index first, Index last, Index blocks, Inde
   }
 }
 
-// ---- the update rule ------------------------------------------------------------------------------------------
-
-template <class Gradient>
-void update(float* __restrict w, float* __restrict v, const Gradient* __restrict g, std::uint16_t* __restrict copy,
-            Index n, float lr, float momentum, float decay) {
-  auto value = [](Gradient x) {
-    if constexpr (sizeof(Gradient) == 4) return x;
-    else return from_bfloat16(x);
-  };
-  const float pull = decay * lr;
-  if (copy) {
-    VECTOR for (Index i = 0; i < n; ++i) {
-      v[i] = momentum * v[i] - pull * w[i] - lr * value(g[i]);
-      w[i] += v[i];
-      copy[i] = to_bfloat16(w[i]);
-    }
-  } else {
-    VECTOR for (Index i = 0; i < n; ++i) {
-      v[i] = momentum * v[i] - pull * w[i] - lr * value(g[i]);
-      w[i] += v[i];
-    }
-  }
-}
-
 }  // namespace
 
 extern "C" {
 
-void alexnet_use_team(void* fork) { alexnet_team = reinterpret_cast<Team>(fork); }
-
 // 0 where done, 1 where memory ran out. `g` null: forward. Types: 0 float32, 1 bfloat16, 2 float16.
-int alexnet_across(const void* x, const void* g, void* out, int type, Index images, Index maps, Index positions,
-                   int channels_last, Index columns, Index size, double alpha, double beta, double k, int relu,
-                   Index threads) {
-  Across job{x,       g,    out,  type, images, maps, positions, channels_last != 0,
-             columns, size, {float(alpha), float(k), beta, relu != 0}};
+int alexnet_lrn(const void* x, const void* g, void* out, int type, Index images, Index maps, Index positions,
+                   int channels_last, Index columns, Index size, double alpha, double beta, double k, Index threads) {
+  LrnJob job{x,       g,    out,  type, images, maps, positions, channels_last != 0,
+             columns, size, {float(alpha), float(k), beta}};
   if (images * maps * positions == 0) return 0;
   expect(out, images * maps * positions * (type == FLOAT32 ? 4 : 2));
   const Index own = maps / columns, width = own + size - 1;
   if (job.channels_last) {
     const Index rows = std::max<Index>(1, ROWS_BLOCK / (columns * width)), units = (images * positions + rows - 1) / rows;
     return !parallel(units, images * maps * positions, threads, [&](Index first, Index last) {
-      across_rows(job, first * rows, std::min(last * rows, images * positions), rows);
+      lrn_rows(job, first * rows, std::min(last * rows, images * positions), rows);
     });
   }
   const Index span = std::min(positions, std::max<Index>(32, PLANES_BLOCK / width / 16 * 16));
   const Index blocks = (positions + span - 1) / span;
   return !parallel(images * columns * blocks, images * maps * positions, threads,
-                   [&](Index first, Index last) { across_planes(job, first, last, blocks, span); });
+                   [&](Index first, Index last) { lrn_planes(job, first, last, blocks, span); });
 }
 
-int alexnet_within(const void* x, const void* g, void* out, int type, Index images, Index maps, Index rows,
-                   Index columns, int channels_last, Index size, double alpha, double beta, double k, int relu,
-                   Index threads) {
-  Within job{x,       g,    out,  type, images, maps, rows, columns, channels_last != 0,
-             size, {float(alpha), float(k), beta, relu != 0}};
+int alexnet_map_norm(const void* x, const void* g, void* out, int type, Index images, Index maps, Index rows,
+                   Index columns, int channels_last, Index size, double alpha, double beta, double k, Index threads) {
+  MapNormJob job{x,       g,    out,  type, images, maps, rows, columns, channels_last != 0,
+             size, {float(alpha), float(k), beta}};
   if (images * maps * rows * columns == 0) return 0;
   expect(out, images * maps * rows * columns * (type == FLOAT32 ? 4 : 2));
   const Index plane = (rows + size - 1) * (columns + size - 1);
   const Index span = job.channels_last ? std::min(maps, std::max<Index>(16, 16384 / plane / 16 * 16)) : 1;
   const Index blocks = (maps + span - 1) / span;
   return !parallel(images * blocks, images * maps * rows * columns, threads,
-                   [&](Index first, Index last) { within_units(job, first, last, blocks, span); });
-}
-
-// `type` is the gradient's; `copy`, where not null, receives the new weights in bfloat16.
-int alexnet_sgd(float* w, float* v, const void* g, int type, void* copy, Index n, double lr, double momentum,
-                double decay, Index threads) {
-  const Index piece = 16384;
-  auto* half = static_cast<std::uint16_t*>(copy);
-  return !parallel((n + piece - 1) / piece, n, threads, [&](Index first, Index last) {
-    const Index at = first * piece, count = std::min(last * piece, n) - at;
-    if (type == FLOAT32)
-      update(w + at, v + at, static_cast<const float*>(g) + at, half ? half + at : nullptr, count, float(lr),
-             float(momentum), float(decay));
-    else
-      update(w + at, v + at, static_cast<const std::uint16_t*>(g) + at, half ? half + at : nullptr, count, float(lr),
-             float(momentum), float(decay));
-  });
+                   [&](Index first, Index last) { map_norm_units(job, first, last, blocks, span); });
 }
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "numbers.h"
 #include "parallel.h"
 
 namespace {
@@ -14,7 +15,7 @@ constexpr Index LANES = 16;
 typedef float Floats __attribute__((vector_size(LANES * 4)));
 typedef std::int32_t Whole __attribute__((vector_size(LANES * 4)));
 typedef std::uint32_t Bits __attribute__((vector_size(LANES * 4)));
-typedef std::uint16_t Halves __attribute__((vector_size(LANES * 2)));
+typedef std::uint16_t Words __attribute__((vector_size(LANES * 2)));
 
 template <class Vector> inline Vector load(const void* from) {
   Vector to;
@@ -31,31 +32,18 @@ struct Float32 {
   static float write_one(float v) { return v; }
 };
 
-struct Bfloat16 {
-  using Number = std::uint16_t;
-  static Floats read(const std::uint16_t* p) {
-    Bits wide = __builtin_convertvector(load<Halves>(p), Bits) << 16;
+struct BrainFloat {
+  using Number = Bfloat16;
+  static Floats read(const Bfloat16* p) {
+    Bits wide = __builtin_convertvector(load<Words>(p), Bits) << 16;
     return load<Floats>(&wide);
   }
-  static void write(std::uint16_t* p, Floats v) {
-    Bits u = load<Bits>(&v);
-    Bits rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-    Bits nan = Bits{} + 0x7fc0u;
-    Halves half = __builtin_convertvector((u & 0x7fffffffu) > 0x7f800000u ? nan : rounded, Halves);
-    std::memcpy(p, &half, sizeof half);
+  static void write(Bfloat16* p, Floats v) {
+    Words rounded = __builtin_convertvector(round_to_bfloat16(load<Bits>(&v)), Words);
+    std::memcpy(p, &rounded, sizeof rounded);
   }
-  static float read_one(std::uint16_t p) {
-    std::uint32_t u = std::uint32_t(p) << 16;
-    float f;
-    std::memcpy(&f, &u, 4);
-    return f;
-  }
-  static std::uint16_t write_one(float v) {
-    std::uint32_t u;
-    std::memcpy(&u, &v, 4);
-    std::uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-    return std::uint16_t((u & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
-  }
+  static float read_one(Bfloat16 p) { return from_bfloat16(p); }
+  static Bfloat16 write_one(float v) { return to_bfloat16(v); }
 };
 
 struct Pool {
@@ -91,7 +79,7 @@ void forward_row(const Pool& pool, const typename Type::Number* x, typename Type
           for (Index s = 0; s < wide; ++s) meet(r, s, pool.size);
       }
       Type::write(out + at + c, best);
-      const Halves narrow = __builtin_convertvector(place, Halves);
+      const Words narrow = __builtin_convertvector(place, Words);
       std::memcpy(places + at + c, &narrow, sizeof narrow);
     }
     for (; c < C; ++c) {
@@ -126,7 +114,7 @@ void backward_row(const Pool& pool, const typename Type::Number* grad, const std
         for (Index q = q0; q < q1; ++q) {
           const Index at = ((image * pool.out_rows + p) * pool.out_columns + q) * C + c;
           const auto here = std::int32_t((h - p * pool.stride) * pool.size + w - q * pool.stride);
-          const Whole chosen = __builtin_convertvector(load<Halves>(places + at), Whole) == here;
+          const Whole chosen = __builtin_convertvector(load<Words>(places + at), Whole) == here;
           sum += chosen ? Type::read(grad + at) : Floats{};
         }
       }
@@ -149,30 +137,30 @@ void backward_row(const Pool& pool, const typename Type::Number* grad, const std
 
 extern "C" {
 
-// `shape` is images, rows, columns, maps, size, stride, rows and columns of the output; `half` says bfloat16.
-int alexnet_pool_forward(const Index* shape, int half, const void* x, void* out, std::uint16_t* places, Index threads) {
+// `shape` is images, rows, columns, maps, size, stride, rows and columns of the output; `dtype` is float32 or bfloat16.
+int alexnet_pool_forward(const Index* shape, int dtype, const void* x, void* out, std::uint16_t* places, Index threads) {
   Pool pool;
   std::memcpy(&pool, shape, sizeof pool);
   const Index units = pool.images * pool.out_rows;
   return !parallel(units, units * pool.out_columns * pool.maps, threads, [&](Index first, Index last) {
     for (Index unit = first; unit < last; ++unit) {
-      if (half)
-        forward_row<Bfloat16>(pool, static_cast<const std::uint16_t*>(x), static_cast<std::uint16_t*>(out), places, unit);
+      if (dtype == BFLOAT16)
+        forward_row<BrainFloat>(pool, static_cast<const std::uint16_t*>(x), static_cast<std::uint16_t*>(out), places, unit);
       else
         forward_row<Float32>(pool, static_cast<const float*>(x), static_cast<float*>(out), places, unit);
     }
   });
 }
 
-int alexnet_pool_backward(const Index* shape, int half, const void* grad, const std::uint16_t* places, void* out,
+int alexnet_pool_backward(const Index* shape, int dtype, const void* grad, const std::uint16_t* places, void* out,
                           Index threads) {
   Pool pool;
   std::memcpy(&pool, shape, sizeof pool);
   const Index units = pool.images * pool.rows;
   return !parallel(units, units * pool.columns * pool.maps, threads, [&](Index first, Index last) {
     for (Index unit = first; unit < last; ++unit) {
-      if (half)
-        backward_row<Bfloat16>(pool, static_cast<const std::uint16_t*>(grad), places, static_cast<std::uint16_t*>(out),
+      if (dtype == BFLOAT16)
+        backward_row<BrainFloat>(pool, static_cast<const std::uint16_t*>(grad), places, static_cast<std::uint16_t*>(out),
                                unit);
       else
         backward_row<Float32>(pool, static_cast<const float*>(grad), places, static_cast<float*>(out), unit);

@@ -8,7 +8,7 @@
 extern "C" {
 
 // Adds to `sums` the products rr, rg, rb, gg, gb, bb over `pixels` pixels (3 bytes each), of values less `centre`.
-void alexnet_colour_products(const std::uint8_t* images, Index pixels, int centre, std::int64_t* sums) {
+int alexnet_colour_products(const std::uint8_t* images, Index pixels, int centre, std::int64_t* sums) {
   constexpr Index PIECE = 32768;  // times 255 squared, this fits 32 bits
   for (Index first = 0; first < pixels; first += PIECE) {
     const std::uint8_t* p = images + first * 3;
@@ -19,8 +19,9 @@ void alexnet_colour_products(const std::uint8_t* images, Index pixels, int centr
       const std::int32_t r = p[3 * i] - centre, g = p[3 * i + 1] - centre, b = p[3 * i + 2] - centre;
       rr += r * r, rg += r * g, rb += r * b, gg += g * g, gb += g * b, bb += b * b;
     }
-    const std::int32_t found[6] = {rr, rg, rb, gg, gb, bb};
-    for (int k = 0; k < 6; ++k) sums[k] += found[k];
+    const std::int32_t part[6] = {rr, rg, rb, gg, gb, bb};
+    for (int k = 0; k < 6; ++k) sums[k] += part[k];
   }
+  return 0;
 }
 }

@@ -24,7 +24,7 @@ from alexnet.checkpoint import load_weights
 from alexnet.errors import UsageError
 from alexnet.formats.onnx_graph import Unsupported, graph
 from alexnet.model.alexnet import AlexNet
-from alexnet.model.zoo import LibraryNet, build
+from alexnet.model.zoo import Net, build
 from alexnet.run import Run
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("onnx", "safetensors")
 TAKES = "float32 (N, 3, {side}, {side}), RGB in 0..255 units, centred as in training"
-Exportable = str | Path | Run | AlexNet | LibraryNet
+Exportable = str | Path | Run | Net
 
 
 class ExportError(UsageError):
@@ -73,7 +73,7 @@ def export(run_or_model: Exportable, format: str, out: str | Path, checkpoint: s
     return path
 
 
-def import_model(path: str | Path) -> AlexNet | LibraryNet:
+def import_model(path: str | Path) -> Net:
     """The model that `export(…, "safetensors", path)` wrote, in evaluation mode. Raises ExportError."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -88,7 +88,7 @@ def import_model(path: str | Path) -> AlexNet | LibraryNet:
     return model.eval()
 
 
-def onnx_model(model: AlexNet | LibraryNet, products: bool = False) -> onnx.ModelProto:
+def onnx_model(model: Net, products: bool = False) -> onnx.ModelProto:
     """The network as an ONNX graph, from its description, or by torch's exporter where that has no node for a layer.
 
     `products` writes normalization across maps as a matrix product and square roots instead of the LRN node, which
@@ -104,7 +104,7 @@ def onnx_model(model: AlexNet | LibraryNet, products: bool = False) -> onnx.Mode
     return traced_model(model)
 
 
-def traced_model(model: AlexNet | LibraryNet) -> onnx.ModelProto:
+def traced_model(model: Net) -> onnx.ModelProto:
     """The network as torch's own exporter writes it, whatever its layers. Raises ExportError without onnxscript."""
     try:
         import onnxscript  # noqa: F401
@@ -136,8 +136,8 @@ def traced_model(model: AlexNet | LibraryNet) -> onnx.ModelProto:
     return program.model_proto
 
 
-def _opened(given: Exportable, checkpoint: str | None) -> tuple[AlexNet | LibraryNet, dict[str, Any]]:
-    if isinstance(given, AlexNet | LibraryNet):
+def _opened(given: Exportable, checkpoint: str | None) -> tuple[Net, dict[str, Any]]:
+    if isinstance(given, Net):
         return given, {}
     from alexnet.inference.predictor import load
 

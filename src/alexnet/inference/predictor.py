@@ -19,8 +19,7 @@ from alexnet.data.decode import decode, square
 from alexnet.data.statistics import Statistics
 from alexnet.device import autocast, choose_device
 from alexnet.errors import RunError, UnreadableImage
-from alexnet.model.alexnet import AlexNet
-from alexnet.model.zoo import LibraryNet, build
+from alexnet.model.zoo import Net, build
 from alexnet.run import Run
 
 Image = str | Path | np.ndarray
@@ -37,7 +36,7 @@ class Prediction:
 class Classifier:
     """A run's network, ready to predict. `load` makes one."""
 
-    def __init__(self, run: Run, model: AlexNet | LibraryNet, augmentation: Augmentation, device: torch.device) -> None:
+    def __init__(self, run: Run, model: Net, augmentation: Augmentation, device: torch.device) -> None:
         self.run, self.config, self.classes = run, run.config, run.classes
         self.model, self.augmentation, self.device = model, augmentation, device
 

@@ -21,8 +21,7 @@ import torch
 from alexnet.errors import UsageError
 from alexnet.formats.export import onnx_model
 from alexnet.inference.predictor import Classifier
-from alexnet.model.alexnet import AlexNet
-from alexnet.model.zoo import LibraryNet
+from alexnet.model.zoo import Net
 
 CALIBRATION = 256  # training images, spread evenly over the split
 RECIPE = "nncf mixed, last layer and pools whole"  # part of the kept file's name: change it with what `quantize` does
@@ -50,7 +49,7 @@ def quantized(classifier: Classifier, images: int = CALIBRATION) -> Any:
     return model
 
 
-def quantize(model: AlexNet | LibraryNet, views: np.ndarray, last: bool = False, also: tuple[str, ...] = ()) -> Any:
+def quantize(model: Net, views: np.ndarray, last: bool = False, also: tuple[str, ...] = ()) -> Any:
     """An OpenVINO model with int8 weights and activations, but for the layer that gives the logits.
 
     Maps are rounded to int8 after pooling, not before: a quarter of the values then, and rounded once either way.

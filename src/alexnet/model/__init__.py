@@ -1,0 +1,1 @@
+"""Networks as torch modules, made from descriptions, and their layers. Nothing here knows of data, runs or training."""

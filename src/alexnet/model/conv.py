@@ -1,9 +1,8 @@
 """Convolution on the CPU at the rate at which its cores multiply matrices.
 
-The library's bfloat16 convolution falls far below that rate, above all backwards and on small maps, and its float32
-products below what the processor can do. Where the native kernels serve, they do the work, with the ReLU that follows
-in the same pass. Elsewhere, in bfloat16, the patches under each kernel are copied out for a few images at a time, so
-that they stay in cache, and multiplied. `torch.nn.functional.conv2d` is the reference, and what runs otherwise.
+The engine computes it where it is the faster one, with the ReLU that follows in the same pass. Elsewhere torch does,
+in bfloat16 too where the processor multiplies bfloat16; where it does not, torch's bfloat16 convolution takes up to
+ten times as long as float32, so bfloat16 numbers are multiplied as float32 and the results rounded.
 
 Shapes: `N` images, `H W` rows and columns in, `P Q` out, `C` maps and `O` kernels of one group, `K` kernel side,
 `G` groups. Maps are held (N, H, W, G·C): channels-last.
@@ -11,212 +10,159 @@ Shapes: `N` images, `H W` rows and columns in, `P Q` out, `C` maps and `O` kerne
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_input
 
 from alexnet.engine import convolution
-
-PIECE = 1 << 20  # bytes of patches at a time; a few of them fit a core's share of the cache
-
-
-@dataclass(frozen=True)
-class Window:
-    """Kernel side, stride and zeros around the maps (top, bottom, left, right)."""
-
-    size: int
-    stride: int
-    pad: tuple[int, int, int, int]
-
-    def sides(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the output."""
-        top, bottom, left, right = self.pad
-        return (
-            (height + top + bottom - self.size) // self.stride + 1,
-            (width + left + right - self.size) // self.stride + 1,
-        )
+from alexnet.engine.convolution import ConvGeometry
+from alexnet.model.native import DTYPES, is_eager
 
 
-def suits(maps: Tensor, weight: Tensor) -> bool:
-    """Whether `conv2d` here is the faster one: CPU, eager, bfloat16 arithmetic, or float32 with the native kernels."""
-    if maps.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
-    if weight.dtype not in (torch.float32, torch.bfloat16) or torch._C._are_functorch_transforms_active():
-        return False
-    kind = arithmetic(maps)
-    return kind == torch.bfloat16 or (kind == weight.dtype == torch.float32 and kind in convolution.served())
+class Conv2d(nn.Conv2d):
+    """A convolution; with `ceil` zeros past the right and bottom edges complete its last window (2012 source)."""
+
+    def __init__(self, maps: int, kernels: int, size: int, stride: int, pad: int, groups: int, ceil: bool) -> None:
+        super().__init__(maps, kernels, size, stride, pad, groups=groups)
+        self.size, self.step, self.pad, self.ceil = size, stride, pad, ceil
+
+    def forward(self, maps: Tensor, relu: bool = False) -> Tensor:
+        """(N, C, H, W) → (N, kernels, 1+ceil((2·pad+H−size)/stride), …), rectified where `relu`."""
+        down, right = ((-(side + 2 * self.pad - self.size) % self.step if self.ceil else 0) for side in maps.shape[2:])
+        if supports(maps, self.weight):
+            geometry = ConvGeometry(self.size, self.step, (self.pad, self.pad + down, self.pad, self.pad + right))
+            return conv2d(maps, self.weight, self.get_parameter("bias"), geometry, self.groups, relu)
+        if down or right:
+            maps = F.pad(maps, (0, right, 0, down))
+        out = super().forward(maps)
+        return F.relu(out, inplace=True) if relu else out
+
+
+def supported_dtypes() -> frozenset[torch.dtype]:
+    """The arithmetics in which the engine computes convolutions on this processor; none without the engine."""
+    return frozenset(kind for kind, dtype in DTYPES.items() if dtype in convolution.supported_dtypes())
+
+
+@cache
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions for products of bfloat16 numbers, as far as torch says."""
+    capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
 
 
 def arithmetic(maps: Tensor) -> torch.dtype:
     """The dtype in which a convolution of `maps` is computed: autocast's where it is on, else their own."""
-    if torch.is_autocast_enabled("cpu") and maps.dtype in (torch.float32, torch.bfloat16, torch.float16):
+    if torch.is_autocast_enabled("cpu") and maps.dtype in DTYPES:
         return torch.get_autocast_dtype("cpu")
     return maps.dtype
 
 
-def conv2d(maps: Tensor, weight: Tensor, bias: Tensor, window: Window, groups: int, relu: bool = False) -> Tensor:
-    """(N, G·C, H, W), (G·O, C, K, K), (G·O,) → (N, G·O, P, Q), channels-last, differentiable; rectified where `relu`.
+def supports(maps: Tensor, weight: Tensor) -> bool:
+    """Whether `conv2d` here is the faster one for these: eager, on the CPU, float32 or bfloat16.
 
-    The result is of the dtype that `arithmetic` says. Call where `suits` says so.
+    bfloat16 where the engine computes it or the processor cannot; float32 where the engine computes it.
+    """
+    kinds = (torch.float32, torch.bfloat16)
+    if not is_eager(maps) or not maps.numel() or maps.dtype not in kinds or weight.dtype not in kinds:
+        return False
+    kind = arithmetic(maps)
+    if kind == torch.bfloat16:
+        return kind in supported_dtypes() or not multiplies_bfloat16()
+    return kind == weight.dtype == torch.float32 and kind in supported_dtypes()
+
+
+def conv2d(
+    maps: Tensor, weight: Tensor, bias: Tensor, geometry: ConvGeometry, groups: int, relu: bool = False
+) -> Tensor:
+    """(N, G·C, H, W), (G·O, C, K, K), (G·O,) → (N, G·O, P, Q), channels-last, differentiable once; rectified if `relu`.
+
+    The result is of the dtype that `arithmetic` says. Call where `supports` says so.
     """
     kind = arithmetic(maps)
     with torch.autocast("cpu", enabled=False):
-        if kind in convolution.served() and maps.numel() and maps.dtype in (torch.float32, torch.bfloat16):
-            return _Native.apply(maps, weight, bias, window, groups, relu, kind).permute(0, 3, 1, 2)
-        if kind == torch.float32:
-            out = _reference(maps, weight, bias, window, groups)
+        if kind in supported_dtypes():
+            return _Convolution.apply(maps, weight, bias, geometry, groups, relu, kind).permute(0, 3, 1, 2)
+        # Rounded as bfloat16 factors are, multiplied and added up in float32, rounded once: bfloat16 arithmetic.
+        x, w, b = (t.to(kind).float() for t in (maps, weight, bias))
+        if torch.float32 in supported_dtypes():
+            out = _Convolution.apply(x, w, b, geometry, groups, relu, torch.float32).permute(0, 3, 1, 2)
         else:
-            x = maps.to(kind)
-            out = _Conv.apply(x, weight.to(kind), bias.to(kind), window, groups).permute(0, 3, 1, 2)
-        return out.relu_() if relu else out
+            top, bottom, left, right = geometry.pad
+            out = F.conv2d(F.pad(x, (left, right, top, bottom)), w, b, geometry.stride, groups=groups)
+            out = out.relu_() if relu else out
+        return out.to(kind)
 
 
-def _reference(maps: Tensor, weight: Tensor, bias: Tensor | None, window: Window, groups: int) -> Tensor:
-    top, bottom, left, right = window.pad
-    return F.conv2d(F.pad(maps, (left, right, top, bottom)), weight, bias, window.stride, groups=groups)
-
-
-class _Native(torch.autograd.Function):
-    """The native kernels; saves its input and, with a ReLU, its output, both of which their neighbours hold too."""
+class _Convolution(torch.autograd.Function):
+    """The engine's; saves its input and, with a ReLU, its output, both of which its neighbours hold too."""
 
     @staticmethod
     def forward(  # type: ignore[no-untyped-def]
-        ctx, maps, weight, bias, window, groups, relu, kind
+        ctx, maps, weight, bias, geometry, groups, relu, kind
     ) -> Tensor:
-        x = maps.permute(0, 2, 3, 1).contiguous()  # (N, H, W, G·C)
-        w = weight.permute(0, 2, 3, 1).contiguous()  # (G·O, K, K, C)
-        plan = convolution.Convolution(
-            x.shape,
-            w.shape[0],
-            groups,
-            window.size,
-            window.stride,
-            window.pad[::2],
-            window.sides(x.shape[1], x.shape[2]),
-        )
-        out = plan.forward(x, w, bias.float().contiguous(), kind == torch.bfloat16, relu)
-        ctx.save_for_backward(maps, weight, bias, out if relu else None)
-        ctx.plan, ctx.rule = plan, (window, groups)
+        x, w = _channels_last(maps), _channels_last(weight)  # (N, H, W, G·C), (G·O, K, K, C)
+        b = bias.float().contiguous()
+        plan = convolution.Convolution(x.shape, w.shape[0], groups, geometry, DTYPES[kind])
+        out = torch.empty(plan.out, dtype=kind)
+        plan.forward(
+            x.data_ptr(), DTYPES[x.dtype], w.data_ptr(), DTYPES[w.dtype], b.data_ptr(), out.data_ptr(),
+            relu, torch.get_num_threads(),
+        )  # fmt: skip
+        ctx.save_for_backward(maps, weight, out if relu else None)
+        ctx.plan, ctx.geometry, ctx.groups, ctx.bias_dtype = plan, geometry, groups, bias.dtype
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        maps, weight, bias, out = ctx.saved_tensors
-        plan, (window, groups) = ctx.plan, ctx.rule
-        if torch.is_grad_enabled():  # a gradient of a gradient is wanted
-            kept = (grad if out is None else torch.where(out > 0, grad, 0)).permute(0, 3, 1, 2)
-            own = [t for t, needed in zip((maps, weight, bias), ctx.needs_input_grad, strict=False) if needed]
-            again = _reference(maps.to(grad.dtype), weight.to(grad.dtype), bias.to(grad.dtype), window, groups)
-            found = iter(torch.autograd.grad(again, own, kept, create_graph=True))
-            return (*(next(found) if needed else None for needed in ctx.needs_input_grad[:3]), None, None, None, None)
-        g = grad.contiguous()  # (N, P, Q, G·O)
-        x, w = maps.permute(0, 2, 3, 1).contiguous(), weight.permute(0, 2, 3, 1).contiguous()
+        maps, weight, out = ctx.saved_tensors
+        x, w, g = _channels_last(maps), _channels_last(weight), grad.contiguous()  # g (N, P, Q, G·O)
         grad_maps = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            if plan.turns:
-                grad_maps = plan.maps_gradient(g, out, w)
-            else:
-                kept = g if out is None else torch.where(out > 0, g, 0)
-                grad_maps = _spread(kept, w.to(g.dtype), x.shape, window, groups)
-            grad_maps = grad_maps.permute(0, 3, 1, 2).to(maps.dtype)
+            grad_maps = _grad_input(ctx, g, out, x, w).permute(0, 3, 1, 2).to(maps.dtype)
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            grad_weight, grad_bias = plan.weight_gradient(x, g, out, w.shape)
-            grad_weight, grad_bias = grad_weight.permute(0, 3, 1, 2).to(weight.dtype), grad_bias.to(bias.dtype)
+            grad_weight, grad_bias = torch.empty(w.shape), torch.empty(w.shape[0])
+            ctx.plan.grad_weights(
+                x.data_ptr(), DTYPES[x.dtype], g.data_ptr(), _address(out),
+                grad_weight.data_ptr(), grad_bias.data_ptr(), torch.get_num_threads(),
+            )  # fmt: skip
+            grad_weight = grad_weight.permute(0, 3, 1, 2).to(weight.dtype)
+            grad_bias = grad_bias.to(ctx.bias_dtype)
         return grad_maps, grad_weight, grad_bias, None, None, None, None
 
 
-class _Conv(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, maps, weight, bias, window, groups):  # type: ignore[no-untyped-def]
-        x = maps.permute(0, 2, 3, 1).contiguous()  # (N, H, W, G·C)
-        w = weight.permute(0, 2, 3, 1).contiguous()  # (G·O, K, K, C)
-        ctx.save_for_backward(x, w)
-        ctx.window, ctx.groups = window, groups
-        return _correlate(x, w, bias, window, groups)
-
-    @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        x, w = ctx.saved_tensors
-        g = grad.to(x.dtype).contiguous()  # (N, P, Q, G·O)
-        window, groups = ctx.window, ctx.groups
-        grad_maps = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            grad_maps = _spread(g, w, x.shape, window, groups).permute(0, 3, 1, 2)
-        if ctx.needs_input_grad[1]:
-            grad_weight = _weight_gradient(x, g, w.shape, window, groups).permute(0, 3, 1, 2)
-        if ctx.needs_input_grad[2]:
-            grad_bias = g.flatten(0, 2).sum(0, dtype=torch.float32).to(g.dtype)
-        return grad_maps, grad_weight, grad_bias, None, None
-
-
-def _correlate(x: Tensor, w: Tensor, bias: Tensor | None, window: Window, groups: int) -> Tensor:
-    """x (N, H, W, G·C) with w (G·O, K, K, C) → (N, P, Q, G·O)."""
-    rows = w.flatten(1).unflatten(0, (groups, -1))  # (G, O, K·K·C)
-    out = x.new_empty(x.shape[0], *window.sides(x.shape[1], x.shape[2]), w.shape[0])
-    for first, last, pieces in _pieces(x, window, groups):
-        place = out[first:last].flatten(0, 2).unflatten(1, (groups, -1))  # (n·P·Q, G, O)
-        for group, patches in enumerate(pieces):
-            if bias is None:
-                place[:, group] = patches @ rows[group].t()
-            else:
-                place[:, group] = torch.addmm(bias.unflatten(0, (groups, -1))[group], patches, rows[group].t())
-    return out
-
-
-def _weight_gradient(x: Tensor, g: Tensor, shape: torch.Size, window: Window, groups: int) -> Tensor:
-    """x (N, H, W, G·C), g (N, P, Q, G·O) → (G·O, K, K, C) float32, added up in float32 over pieces."""
-    total = torch.zeros(groups, shape[0] // groups, shape[1] * shape[2] * shape[3])
-    for first, last, pieces in _pieces(x, window, groups):
-        part = g[first:last].flatten(0, 2).unflatten(1, (groups, -1))  # (n·P·Q, G, O)
-        for group, patches in enumerate(pieces):
-            total[group] += part[:, group].t() @ patches
-    return total.view(shape)
-
-
-def _spread(g: Tensor, w: Tensor, shape: torch.Size, window: Window, groups: int) -> Tensor:
-    """The gradient with respect to the maps, (N, H, W, G·C): g (N, P, Q, G·O) through the transposed kernels w."""
-    top, _, left, _ = window.pad
-    _, height, width, _ = shape
-    if window.stride == 1 and max(window.pad) < window.size:
-        # A correlation of g with the kernels turned by 180°, maps and kernels exchanged.
-        turned = w.flip(1, 2).unflatten(0, (groups, -1)).permute(0, 4, 2, 3, 1).flatten(0, 1).contiguous()
-        up, leftward = window.size - 1 - top, window.size - 1 - left
-        down = height + window.size - 1 - g.shape[1] - up
-        rightward = width + window.size - 1 - g.shape[2] - leftward
-        return _correlate(g, turned, None, Window(window.size, 1, (up, down, leftward, rightward)), groups)
-    maps = F.conv_transpose2d(g.permute(0, 3, 1, 2), w.permute(0, 3, 1, 2), stride=window.stride, groups=groups)
-    padded = maps.new_zeros(shape[0], shape[3], height + sum(window.pad[:2]), width + sum(window.pad[2:]))
-    padded[:, :, : maps.shape[2], : maps.shape[3]] = maps
-    return padded[:, :, top : top + height, left : left + width].permute(0, 2, 3, 1)
-
-
-def _pieces(x: Tensor, window: Window, groups: int):  # type: ignore[no-untyped-def]
-    """For a few images at a time: their places, and for each group the patches (n·P·Q, K·K·C) in turn."""
-    n, height, width, maps = x.shape
-    top, bottom, left, right = window.pad
-    size, stride = window.size, window.stride
-    p, q = window.sides(height, width)
-    each = p * q * size * size * (maps // groups) * x.element_size()
-    step = max(1, min(n, PIECE * torch.get_num_threads() // each))
-    padded = x.new_zeros(step, height + top + bottom, width + left + right, maps) if any(window.pad) else None
-    for first in range(0, n, step):
-        last = min(n, first + step)
-        source = x[first:last]
-        if padded is not None:
-            padded[: last - first, top : top + height, left : left + width] = source
-            source = padded[: last - first]
-        yield first, last, [_patches(part, size, stride, p, q) for part in source.chunk(groups, 3)]
-
-
-def _patches(x: Tensor, size: int, stride: int, p: int, q: int) -> Tensor:
-    """(n, H, W, C) → (n·P·Q, K·K·C), a copy."""
-    images, rows, columns, maps = x.stride()
-    view = x.as_strided(
-        (x.shape[0], p, q, size, size, x.shape[3]),
-        (images, rows * stride, columns * stride, rows, columns, maps),
-        x.storage_offset(),
+def _grad_input(ctx: Any, g: Tensor, gate: Tensor | None, x: Tensor, w: Tensor) -> Tensor:
+    """The gradient with respect to the maps, (N, H, W, G·C): g (N, P, Q, G·O), counted where `gate` is above 0."""
+    plan, geometry = ctx.plan, ctx.geometry
+    if plan.gives_grad_input:
+        out = torch.empty(x.shape, dtype=g.dtype)
+        plan.grad_input(
+            g.data_ptr(), _address(gate), w.data_ptr(), DTYPES[w.dtype], out.data_ptr(), torch.get_num_threads()
+        )
+        return out
+    if gate is not None:
+        g = torch.where(gate > 0, g, 0)
+    n, h, width, maps = x.shape
+    top, bottom, left, right = geometry.pad
+    padded = conv2d_input(
+        (n, maps, h + top + bottom, width + left + right),
+        w.permute(0, 3, 1, 2).to(g.dtype),
+        g.permute(0, 3, 1, 2),
+        geometry.stride,
+        groups=ctx.groups,
     )
-    return view.reshape(x.shape[0] * p * q, -1)
+    return padded[:, :, top : top + h, left : left + width].permute(0, 2, 3, 1)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """(N, C, H, W) → (N, H, W, C), contiguous."""
+    return x.permute(0, 2, 3, 1).contiguous()
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()

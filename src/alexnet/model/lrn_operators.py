@@ -1,7 +1,7 @@
 """The operators `torch.ops.alexnet.lrn` and `map_norm`: kernels by device, shapes, and gradients.
 
-Each takes the already divided `alpha`, and `relu` to rectify its input first. The gradients save the input alone and
-recompute the scale. Shapes: `N` batch, `C` maps, `H W` rows and columns.
+Each takes the already divided `alpha`. The gradients save the input alone and recompute the scale; they are not
+differentiable themselves. Shapes: `N` batch, `C` maps, `H W` rows and columns.
 """
 
 from __future__ import annotations
@@ -10,90 +10,63 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from alexnet.engine import cpu
-from alexnet.model import lrn_composed as composed
+from alexnet.engine import normalization
+from alexnet.model.lrn_reference import (
+    reference_lrn,
+    reference_lrn_backward,
+    reference_map_norm,
+    reference_map_norm_backward,
+)
+from alexnet.model.native import DTYPES, dense, is_available, layout
 
-_RULE = "SymInt size, float alpha, float beta, float k"
-_TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
-_library = torch.library.Library("alexnet", "DEF")
-_library.define(f"lrn(Tensor x, {_RULE}, SymInt columns, bool relu) -> Tensor", tags=_TAGS)
-_library.define(f"lrn_backward(Tensor grad, Tensor x, {_RULE}, SymInt columns, bool relu) -> Tensor", tags=_TAGS)
-_library.define(f"map_norm(Tensor x, {_RULE}, bool relu) -> Tensor", tags=_TAGS)
-_library.define(f"map_norm_backward(Tensor grad, Tensor x, {_RULE}, bool relu) -> Tensor", tags=_TAGS)
-
-
-def _lrn_any(x: Tensor, size: int, alpha: float, beta: float, k: float, columns: int, relu: bool) -> Tensor:
-    return cpu.dense(composed.forward(cpu.dense(x), composed.across_window(size, columns), alpha, beta, k, relu))
-
-
-def _lrn_backward_any(
-    grad: Tensor, x: Tensor, size: int, alpha: float, beta: float, k: float, columns: int, relu: bool
-) -> Tensor:
-    window = composed.across_window(size, columns)
-    return _like(composed.backward(grad, x, window, alpha, beta, k, relu), x)
-
-
-def _map_norm_any(x: Tensor, size: int, alpha: float, beta: float, k: float, relu: bool) -> Tensor:
-    return _like(composed.forward(x, composed.within_window(size), alpha, beta, k, relu), x)
-
-
-def _map_norm_backward_any(
-    grad: Tensor, x: Tensor, size: int, alpha: float, beta: float, k: float, relu: bool
-) -> Tensor:
-    return _like(composed.backward(grad, x, composed.within_window(size), alpha, beta, k, relu), x)
+_RULES = {
+    "lrn": "SymInt size, float alpha, float beta, float k, SymInt columns",
+    "map_norm": "SymInt size, float alpha, float beta, float k",
+}
+_PLAIN: dict[str, Any] = {
+    "lrn": reference_lrn,
+    "lrn_backward": reference_lrn_backward,
+    "map_norm": reference_map_norm,
+    "map_norm_backward": reference_map_norm_backward,
+}
+_tags = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
+_operators = torch.library.Library("alexnet", "DEF")
 
 
 def _like(out: Tensor, x: Tensor) -> Tensor:
-    return out.contiguous(memory_format=cpu.layout(x))
+    return out.contiguous(memory_format=layout(x))
 
 
-def _lrn_cpu(x: Tensor, size: int, alpha: float, beta: float, k: float, columns: int, relu: bool) -> Tensor:
-    out = cpu.across(cpu.dense(x), None, size, alpha, beta, k, columns, relu)
-    return _lrn_any(x, size, alpha, beta, k, columns, relu) if out is None else out
+def _plain(name: str, x: Tensor, grad: Tensor | None, rule: tuple[Any, ...]) -> Tensor:
+    inputs = (x,) if grad is None else (grad, x)
+    return _like(_PLAIN[name if grad is None else f"{name}_backward"](*inputs, *rule), x)
 
 
-def _lrn_backward_cpu(
-    grad: Tensor, x: Tensor, size: int, alpha: float, beta: float, k: float, columns: int, relu: bool
-) -> Tensor:
-    out = cpu.across(cpu.dense(x), _like(grad, x).to(x.dtype), size, alpha, beta, k, columns, relu)
-    return _lrn_backward_any(grad, x, size, alpha, beta, k, columns, relu) if out is None else out
+def _on_cpu(name: str, x: Tensor, grad: Tensor | None, rule: tuple[Any, ...]) -> Tensor:
+    dtype = DTYPES.get(x.dtype)
+    if dtype is None or not is_available():
+        return _plain(name, x, grad, rule)
+    x = dense(x)
+    out = torch.empty_like(x)
+    g = None if grad is None else _like(grad, x).to(x.dtype)
+    tensors = (x.data_ptr(), None if g is None else g.data_ptr(), out.data_ptr(), dtype)
+    sizes = (x.shape, not x.is_contiguous(), rule[:4])
+    if name == "lrn":
+        normalization.lrn(*tensors, *sizes, rule[4], torch.get_num_threads())
+    else:
+        normalization.map_norm(*tensors, *sizes, torch.get_num_threads())
+    return out
 
 
-def _map_norm_cpu(x: Tensor, size: int, alpha: float, beta: float, k: float, relu: bool) -> Tensor:
-    out = cpu.within(cpu.dense(x), None, size, alpha, beta, k, relu)
-    return _map_norm_any(x, size, alpha, beta, k, relu) if out is None else out
+def _on_cuda(name: str, x: Tensor, grad: Tensor | None, rule: tuple[Any, ...]) -> Tensor:
+    from alexnet.model import lrn_triton
 
-
-def _map_norm_backward_cpu(
-    grad: Tensor, x: Tensor, size: int, alpha: float, beta: float, k: float, relu: bool
-) -> Tensor:
-    out = cpu.within(cpu.dense(x), _like(grad, x).to(x.dtype), size, alpha, beta, k, relu)
-    return _map_norm_backward_any(grad, x, size, alpha, beta, k, relu) if out is None else out
-
-
-def _lrn_cuda(x: Tensor, size: int, alpha: float, beta: float, k: float, columns: int, relu: bool) -> Tensor:
-    from alexnet.model import lrn_cuda as cuda
-
-    out = cuda.across(cpu.dense(x), None, size, alpha, beta, k, columns, relu)
-    return _lrn_any(x, size, alpha, beta, k, columns, relu) if out is None else out
-
-
-def _lrn_backward_cuda(
-    grad: Tensor, x: Tensor, size: int, alpha: float, beta: float, k: float, columns: int, relu: bool
-) -> Tensor:
-    from alexnet.model import lrn_cuda as cuda
-
-    out = cuda.across(cpu.dense(x), _like(grad, x).to(x.dtype), size, alpha, beta, k, columns, relu)
-    return _lrn_backward_any(grad, x, size, alpha, beta, k, columns, relu) if out is None else out
-
-
-def _same(x: Tensor, *rule: Any) -> Tensor:
-    return torch.empty_like(cpu.dense(x))
-
-
-def _same_backward(grad: Tensor, x: Tensor, *rule: Any) -> Tensor:
-    return torch.empty_like(cpu.dense(x))
+    if name != "lrn" or not lrn_triton.supports(x):
+        return _plain(name, x, grad, rule)
+    x = dense(x)
+    return lrn_triton.lrn(x, None if grad is None else _like(grad, x).to(x.dtype), *rule)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -101,49 +74,25 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.rule = inputs[1:]
 
 
-def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:2])
-    ctx.rule = inputs[2:]
-
-
-def _lrn_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return (torch.ops.alexnet.lrn_backward(grad, *ctx.saved_tensors, *ctx.rule), *(None for _ in ctx.rule))
-
-
-def _map_norm_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return (torch.ops.alexnet.map_norm_backward(grad, *ctx.saved_tensors, *ctx.rule), *(None for _ in ctx.rule))
-
-
-def _second(backward: Any) -> Any:
-    """The gradient of a gradient, through the composed operations."""
-
-    def gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        inputs = [t.detach().requires_grad_() for t in ctx.saved_tensors]
-        with torch.enable_grad():
-            out = backward(*inputs, *ctx.rule)
-        return (*torch.autograd.grad(out, inputs, grad), *(None for _ in ctx.rule))
-
-    return gradient
-
-
-for _name, _cpu, _cuda, _any in (
-    ("lrn", _lrn_cpu, _lrn_cuda, _lrn_any),
-    ("lrn_backward", _lrn_backward_cpu, _lrn_backward_cuda, _lrn_backward_any),
-    ("map_norm", _map_norm_cpu, _map_norm_any, _map_norm_any),
-    ("map_norm_backward", _map_norm_backward_cpu, _map_norm_backward_any, _map_norm_backward_any),
-):
-    _library.impl(_name, _cpu, "CPU")
-    _library.impl(_name, _cuda, "CUDA")
-    _library.impl(_name, _any, "CompositeExplicitAutograd")
+def _register(name: str) -> None:
+    """Define the operator `name` and its gradient `name_backward`."""
+    _operators.define(f"{name}(Tensor x, {_RULES[name]}) -> Tensor", tags=_tags)
+    _operators.define(f"{name}_backward(Tensor grad, Tensor x, {_RULES[name]}) -> Tensor", tags=_tags)
+    for key, compute in (("CPU", _on_cpu), ("CUDA", _on_cuda), ("CompositeExplicitAutograd", _plain)):
+        _operators.impl(name, lambda x, *rule, do=compute: do(name, x, None, rule), key)
+        _operators.impl(f"{name}_backward", lambda grad, x, *rule, do=compute: do(name, x, grad, rule), key)
+    torch.library.register_fake(f"alexnet::{name}", lambda x, *rule: torch.empty_like(dense(x)), lib=_operators)
     torch.library.register_fake(
-        f"alexnet::{_name}", _same_backward if _name.endswith("backward") else _same, lib=_library
+        f"alexnet::{name}_backward", lambda grad, x, *rule: torch.empty_like(dense(x)), lib=_operators
     )
 
-torch.library.register_autograd("alexnet::lrn", _lrn_gradient, setup_context=_save, lib=_library)
-torch.library.register_autograd("alexnet::map_norm", _map_norm_gradient, setup_context=_save, lib=_library)
-torch.library.register_autograd(
-    "alexnet::lrn_backward", _second(_lrn_backward_any), setup_context=_save_backward, lib=_library
-)
-torch.library.register_autograd(
-    "alexnet::map_norm_backward", _second(_map_norm_backward_any), setup_context=_save_backward, lib=_library
-)
+    @once_differentiable
+    def gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        backward = getattr(torch.ops.alexnet, f"{name}_backward")
+        return (backward(grad, *ctx.saved_tensors, *ctx.rule), *(None for _ in ctx.rule))
+
+    torch.library.register_autograd(f"alexnet::{name}", gradient, setup_context=_save, lib=_operators)
+
+
+for _name in _RULES:
+    _register(_name)

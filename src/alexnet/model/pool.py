@@ -1,19 +1,19 @@
-"""Max pooling (paper §3.4): torch's, and on the CPU in channels-last a kernel that keeps two bytes an output.
+"""Max pooling (§3.4): torch's, and on the CPU in channels-last the engine's, which keeps two bytes per output.
 
-torch keeps eight bytes an output for the way back, clears the gradient first and adds to it window by window; here
-each value is written once. Shapes: `N` images, `C` maps, `H W` rows and columns in, `P Q` out.
+torch keeps eight bytes per output for the backward pass, clears the gradient first and adds to it window by window;
+here each value is written once. Shapes: `N` images, `C` maps, `H W` rows and columns in, `P Q` out.
 """
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from alexnet.engine.build import library
+from alexnet.engine.pooling import MaxPooling
+from alexnet.model.native import DTYPES, is_available, is_eager
 
 
 class MaxPool2d(nn.MaxPool2d):
@@ -22,77 +22,36 @@ class MaxPool2d(nn.MaxPool2d):
     def forward(self, maps: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, P, Q)."""
         size, stride = self.kernel_size, self.stride
-        if suits(maps) and isinstance(size, int) and isinstance(stride, int) and size <= min(*maps.shape[2:], 255):
-            # Turned outside the function: what follows may work in place.
-            return _Native.apply(maps, size, stride, self.ceil_mode).permute(0, 3, 1, 2)
+        if supports(maps) and isinstance(size, int) and isinstance(stride, int) and size <= min(*maps.shape[2:], 255):
+            # Permuted outside the function: what follows may work in place.
+            return _MaxPool.apply(maps, size, stride, self.ceil_mode).permute(0, 3, 1, 2)
         return super().forward(maps)
 
 
-def suits(maps: Tensor) -> bool:
-    """Whether the native kernel serves: eager, on the CPU, dense channels-last, float32 or bfloat16."""
-    if maps.device.type != "cpu" or maps.dtype not in (torch.float32, torch.bfloat16) or not maps.numel():
+def supports(maps: Tensor) -> bool:
+    """Whether the engine takes these: eager, on the CPU, dense channels-last, float32 or bfloat16."""
+    if not is_eager(maps) or maps.dtype not in (torch.float32, torch.bfloat16) or not maps.numel():
         return False
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
-        return False
-    return maps.is_contiguous(memory_format=torch.channels_last) and library() is not None
+    return maps.is_contiguous(memory_format=torch.channels_last) and is_available()
 
 
-def side(length: int, size: int, stride: int, ceil: bool) -> int:
-    """Windows along one side, as torch counts them: the last one starts inside the maps."""
-    windows = -(-(length - size) // stride) + 1 if ceil else (length - size) // stride + 1
-    return windows - 1 if (windows - 1) * stride >= length else windows
-
-
-class _Native(torch.autograd.Function):
+class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, size: int, stride: int, ceil: bool) -> Tensor:
-        images, channels, rows, columns = maps.shape
-        sides = side(rows, size, stride, ceil), side(columns, size, stride, ceil)
-        ctx.shape = (ctypes.c_int64 * 8)(images, rows, columns, channels, size, stride, *sides)
-        out = torch.empty(images, *sides, channels, dtype=maps.dtype)
-        places = torch.empty(images, *sides, channels, dtype=torch.uint16)
-        _done(
-            _library().alexnet_pool_forward(
-                ctx.shape,
-                maps.dtype == torch.bfloat16,
-                maps.data_ptr(),
-                out.data_ptr(),
-                places.data_ptr(),
-                torch.get_num_threads(),
-            )
-        )
-        ctx.save_for_backward(maps, places)
-        ctx.rule = size, stride, ceil
+        x = maps.permute(0, 2, 3, 1)  # (N, H, W, C)
+        ctx.plan = MaxPooling(x.shape, size, stride, ceil, DTYPES[x.dtype])
+        ctx.shape = x.shape
+        out = torch.empty(ctx.plan.out, dtype=x.dtype)
+        places = torch.empty(ctx.plan.out, dtype=torch.uint16)
+        ctx.plan.forward(x.data_ptr(), out.data_ptr(), places.data_ptr(), torch.get_num_threads())
+        ctx.save_for_backward(places)
         return out  # (N, P, Q, C)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None]:
-        maps, places = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a gradient of a gradient is wanted
-            size, stride, ceil = ctx.rule
-            again = F.max_pool2d(maps, size, stride, ceil_mode=ceil)
-            return torch.autograd.grad(again, maps, grad.permute(0, 3, 1, 2), create_graph=True)[0], None, None, None
-        g = grad.to(maps.dtype).contiguous()  # (N, P, Q, C)
-        out = torch.empty(maps.permute(0, 2, 3, 1).shape, dtype=maps.dtype)
-        _done(
-            _library().alexnet_pool_backward(
-                ctx.shape,
-                maps.dtype == torch.bfloat16,
-                g.data_ptr(),
-                places.data_ptr(),
-                out.data_ptr(),
-                torch.get_num_threads(),
-            )
-        )
+        (places,) = ctx.saved_tensors
+        g = grad.contiguous()  # (N, P, Q, C)
+        out = torch.empty(ctx.shape, dtype=g.dtype)
+        ctx.plan.backward(g.data_ptr(), places.data_ptr(), out.data_ptr(), torch.get_num_threads())
         return out.permute(0, 3, 1, 2), None, None, None
-
-
-def _library() -> ctypes.CDLL:
-    lib = library()
-    assert lib is not None
-    return lib
-
-
-def _done(failed: int) -> None:
-    if failed:
-        raise MemoryError("pooling ran out of memory in a worker thread")

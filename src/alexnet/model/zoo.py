@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
 from alexnet import presets
-from alexnet.architecture import Network, hidden_layer
-from alexnet.errors import nearest
-from alexnet.model.alexnet import AlexNet, check_images, known_taps
+from alexnet.architecture import Network
+from alexnet.errors import UsageError, nearest
+from alexnet.model.alexnet import AlexNet
+from alexnet.model.dropout import KeyedDropout
+from alexnet.model.net import Net, known_taps
+
+__all__ = ["LibraryNet", "Net", "build", "create_model"]
 
 
-def create_model(name: str, num_classes: int | None = None, activation: str | None = None, seed: int = 0) -> nn.Module:
+def create_model(name: str, num_classes: int | None = None, activation: str | None = None, seed: int = 0) -> Net:
     """A fresh, initialised network: `create_model("paper", num_classes=1000)`.
 
     The model takes float (N, 3, image, image), centred RGB in 0..255 units, and returns logits (N, num_classes).
-    Raises ValueError for an unknown name (naming the nearest), class count or activation.
+    Raises UsageError for an unknown name (naming the nearest), class count or activation.
     """
     return build(presets.preset(name, num_classes, activation).network, seed)
 
 
-def build(network: Network, seed: int | None = 0) -> AlexNet | LibraryNet:
+def build(network: Network, seed: int | None = 0) -> Net:
     """The model of a description; its initial weights are a pure function of the seed.
 
     With None, for a model whose weights are loaded next, none may be drawn and they are undefined.
@@ -30,11 +36,11 @@ def build(network: Network, seed: int | None = 0) -> AlexNet | LibraryNet:
     return LibraryNet(network, seed or 0) if network.library else AlexNet(network, seed)
 
 
-class LibraryNet(nn.Module):
-    """A torchvision classifier with the interface of `AlexNet`; its taps are its leaf modules, by dotted names."""
+class LibraryNet(Net):
+    """A torchvision classifier; its taps are its leaf modules, by dotted names, and `hidden`, the last one's input."""
 
     def __init__(self, network: Network, seed: int = 0) -> None:
-        """Raises ValueError for a name torchvision does not have as a classifier."""
+        """Raises UsageError for a name torchvision does not have as a classifier."""
         super().__init__()
         from torchvision import models
 
@@ -42,24 +48,30 @@ class LibraryNet(nn.Module):
         library, _, name = network.name.partition(":")
         known = models.list_models(module=models)
         if library != "torchvision" or name not in known:
-            raise ValueError(f"torchvision has no classifier {name!r}{nearest(name, known)}")
-        extra = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-        if extra:
-            extra["aux_logits"] = False
+            raise UsageError(f"torchvision has no classifier {name!r}{nearest(name, known)}")
+        extra = {"init_weights": True, "aux_logits": False} if name in ("googlenet", "inception_v3") else {}
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.body = models.get_model(name, weights=None, num_classes=network.classes, **extra)
+        for path, module in list(self.body.named_modules()):
+            if type(module) is nn.Dropout:
+                self.body.set_submodule(path, KeyedDropout(module.p, path))
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, image, image) → logits (N, classes). Raises ValueError for another shape or a whole-number dtype."""
-        check_images(images, self.network.image)
+        """(N, 3, image, image) → logits (N, classes). Raises UsageError for another shape or a whole-number dtype."""
+        self.check_images(images)
         return self.body(images)
 
     @torch.no_grad()
     def taps(self, images: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """The output of each leaf module (and `hidden`, the last one's input) at test time, as copies; N first."""
-        leaves = {name: module for name, module in self.body.named_modules() if not list(module.children())}
+        """The output of each leaf module and `hidden`, the last one's input; see `Net.taps`."""
+        self.check_images(images)
+        tensors = itertools.chain(self.body.parameters(), self.body.buffers())
+        twin = copy.deepcopy(
+            self.body, {id(tensor): tensor for tensor in tensors}
+        ).eval()  # hooked, of the same tensors
+        leaves = {name: module for name, module in twin.named_modules() if not list(module.children())}
         wanted = known_taps(names, [*leaves, "hidden"])
         out: dict[str, Tensor] = {}
 
@@ -69,25 +81,18 @@ class LibraryNet(nn.Module):
 
             return hook
 
-        def keep_input(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        def keep_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             out["hidden"] = inputs[0].clone()
 
-        handles = [module.register_forward_hook(keep(name)) for name, module in leaves.items() if name in wanted]
+        for name in wanted & leaves.keys():
+            leaves[name].register_forward_hook(keep(name))
         if "hidden" in wanted:
             last = [module for module in leaves.values() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
-            handles.append(last.register_forward_hook(keep_input))
-        modes = {module: module.training for module in self.modules()}
-        self.eval()
-        try:
-            self(images)
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
-            for handle in handles:
-                handle.remove()
+            last.register_forward_pre_hook(keep_input)
+        twin(images)
         return out
 
-
-def hidden_tap(model: AlexNet | LibraryNet) -> str:
-    """The tap of the last hidden layer, whose activations make the paper's image search (§6.1)."""
-    return "hidden" if isinstance(model, LibraryNet) else hidden_layer(model.network)
+    @property
+    def hidden_tap(self) -> str:
+        """The tap of the last hidden layer (§6.1)."""
+        return "hidden"

@@ -20,7 +20,6 @@ from alexnet.data.run_data import Inputs, open_inputs
 from alexnet.errors import DataError
 from alexnet.evaluation.metrics import ErrorCounter
 from alexnet.inference.predictor import Classifier
-from alexnet.model.zoo import hidden_tap
 from alexnet.progress import Progress, quiet
 
 BY_LOT, MISTAKES, NEAREST = 8, 4, 6
@@ -106,7 +105,7 @@ def observe(classifier: Classifier, progress: Progress = quiet, gallery: int = G
         counter.loss,
         confusion,
         examples,
-        hidden_tap(classifier.model),
+        classifier.model.hidden_tap,
         units,
         searched,
         len(inputs.train),
@@ -203,7 +202,7 @@ class _Looker:
 
     def _features(self, images: Tensor) -> Tensor:
         """uint8 (n, S, S, 3) → activations of the last hidden layer from the centre view, float (n, U)."""
-        tap = hidden_tap(self.classifier.model)
+        tap = self.classifier.model.hidden_tap
         return self.classifier.taps(images, [tap])[tap].float().flatten(1)
 
 

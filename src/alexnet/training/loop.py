@@ -29,8 +29,7 @@ from alexnet.device import autocast, choose_device
 from alexnet.engine import keep_freed_memory
 from alexnet.errors import TrainingError
 from alexnet.evaluation.measure import measure_split
-from alexnet.model.alexnet import AlexNet
-from alexnet.model.zoo import LibraryNet, build
+from alexnet.model.zoo import Net, build
 from alexnet.progress import Progress, quiet
 from alexnet.run import Run
 from alexnet.training.diagnostics import Health
@@ -94,7 +93,7 @@ class Trainer:
         run: Run,
         config: Config,
         inputs: Inputs,
-        model: AlexNet | LibraryNet,
+        model: Net,
         device: torch.device,
         progress: Progress,
     ) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from alexnet import engine as native
 from alexnet.architecture import Conv, Full, Local, Network
 from alexnet.config import Optimizer
 
@@ -41,8 +40,6 @@ class SGD(torch.optim.Optimizer):
                 if "velocity" not in state:
                     state["velocity"] = torch.zeros_like(weight)
                 velocity = state["velocity"]
-                if native.sgd_step(weight, velocity, weight.grad, lr, momentum, decay):
-                    continue
                 velocity.mul_(momentum).add_(weight, alpha=-decay * lr).add_(weight.grad, alpha=-lr)
                 weight.add_(velocity)
 

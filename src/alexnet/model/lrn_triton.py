@@ -1,4 +1,4 @@
-"""Triton kernels of the normalization across maps, for CUDA tensors in either layout.
+"""Triton kernels of local response normalization, for CUDA tensors in either layout.
 
 They have been run in Triton's interpreter on CPU tensors only, never on a GPU: results are tested there, speed is not
 known. Each element reads its window from its neighbours, which the caches serve, so the forward pass moves the input
@@ -32,16 +32,14 @@ if triton is not None:
         return inside, (at // stride) % maps % own  # the place of the element's map inside its column
 
     @triton.jit
-    def _operand(x_ptr, at, mask, RELU: tl.constexpr):
-        a = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
-        return tl.where(a < 0.0, 0.0, a) if RELU else a
+    def _operand(x_ptr, at, mask):
+        return tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
 
     @triton.jit
-    def _scale(x_ptr, at, inside, place, stride, own, alpha, k, BEFORE: tl.constexpr, AFTER: tl.constexpr,
-               RELU: tl.constexpr):  # fmt: skip
+    def _scale(x_ptr, at, inside, place, stride, own, alpha, k, BEFORE: tl.constexpr, AFTER: tl.constexpr):
         squares = tl.zeros(at.shape, dtype=tl.float32)
         for d in tl.static_range(-BEFORE, AFTER + 1):
-            a = _operand(x_ptr, at + d * stride, inside & (place + d >= 0) & (place + d < own), RELU)
+            a = _operand(x_ptr, at + d * stride, inside & (place + d >= 0) & (place + d < own))
             squares += a * a
         return k + alpha * squares
 
@@ -51,55 +49,51 @@ if triton is not None:
 
     @triton.jit
     def _normalize(x_ptr, y_ptr, total, maps, stride, own, alpha, beta, k, BEFORE: tl.constexpr, AFTER: tl.constexpr,
-                   QUARTERS: tl.constexpr, RELU: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+                   QUARTERS: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
         at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside, place = _element(at, total, maps, stride, own)
-        scale = _scale(x_ptr, at, inside, place, stride, own, alpha, k, BEFORE, AFTER, RELU)
-        y = _operand(x_ptr, at, inside, RELU) * _power(scale, beta, QUARTERS)
+        scale = _scale(x_ptr, at, inside, place, stride, own, alpha, k, BEFORE, AFTER)
+        y = _operand(x_ptr, at, inside) * _power(scale, beta, QUARTERS)
         tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=inside)
 
     @triton.jit
     def _send(x_ptr, g_ptr, t_ptr, total, maps, stride, own, alpha, beta, k, BEFORE: tl.constexpr, AFTER: tl.constexpr,
-              QUARTERS: tl.constexpr, RELU: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+              QUARTERS: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
         at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside, place = _element(at, total, maps, stride, own)
-        scale = _scale(x_ptr, at, inside, place, stride, own, alpha, k, BEFORE, AFTER, RELU)
+        scale = _scale(x_ptr, at, inside, place, stride, own, alpha, k, BEFORE, AFTER)
         u = tl.load(g_ptr + at, mask=inside, other=0.0).to(tl.float32) * _power(scale, beta, QUARTERS)
-        tl.store(t_ptr + at, u * (_operand(x_ptr, at, inside, RELU) / scale), mask=inside)
+        tl.store(t_ptr + at, u * (_operand(x_ptr, at, inside) / scale), mask=inside)
 
     @triton.jit
     def _collect(x_ptr, g_ptr, t_ptr, d_ptr, total, maps, stride, own, alpha, beta, k, BEFORE: tl.constexpr,
-                 AFTER: tl.constexpr, QUARTERS: tl.constexpr, RELU: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+                 AFTER: tl.constexpr, QUARTERS: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
         at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside, place = _element(at, total, maps, stride, own)
-        scale = _scale(x_ptr, at, inside, place, stride, own, alpha, k, BEFORE, AFTER, RELU)
-        a = _operand(x_ptr, at, inside, RELU)
+        scale = _scale(x_ptr, at, inside, place, stride, own, alpha, k, BEFORE, AFTER)
+        a = _operand(x_ptr, at, inside)
         received = tl.zeros(at.shape, dtype=tl.float32)
         for d in tl.static_range(-AFTER, BEFORE + 1):
             mask = inside & (place + d >= 0) & (place + d < own)
             received += tl.load(t_ptr + at + d * stride, mask=mask, other=0.0)
         u = tl.load(g_ptr + at, mask=inside, other=0.0).to(tl.float32) * _power(scale, beta, QUARTERS)
         gradient = u - 2.0 * alpha * beta * a * received
-        if RELU:
-            gradient = tl.where(a <= 0.0, 0.0, gradient)
         tl.store(d_ptr + at, gradient.to(d_ptr.dtype.element_ty), mask=inside)
 
 
-def across(
-    x: Tensor, grad: Tensor | None, size: int, alpha: float, beta: float, k: float, columns: int, relu: bool
-) -> Tensor | None:
-    """Normalize (N, C, ...) across maps, or with `grad` its gradient; both dense in the same layout.
+def supports(x: Tensor) -> bool:
+    """Whether the kernels take `x`: there is Triton, and it is float32, bfloat16 or float16."""
+    return triton is not None and x.dtype in TYPES
 
-    None where the kernels cannot serve: no Triton, or a type other than float32, bfloat16 and float16.
-    """
-    if triton is None or x.dtype not in TYPES:
-        return None
+
+def lrn(x: Tensor, grad: Tensor | None, size: int, alpha: float, beta: float, k: float, columns: int) -> Tensor:
+    """Normalize (N, C, H, W) across maps, or with `grad` its gradient; both dense in the same layout."""
     out = torch.empty_like(x)
     total, maps = x.numel(), x.shape[1]
     if total == 0:
         return out
     shape = (total, maps, x.stride(1) if x.is_contiguous() else 1, maps // columns, alpha, beta, k)
-    rule: dict[str, Any] = {"BEFORE": size // 2, "AFTER": (size - 1) // 2, "QUARTERS": beta == 0.75, "RELU": relu}
+    rule: dict[str, Any] = {"BEFORE": size // 2, "AFTER": (size - 1) // 2, "QUARTERS": beta == 0.75}
     grid = (triton.cdiv(total, BLOCK),)
     with torch.cuda.device(x.device if x.is_cuda else -1):
         if grad is None:

@@ -1,0 +1,35 @@
+"""Calls of the compiled max pooling on channels-last maps.
+
+Shapes: `N` images, `C` maps, `H W` rows and columns in, `P Q` out. Arguments are addresses of contiguous memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from alexnet.engine.library import Dtype, call, int64s
+
+
+def pooled_side(length: int, size: int, stride: int, ceil: bool) -> int:
+    """Windows along one side, as torch counts them: the last one starts inside the maps."""
+    windows = -(-(length - size) // stride) + 1 if ceil else (length - size) // stride + 1
+    return windows - 1 if (windows - 1) * stride >= length else windows
+
+
+class MaxPooling:
+    """Max pooling of maps (N, H, W, C) over size×size windows, `stride` apart. Its calls raise MemoryError."""
+
+    def __init__(self, maps: Sequence[int], size: int, stride: int, ceil: bool, dtype: Dtype) -> None:
+        n, h, w, c = maps
+        sides = pooled_side(h, size, stride, ceil), pooled_side(w, size, stride, ceil)
+        self.out = (n, *sides, c)  # (N, P, Q, C)
+        self.dtype = dtype
+        self._sizes = int64s((n, h, w, c, size, stride, *sides))
+
+    def forward(self, x: int, out: int, places: int, threads: int) -> None:
+        """Write the maxima and, as uint16, their places within their windows, both (N, P, Q, C)."""
+        call("pool_forward", self._sizes, self.dtype, x, out, places, threads)
+
+    def backward(self, grad: int, places: int, out: int, threads: int) -> None:
+        """`grad` (N, P, Q, C) → `out` (N, H, W, C): what the windows over each position send to it."""
+        call("pool_backward", self._sizes, self.dtype, grad, places, out, threads)
