@@ -3,6 +3,7 @@
 Everything that is compared is computed in float64, so tolerances are those of rounding alone.
 """
 
+import copy
 import dataclasses
 import itertools
 import math
@@ -30,7 +31,8 @@ from alexnet.architecture import (
     hidden_layer,
     infer_shapes,
 )
-from alexnet.model.alexnet import AlexNet
+from alexnet.model import native
+from alexnet.model.alexnet import AlexNet, Linear
 from alexnet.model.zoo import create_model
 
 PRESETS = presets.names()
@@ -147,6 +149,29 @@ def test_a_bfloat16_convolution_and_its_gradients_are_those_of_float64_but_for_r
     for ours, exact in pairs:
         assert ours is not None and exact is not None
         torch.testing.assert_close(ours.double(), exact, rtol=2**-7, atol=2**-8 * float(exact.detach().abs().max()))
+
+
+@pytest.mark.parametrize("multiplies", [True, False])
+def test_a_bfloat16_product_and_its_gradients_are_those_of_float64_but_for_rounding(
+    multiplies: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "multiplies_bfloat16", lambda: multiplies)
+    low = Linear(70, 30)
+    low.load_state_dict({key: value.bfloat16() for key, value in low.state_dict().items()})
+    exact = copy.deepcopy(low).double()
+    x = torch.randn(9, 70).bfloat16().float().requires_grad_()
+    y = x.detach().double().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = low(x)
+    assert out.dtype == torch.bfloat16
+    expected = exact(y)
+    slope = torch.randn(9, 30).bfloat16()
+    out.backward(slope)
+    expected.backward(slope.double())
+    pairs = [(out, expected), (x.grad, y.grad), (low.weight.grad, exact.weight.grad), (low.bias.grad, exact.bias.grad)]
+    for ours, theirs in pairs:
+        assert ours is not None and theirs is not None
+        torch.testing.assert_close(ours.double(), theirs, rtol=2**-7, atol=2**-8 * float(theirs.detach().abs().max()))
 
 
 @pytest.mark.parametrize("kind", ["max", "avg"])

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from alexnet.engine import convolution
 from alexnet.engine.convolution import ConvGeometry
 from alexnet.engine.library import Dtype
-from alexnet.model import conv
+from alexnet.model import conv, native
 
 # maps, kernels, kernel side, stride, padding, zeros past right and bottom, groups, side, images
 SHAPES = {
@@ -35,7 +35,7 @@ def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         names = ", ".join(sorted(dtype.name.lower() for dtype in missing))
         pytest.skip(f"the engine does not compute {names} convolutions on this processor")
     monkeypatch.setattr(convolution, "supported_dtypes", lambda: frozenset(dtypes))
-    monkeypatch.setattr(conv, "multiplies_bfloat16", lambda: multiplies)
+    monkeypatch.setattr(native, "multiplies_bfloat16", lambda: multiplies)
     return request.param
 
 
@@ -154,7 +154,7 @@ def test_bfloat16_is_computed_here_unless_torch_does_it_better(processor):
     x, weight, *_ = case("odd maps in groups", torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         assert conv.supports(x, weight)
-        assert conv.arithmetic(x) == torch.bfloat16
+        assert native.arithmetic(x) == torch.bfloat16
 
 
 def test_float32_is_computed_here_where_the_engine_does(processor):

@@ -398,7 +398,8 @@ template <bool BF16> struct WeightGradient {
     for (Index i = 0; i < FOLD; ++i) {
       const Index n = pair * FOLD + i, at = n * s.h * s.w * s.c;
       if (n >= s.n) std::memset(static_cast<void*>(padded + i * size), 0, std::size_t(size) * sizeof(Number));
-      else if (job.x_dtype == BFLOAT16) pad_image<Number, Bfloat16>(padded + i * size, static_cast<const Bfloat16*>(job.x) + at, nullptr, s);
+      else if (job.x_dtype == BFLOAT16)
+        pad_image<Number, Bfloat16>(padded + i * size, static_cast<const Bfloat16*>(job.x) + at, nullptr, s);
       else pad_image<Number, float>(padded + i * size, static_cast<const float*>(job.x) + at, nullptr, s);
     }
     Unit* to = x + slot * image;
@@ -546,7 +547,7 @@ Shape shape_of(const Index* g) { return {g[0], g[1], g[2], g[3], g[4], g[5], g[6
 
 extern "C" {
 
-// Which arithmetics are worth it here: 1 float32, 2 bfloat16. With matrix units of its own the processor has better.
+// The arithmetics in which these are the faster ones here, 1 float32 and 2 bfloat16: not where matrix units do the latter.
 int alexnet_conv_dtypes() {
 #if defined(__AMX_BF16__)
   return 1;
@@ -558,8 +559,8 @@ int alexnet_conv_dtypes() {
 }
 
 // x (n, h, w, c), weights (o, size, size, c / groups) -> out (n, p, q, o), computed in `dtype`. 0 where done.
-int alexnet_conv_forward(const Index* shape, int dtype, const void* x, int x_dtype, const void* weights, int weights_dtype,
-                         const float* bias, void* out, int relu, Index threads) {
+int alexnet_conv_forward(const Index* shape, int dtype, const void* x, int x_dtype, const void* weights,
+                         int weights_dtype, const float* bias, void* out, int relu, Index threads) {
   const Shape s = shape_of(shape);
   const Index maps = s.own_maps(), kernel = s.size * s.size * maps;
   const Weights w{weights, weights_dtype, s.own_kernels() * kernel, kernel, s.size * maps, maps, 1, 0};
@@ -569,7 +570,7 @@ int alexnet_conv_forward(const Index* shape, int dtype, const void* x, int x_dty
 
 // The gradient by the maps, stride 1: g (n, p, q, o), where `gate` (same shape, or null) is above zero -> (n, h, w, c).
 int alexnet_conv_grad_input(const Index* shape, int dtype, const void* g, const void* gate, const void* weights,
-                      int weights_dtype, void* out, Index threads) {
+                            int weights_dtype, void* out, Index threads) {
   const Shape s = shape_of(shape);
   const Index maps = s.own_maps(), kernel = s.size * s.size * maps;
   const Shape turned{s.n, s.p, s.q, s.o, s.groups, s.c, s.size, 1, s.size - 1 - s.top, s.size - 1 - s.left, s.h, s.w};
@@ -580,8 +581,8 @@ int alexnet_conv_grad_input(const Index* shape, int dtype, const void* g, const 
 }
 
 // The gradients by weights and biases, in float32, of the same layout as the weights.
-int alexnet_conv_grad_weights(const Index* shape, int dtype, const void* x, int x_dtype, const void* g, const void* gate,
-                         float* weights, float* bias, Index threads) {
+int alexnet_conv_grad_weights(const Index* shape, int dtype, const void* x, int x_dtype, const void* g,
+                              const void* gate, float* weights, float* bias, Index threads) {
   const Gradient job{shape_of(shape), x, g, gate, x_dtype, weights, bias};
   return !(dtype == BFLOAT16 ? WeightGradient<true>{job}.run(threads) : WeightGradient<false>{job}.run(threads));
 }

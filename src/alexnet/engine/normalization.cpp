@@ -42,10 +42,10 @@ inline std::uint16_t to_float16(float f) {
   return std::uint16_t(value | sign);
 }
 
-void load(int type, const void* from, Index at, float* __restrict to, Index n) {
-  if (type == FLOAT32) {
+void load(int dtype, const void* from, Index at, float* __restrict to, Index n) {
+  if (dtype == FLOAT32) {
     std::memcpy(to, static_cast<const float*>(from) + at, std::size_t(n) * sizeof(float));
-  } else if (type == BFLOAT16) {
+  } else if (dtype == BFLOAT16) {
     const std::uint16_t* p = static_cast<const std::uint16_t*>(from) + at;
     VECTOR for (Index i = 0; i < n; ++i) to[i] = from_bfloat16(p[i]);
   } else {
@@ -54,10 +54,10 @@ void load(int type, const void* from, Index at, float* __restrict to, Index n) {
   }
 }
 
-void store(int type, void* to, Index at, const float* __restrict from, Index n) {
-  if (type == FLOAT32) {
+void store(int dtype, void* to, Index at, const float* __restrict from, Index n) {
+  if (dtype == FLOAT32) {
     std::memcpy(static_cast<float*>(to) + at, from, std::size_t(n) * sizeof(float));
-  } else if (type == BFLOAT16) {
+  } else if (dtype == BFLOAT16) {
     std::uint16_t* p = static_cast<std::uint16_t*>(to) + at;
     VECTOR for (Index i = 0; i < n; ++i) p[i] = to_bfloat16(from[i]);
   } else {
@@ -233,7 +233,7 @@ class Buffers {
 struct LrnJob {
   const void *x, *g;
   void* out;
-  int type;
+  int dtype;
   Index images, maps, positions;
   bool channels_last;
   Index columns, size;
@@ -269,7 +269,7 @@ void lrn_block(Buffers& b, Index flat, Index stride, const LrnJob& job) {
   else collect<0>(sum, stride, a, result, n, f);
 }
 
-// Floats per buffer, by measurement: rows are best in the first-level cache, planes as wide as the second-level one allows.
+// Floats per buffer, by measurement: rows fit the first-level cache, planes the second-level one.
 constexpr Index ROWS_BLOCK = 1024, PLANES_BLOCK = 8192;
 
 void lrn_rows(const LrnJob& job, Index first, Index last, Index rows) {
@@ -278,11 +278,11 @@ void lrn_rows(const LrnJob& job, Index first, Index last, Index rows) {
   for (Index row = first; row < last; row += rows) {
     const Index segments = std::min(rows, last - row) * job.columns, base = row * job.maps;
     for (Index s = 0; s < segments; ++s) {
-      load(job.type, job.x, base + s * own, b[A] + s * width + before, own);
-      if (job.g) load(job.type, job.g, base + s * own, b[GRADIENT] + s * width + before, own);
+      load(job.dtype, job.x, base + s * own, b[A] + s * width + before, own);
+      if (job.g) load(job.dtype, job.g, base + s * own, b[GRADIENT] + s * width + before, own);
     }
     lrn_block(b, segments * width, 1, job);
-    for (Index s = 0; s < segments; ++s) store(job.type, job.out, base + s * own, b[RESULT] + s * width + before, own);
+    for (Index s = 0; s < segments; ++s) store(job.dtype, job.out, base + s * own, b[RESULT] + s * width + before, own);
   }
 }
 
@@ -296,20 +296,20 @@ void lrn_planes(const LrnJob& job, Index first, Index last, Index blocks, Index 
     if (n != stride) b.clear(BUFFERS);
     stride = n;
     for (Index c = 0; c < own; ++c) {
-      load(job.type, job.x, base + c * job.positions, b[A] + (c + before) * n, n);
-      if (job.g) load(job.type, job.g, base + c * job.positions, b[GRADIENT] + (c + before) * n, n);
+      load(job.dtype, job.x, base + c * job.positions, b[A] + (c + before) * n, n);
+      if (job.g) load(job.dtype, job.g, base + c * job.positions, b[GRADIENT] + (c + before) * n, n);
     }
     lrn_block(b, width * n, n, job);
-    for (Index c = 0; c < own; ++c) store(job.type, job.out, base + c * job.positions, b[RESULT] + (c + before) * n, n);
+    for (Index c = 0; c < own; ++c) store(job.dtype, job.out, base + c * job.positions, b[RESULT] + (c + before) * n, n);
   }
 }
 
-// ---- map_norm: within a map ---------------------------------------------------------------------------------------------
+// ---- map_norm: within a map ------------------------------------------------------------------------------------------
 
 struct MapNormJob {
   const void *x, *g;
   void* out;
-  int type;
+  int dtype;
   Index images, maps, rows, columns;
   bool channels_last;
   Index size;
@@ -351,13 +351,13 @@ void map_norm_units(const MapNormJob& job, Index first, Index last, Index blocks
       if (job.channels_last) {
         for (Index column = 0; column < job.columns; ++column) {
           const Index at = ((image * job.rows + row) * job.columns + column) * job.maps + map;
-          load(job.type, job.x, at, b[A] + to + column * n, n);
-          if (job.g) load(job.type, job.g, at, b[GRADIENT] + to + column * n, n);
+          load(job.dtype, job.x, at, b[A] + to + column * n, n);
+          if (job.g) load(job.dtype, job.g, at, b[GRADIENT] + to + column * n, n);
         }
       } else {
         const Index at = ((image * job.maps + map) * job.rows + row) * job.columns;
-        load(job.type, job.x, at, b[A] + to, job.columns);
-        if (job.g) load(job.type, job.g, at, b[GRADIENT] + to, job.columns);
+        load(job.dtype, job.x, at, b[A] + to, job.columns);
+        if (job.g) load(job.dtype, job.g, at, b[GRADIENT] + to, job.columns);
       }
     }
     map_norm_plane(b, n, job);
@@ -365,10 +365,10 @@ void map_norm_units(const MapNormJob& job, Index first, Index last, Index blocks
       const Index from = ((row + before) * across + before) * n;
       if (job.channels_last) {
         for (Index column = 0; column < job.columns; ++column)
-          store(job.type, job.out, ((image * job.rows + row) * job.columns + column) * job.maps + map,
+          store(job.dtype, job.out, ((image * job.rows + row) * job.columns + column) * job.maps + map,
                 b[RESULT] + from + column * n, n);
       } else {
-        store(job.type, job.out, ((image * job.maps + map) * job.rows + row) * job.columns, b[RESULT] + from, job.columns);
+        store(job.dtype, job.out, ((image * job.maps + map) * job.rows + row) * job.columns, b[RESULT] + from, job.columns);
       }
     }
   }
@@ -378,13 +378,13 @@ void map_norm_units(const MapNormJob& job, Index first, Index last, Index blocks
 
 extern "C" {
 
-// 0 where done, 1 where memory ran out. `g` null: forward. Types: 0 float32, 1 bfloat16, 2 float16.
-int alexnet_lrn(const void* x, const void* g, void* out, int type, Index images, Index maps, Index positions,
-                   int channels_last, Index columns, Index size, double alpha, double beta, double k, Index threads) {
-  LrnJob job{x,       g,    out,  type, images, maps, positions, channels_last != 0,
-             columns, size, {float(alpha), float(k), beta}};
+// 0 where done, 1 where memory ran out. `g` null: forward. `dtype` is a Dtype.
+int alexnet_lrn(const void* x, const void* g, void* out, int dtype, Index images, Index maps, Index positions,
+                int channels_last, Index columns, Index size, double alpha, double beta, double k, Index threads) {
+  const Formula formula{float(alpha), float(k), beta};
+  const LrnJob job{x, g, out, dtype, images, maps, positions, channels_last != 0, columns, size, formula};
   if (images * maps * positions == 0) return 0;
-  expect(out, images * maps * positions * (type == FLOAT32 ? 4 : 2));
+  expect(out, images * maps * positions * (dtype == FLOAT32 ? 4 : 2));
   const Index own = maps / columns, width = own + size - 1;
   if (job.channels_last) {
     const Index rows = std::max<Index>(1, ROWS_BLOCK / (columns * width)), units = (images * positions + rows - 1) / rows;
@@ -398,12 +398,13 @@ int alexnet_lrn(const void* x, const void* g, void* out, int type, Index images,
                    [&](Index first, Index last) { lrn_planes(job, first, last, blocks, span); });
 }
 
-int alexnet_map_norm(const void* x, const void* g, void* out, int type, Index images, Index maps, Index rows,
-                   Index columns, int channels_last, Index size, double alpha, double beta, double k, Index threads) {
-  MapNormJob job{x,       g,    out,  type, images, maps, rows, columns, channels_last != 0,
-             size, {float(alpha), float(k), beta}};
+int alexnet_map_norm(const void* x, const void* g, void* out, int dtype, Index images, Index maps, Index rows,
+                     Index columns, int channels_last, Index size, double alpha, double beta, double k,
+                     Index threads) {
+  const Formula formula{float(alpha), float(k), beta};
+  const MapNormJob job{x, g, out, dtype, images, maps, rows, columns, channels_last != 0, size, formula};
   if (images * maps * rows * columns == 0) return 0;
-  expect(out, images * maps * rows * columns * (type == FLOAT32 ? 4 : 2));
+  expect(out, images * maps * rows * columns * (dtype == FLOAT32 ? 4 : 2));
   const Index plane = (rows + size - 1) * (columns + size - 1);
   const Index span = job.channels_last ? std::min(maps, std::max<Index>(16, 16384 / plane / 16 * 16)) : 1;
   const Index blocks = (maps + span - 1) / span;

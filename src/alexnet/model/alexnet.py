@@ -6,7 +6,7 @@ Shapes: `N` batch, `C` kernel maps, `H W` rows and columns, `K` values under a k
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,21 @@ from alexnet.architecture import LayerShape, Network
 from alexnet.model.conv import Conv2d
 from alexnet.model.dropout import KeyedDropout
 from alexnet.model.lrn import LRN, MapNorm
+from alexnet.model.native import emulates_bfloat16
 from alexnet.model.net import Net, known_taps
 from alexnet.model.pool import MaxPool2d
+
+
+class Linear(nn.Linear):
+    """A fully-connected layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs) → (N, units)."""
+        if not emulates_bfloat16(x):
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            x, weight, bias = (t.bfloat16().float() for t in (x, self.weight, self.get_parameter("bias")))
+            return F.linear(x, weight, bias).bfloat16()
 
 
 class Local2d(nn.Module):
@@ -60,7 +73,7 @@ class AlexNet(Net):
         if seed is not None:
             initialise(self, seed)
         self.to(memory_format=torch.channels_last)
-        self.fused_layers = list(_fused(network, self.shapes))
+        self.fused_layers = _fused(network, self.shapes)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, image, image) → logits (N, classes). Raises UsageError for another shape or a whole-number dtype."""
@@ -101,21 +114,16 @@ class AlexNet(Net):
         return architecture.hidden_layer(self.network)
 
 
-def _fused(network: Network, shapes: list[LayerShape]) -> Iterator[tuple[LayerShape, ...]]:
+def _fused(network: Network, shapes: list[LayerShape]) -> list[tuple[LayerShape, ...]]:
     """The layers as `forward` computes them: each alone, but a convolution together with the ReLU that follows it."""
-    following = [*shapes[1:], None]
-    rectified = False
-    for entry, after in zip(shapes, following, strict=True):
-        if rectified:
-            rectified = False
-            continue
-        rectified = (
-            network.activation == "relu"
-            and isinstance(entry.layer, architecture.Conv)
-            and after is not None
-            and isinstance(after.layer, architecture.Activation)
-        )
-        yield (entry, after) if rectified and after is not None else (entry,)
+    groups: list[tuple[LayerShape, ...]] = []
+    for entry in shapes:
+        rectifies = network.activation == "relu" and isinstance(entry.layer, architecture.Activation)
+        if rectifies and groups and isinstance(groups[-1][-1].layer, architecture.Conv):
+            groups[-1] = (*groups[-1], entry)
+        else:
+            groups.append((entry,))
+    return groups
 
 
 def _module(network: Network, entry: LayerShape) -> nn.Module:
@@ -127,7 +135,7 @@ def _module(network: Network, entry: LayerShape) -> nn.Module:
         case architecture.Local():
             return Local2d(inputs[0], layer.kernels, layer.size, layer.pad, (entry.shape[1], entry.shape[2]))
         case architecture.Full():
-            return nn.Linear(math.prod(inputs), entry.shape[0])
+            return Linear(math.prod(inputs), entry.shape[0])
         case architecture.Activation():
             return nn.ReLU(inplace=True) if network.activation == "relu" else nn.Tanh()
         case architecture.LRN():

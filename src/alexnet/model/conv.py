@@ -1,8 +1,7 @@
 """Convolution on the CPU at the rate at which its cores multiply matrices.
 
 The engine computes it where it is the faster one, with the ReLU that follows in the same pass. Elsewhere torch does,
-in bfloat16 too where the processor multiplies bfloat16; where it does not, torch's bfloat16 convolution takes up to
-ten times as long as float32, so bfloat16 numbers are multiplied as float32 and the results rounded.
+but bfloat16 by float32 products where the processor has none of bfloat16 (`native.emulates_bfloat16`).
 
 Shapes: `N` images, `H W` rows and columns in, `P Q` out, `C` maps and `O` kernels of one group, `K` kernel side,
 `G` groups. Maps are held (N, H, W, G·C): channels-last.
@@ -10,7 +9,6 @@ Shapes: `N` images, `H W` rows and columns in, `P Q` out, `C` maps and `O` kerne
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -21,7 +19,7 @@ from torch.nn.grad import conv2d_input
 
 from alexnet.engine import convolution
 from alexnet.engine.convolution import ConvGeometry
-from alexnet.model.native import DTYPES, is_eager
+from alexnet.model.native import DTYPES, arithmetic, emulates_bfloat16, is_eager
 
 
 class Conv2d(nn.Conv2d):
@@ -48,20 +46,6 @@ def supported_dtypes() -> frozenset[torch.dtype]:
     return frozenset(kind for kind, dtype in DTYPES.items() if dtype in convolution.supported_dtypes())
 
 
-@cache
-def multiplies_bfloat16() -> bool:
-    """Whether this processor has instructions for products of bfloat16 numbers, as far as torch says."""
-    capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
-
-
-def arithmetic(maps: Tensor) -> torch.dtype:
-    """The dtype in which a convolution of `maps` is computed: autocast's where it is on, else their own."""
-    if torch.is_autocast_enabled("cpu") and maps.dtype in DTYPES:
-        return torch.get_autocast_dtype("cpu")
-    return maps.dtype
-
-
 def supports(maps: Tensor, weight: Tensor) -> bool:
     """Whether `conv2d` here is the faster one for these: eager, on the CPU, float32 or bfloat16.
 
@@ -71,9 +55,9 @@ def supports(maps: Tensor, weight: Tensor) -> bool:
     if not is_eager(maps) or not maps.numel() or maps.dtype not in kinds or weight.dtype not in kinds:
         return False
     kind = arithmetic(maps)
-    if kind == torch.bfloat16:
-        return kind in supported_dtypes() or not multiplies_bfloat16()
-    return kind == weight.dtype == torch.float32 and kind in supported_dtypes()
+    if kind == torch.float32 and weight.dtype != kind:
+        return False
+    return kind in supported_dtypes() or emulates_bfloat16(maps)
 
 
 def conv2d(

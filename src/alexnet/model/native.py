@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +29,29 @@ def is_eager(x: Tensor) -> bool:
         or torch.jit.is_tracing()
         or torch._C._are_functorch_transforms_active()
     )
+
+
+def arithmetic(x: Tensor) -> torch.dtype:
+    """The dtype in which a product with `x` is computed: autocast's where it is on, else its own."""
+    if torch.is_autocast_enabled("cpu") and x.dtype in DTYPES:
+        return torch.get_autocast_dtype("cpu")
+    return x.dtype
+
+
+@cache
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions for products of bfloat16 numbers, as far as torch says."""
+    capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
+
+
+def emulates_bfloat16(x: Tensor) -> bool:
+    """Whether bfloat16 products with `x` are best computed as float32 and rounded.
+
+    So where the processor has no bfloat16 products: torch's take about ten times as long there. Numbers rounded to
+    bfloat16, multiplied and added up in float32, and rounded once, are bfloat16 arithmetic all the same.
+    """
+    return arithmetic(x) == torch.bfloat16 and is_eager(x) and not multiplies_bfloat16()
 
 
 def layout(x: Tensor) -> torch.memory_format:
