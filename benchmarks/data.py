@@ -39,9 +39,11 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from alexnet.config import replace
+from alexnet.data.batch import Draw
 from alexnet.data.dataset import Split
 from alexnet.data.decode import decode
-from alexnet.data.loader import Feed
+from alexnet.data.loader import BatchLoader
+from alexnet.data.random import coins, integers, random_words
 from alexnet.data.readers.open import open_source
 from alexnet.data.statistics import Accumulator
 from alexnet.data.store.prepare import prepare
@@ -89,14 +91,14 @@ def feed(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
         stores[codec] = open_source(folder / codec).splits["train"]
     squares = folder / "squares"
     for i in range(len(stores["jpeg"])):
-        path = squares / stores["jpeg"].key(i)
+        path = squares / stores["jpeg"].image_name(i)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(stores["jpeg"].encoded(i))
+        path.write_bytes(stores["jpeg"].read_bytes(i))
     random_crop = transforms.Compose([transforms.RandomCrop(CROP), transforms.RandomHorizontalFlip(), *FINISH])
     bare = transforms.Compose(
         [transforms.RandomCrop(CROP), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
     )
-    encoded = [stores["jpeg"].encoded(i) for i in range(len(stores["jpeg"]))]
+    encoded = [stores["jpeg"].read_bytes(i) for i in range(len(stores["jpeg"]))]
     contenders = {
         "JPEG store": ours(stores["jpeg"], options),
         "raw store": ours(stores["raw"], options),
@@ -120,7 +122,7 @@ def originals(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
     photographs = multiply(options.images, folder / "originals", max(1, options.copies // 4))
     crop = transforms.Compose([transforms.RandomResizedCrop(CROP), transforms.RandomHorizontalFlip(), *FINISH])
     split = open_source(photographs).splits["train"]
-    files = [split.encoded(i) for i in range(len(split))]
+    files = [split.read_bytes(i) for i in range(len(split))]
     contenders = {
         "folder": ours(split, options),
         "torchvision": torchvision(photographs, crop, options),
@@ -135,7 +137,7 @@ def prepare_store(options: argparse.Namespace, folder: Path) -> Iterator[Figure]
     """Resize, cut and store, against the loop that people write, in one process and in as many as ours has threads."""
     photographs = multiply(options.images, folder / "originals", max(1, options.copies // 4))
     split = open_source(photographs).splits["train"]
-    files = [split.encoded(i) for i in range(len(split))]
+    files = [split.read_bytes(i) for i in range(len(split))]
 
     def ours_in(codec: str) -> Contender:
         def run() -> int:
@@ -205,11 +207,10 @@ def statistics_cost(options: argparse.Namespace, folder: Path) -> Iterator[Figur
 OPEN = """
 import resource, sys, time
 import numpy, torch, pyarrow.parquet, simplejpeg
-from alexnet.data.readers import source as sources
-from alexnet.data.readers.store import format as store
+from alexnet.data.readers import open as readers, store
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 began = time.perf_counter()
-split = sources.open_source(sys.argv[1]).splits["train"]
+split = readers.open_source(sys.argv[1]).splits["train"]
 print(time.perf_counter() - began, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, before / 1024)
 """
 
@@ -252,18 +253,20 @@ def ours(split: Split, options: argparse.Namespace) -> Contender:
     """Random crops from a feed that may keep nothing decoded, mirrored by chance."""
     room, epochs = SIZE - CROP + 1, iter(range(10**9))
 
-    def offsets(epoch: int, step: int, n: int) -> np.ndarray:
-        return np.random.default_rng([epoch, step]).integers(0, room, (n, 2))
+    def draws(epoch: int, positions: np.ndarray, places: np.ndarray) -> Draw:
+        words = random_words((0, epoch), positions, 3)
+        return Draw(integers(words[:, :2], room), coins(words[:, 2]), np.zeros((len(words), 3), np.float32))
 
-    source = Feed(split, SIZE, BATCH, seed=0, crop=CROP, offsets=offsets, workers=options.workers, memory=0)
+    source = BatchLoader(split, SIZE, BATCH, seed=0, crop=CROP, draws=draws, workers=options.workers, memory=0)
 
     def run() -> int:
         count = 0
         for batch in source.epoch(next(epochs)):
             # One at a time each stays in the cache: a tenth of the time of flipping all that are chosen at once.
-            for i in (torch.rand(len(batch.images)) < 0.5).nonzero().flatten().tolist():
+            for i in np.flatnonzero(batch.draw.mirrored).tolist():
                 batch.images[i] = batch.images[i].flip(1)
             count += len(batch.images)
+            batch.release()
         return count
 
     return run
@@ -360,6 +363,7 @@ def sparse_store(root: Path, images: int, shard_images: int = 4096) -> None:
         "version": 1,
         "codec": "raw",
         "size": SIZE,
+        "settings": {"exif_rotate": False},
         "files": {},
         "splits": {"train": entry},
     }

@@ -681,7 +681,7 @@ def test_ctrl_c_before_the_run_began_promises_nothing(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "open_inputs", stop)
+    monkeypatch.setattr(loop, "open_run_data", stop)
     code, _, err = alexnet("train", "--out", tmp_path / "run")
     assert code == 130 and "--resume" not in err and err.count("\n") == 1
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from alexnet.data.decode import MAX_PIXELS, decode, decode_with_notes, square
+from alexnet.data.decode import MAX_PIXELS, decode, decode_with_notes
+from alexnet.data.preprocess import square
 from alexnet.errors import UnreadableImage
 
 # pytest undoes the filters that the module sets for its users.

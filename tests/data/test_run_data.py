@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 
 from alexnet.config import Config
-from alexnet.data.run_data import Inputs, open_inputs
+from alexnet.data.run_data import RunData, open_run_data
 from alexnet.errors import DataError
 from alexnet.progress import Progress, quiet
 
 
-def keys(inputs: Inputs, name: str) -> list[str]:
+def keys(inputs: RunData, name: str) -> list[str]:
     split = inputs.split(name)
-    return [split.key(i) for i in range(len(split))]
+    return [split.image_name(i) for i in range(len(split))]
 
 
 def test_a_source_with_a_validation_split_is_taken_as_it_is(seven: Path, short: Callable[..., Config]) -> None:
-    inputs = open_inputs(short(seven))
+    inputs = open_run_data(short(seven))
     assert not inputs.held_out
     assert [len(inputs.split(name)) for name in ("train", "val", "test")] == [56, 21, 28]
     assert all(key.startswith("val") for key in keys(inputs, "val"))
@@ -28,7 +28,7 @@ def test_without_one_a_share_of_each_class_is_held_out_of_train(
     pictures: Callable[..., Path], short: Callable[..., Config], tmp_path: Path
 ) -> None:
     folder = pictures(tmp_path / "some", {"train": 20, "test": 3})
-    inputs = open_inputs(short(folder, data__validation="0.25"))
+    inputs = open_run_data(short(folder, data__validation="0.25"))
     assert inputs.held_out
     train, held = keys(inputs, "train"), keys(inputs, "val")
     assert not set(train) & set(held)
@@ -40,13 +40,13 @@ def test_what_is_held_out_does_not_depend_on_the_seed_of_the_run(
     pictures: Callable[..., Path], short: Callable[..., Config], tmp_path: Path
 ) -> None:
     folder = pictures(tmp_path / "some", {"": 10}, ("ant", "bee"))
-    assert keys(open_inputs(short(folder)), "val") == keys(open_inputs(short(folder, train__seed="7")), "val")
+    assert keys(open_run_data(short(folder)), "val") == keys(open_run_data(short(folder, train__seed="7")), "val")
 
 
 def test_the_network_gets_as_many_outputs_as_there_are_classes(seven: Path, short: Callable[..., Config]) -> None:
     config = short(seven)
     assert config.network.classes == 10
-    assert open_inputs(config).config.network.classes == 7
+    assert open_run_data(config).config.network.classes == 7
 
 
 def test_a_source_without_training_images_cannot_be_trained_on(
@@ -54,7 +54,7 @@ def test_a_source_without_training_images_cannot_be_trained_on(
 ) -> None:
     folder = pictures(tmp_path / "some", {"val": 2, "test": 2})
     with pytest.raises(DataError, match="has no train split, only val, test"):
-        open_inputs(short(folder))
+        open_run_data(short(folder))
 
 
 def test_a_split_that_is_missing_is_named_with_those_there_are(
@@ -62,21 +62,21 @@ def test_a_split_that_is_missing_is_named_with_those_there_are(
 ) -> None:
     folder = pictures(tmp_path / "some", {"train": 4, "val": 2})
     with pytest.raises(DataError, match=r"has no test split \(it has train, val\).*--split"):
-        open_inputs(short(folder)).split("test")
+        open_run_data(short(folder)).split("test")
 
 
 def test_classes_with_one_image_cannot_be_held_out(
     pictures: Callable[..., Path], short: Callable[..., Config], tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match="held out"):
-        open_inputs(short(pictures(tmp_path / "some", {"": 1})))
+        open_run_data(short(pictures(tmp_path / "some", {"": 1})))
 
 
 def test_the_description_counts_splits_as_they_are_used(
     pictures: Callable[..., Path], short: Callable[..., Config], tmp_path: Path
 ) -> None:
     folder = pictures(tmp_path / "some", {"train": 10, "test": 3}, ("ant", "bee"))
-    assert open_inputs(short(folder)).describe() == {
+    assert open_run_data(short(folder)).describe() == {
         "source": str(folder),
         "classes": ["ant", "bee"],
         "splits": {"train": 18, "val": 2, "test": 6},
@@ -87,9 +87,9 @@ def test_the_description_counts_splits_as_they_are_used(
 def test_statistics_are_those_of_the_training_images_alone(
     seven: Path, short: Callable[..., Config], tmp_path: Path
 ) -> None:
-    inputs = open_inputs(short(seven))
+    inputs = open_run_data(short(seven))
     found = inputs.statistics(tmp_path / "statistics.npz", quiet)
-    images = np.stack([inputs.train.read(i) for i in range(len(inputs.train))]).astype(np.float64)
+    images = np.stack([inputs.train.decode(i) for i in range(len(inputs.train))]).astype(np.float64)
     np.testing.assert_allclose(found.mean_image, images.mean(0), atol=1e-4)
     pixels = images.reshape(-1, 3)
     np.testing.assert_allclose(found.rgb_covariance, np.cov(pixels.T, bias=True), rtol=1e-9)
@@ -104,7 +104,7 @@ def test_statistics_are_fitted_once_and_read_thereafter(
         def note(self, text: str) -> None:
             self.said += 1
 
-    inputs, notes = open_inputs(short(seven)), Notes()
+    inputs, notes = open_run_data(short(seven)), Notes()
     first = inputs.statistics(tmp_path / "statistics.npz", notes)
     again = inputs.statistics(tmp_path / "statistics.npz", notes)
     assert notes.said == 1
@@ -115,4 +115,4 @@ def test_damaged_statistics_are_named(seven: Path, short: Callable[..., Config],
     path = tmp_path / "statistics.npz"
     path.write_bytes(b"PK\x03\x04 half")
     with pytest.raises(DataError, match=r"statistics\.npz"):
-        open_inputs(short(seven)).statistics(path, quiet)
+        open_run_data(short(seven)).statistics(path, quiet)

@@ -76,7 +76,7 @@ def test_the_largest_component_of_an_eigenvector_is_positive():
 
 def test_fitting_a_split_squares_its_images_first():
     split = open_source("digits").splits["train"]
-    from alexnet.data.decode import square
+    from alexnet.data.preprocess import square
 
     check(fit(split, 11), np.stack([square(image, 11) for image in split.images]))
 
@@ -116,7 +116,7 @@ def test_unreadable_images_do_not_count():
     from alexnet.errors import UnreadableImage
 
     class Half(ArraySplit):
-        def read(self, i, shortest=0):
+        def decode(self, i, shortest=0):
             if i % 2:
                 raise UnreadableImage("gone")
             return self.images[i]

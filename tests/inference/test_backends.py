@@ -132,12 +132,12 @@ def test_the_one_predict_call_works_with_every_engine(run: Path) -> None:
 
 def test_int8_gives_the_labels_of_float32_for_nearly_every_training_image(run: Path) -> None:
     need_int8()
-    from alexnet.data.run_data import open_inputs
+    from alexnet.data.run_data import open_run_data
 
     plain, small = load_plain(run), load(run, precision="int8")
-    split = open_inputs(plain.config).train
-    pictures = [split.read(i) for i in range(300)]
-    from alexnet.data.decode import square
+    split = open_run_data(plain.config).train
+    pictures = [split.decode(i) for i in range(300)]
+    from alexnet.data.preprocess import square
 
     batch = torch.from_numpy(np.stack([square(picture, 16) for picture in pictures]))
     same = plain.probabilities(batch).argmax(1) == small.probabilities(batch).argmax(1)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.data.decode import square
-from alexnet.data.run_data import open_inputs
+from alexnet.data.preprocess import square
+from alexnet.data.run_data import open_run_data
 from alexnet.inference.predictor import load
 from alexnet.report.analysis import NEAREST, observe
 
@@ -30,10 +30,10 @@ def test_the_confusion_matrix_counts_every_image(seen):
 
 
 def test_labels_and_probabilities_are_the_classifiers(classifier, seen):
-    split = open_inputs(classifier.config).split("test")
-    keys = {split.key(i): i for i in range(len(split))}
+    split = open_run_data(classifier.config).split("test")
+    keys = {split.image_name(i): i for i in range(len(split))}
     for example in seen.examples:
-        prediction = classifier.predict(split.read(keys[example.key]), top=4)[0]
+        prediction = classifier.predict(split.decode(keys[example.key]), top=4)[0]
         assert tuple(classifier.classes[label] for label in example.labels) == prediction.labels
         assert example.probabilities == pytest.approx(prediction.probabilities, abs=1e-5)
         assert example.truth == split.labels[keys[example.key]]
@@ -53,14 +53,14 @@ def test_the_same_examples_are_drawn_each_time(classifier, seen):
 
 
 def test_nearest_images_are_those_of_a_plain_search(classifier, seen):
-    inputs = open_inputs(classifier.config)
+    inputs = open_run_data(classifier.config)
     features = [_features(classifier, inputs.train, range(len(inputs.train))), _features(classifier, *_find(inputs))]
-    test = {inputs.split("test").key(i): row for i, row in enumerate(features[1])}
+    test = {inputs.split("test").image_name(i): row for i, row in enumerate(features[1])}
     for example in seen.examples:
         distances = np.linalg.norm(features[0] - test[example.key], axis=1)
         wanted = np.sort(distances)[:NEAREST]
         assert [near.distance for near in example.nearest] == pytest.approx(wanted.tolist(), rel=1e-4)
-        best = inputs.train.key(int(distances.argmin()))
+        best = inputs.train.image_name(int(distances.argmin()))
         assert example.nearest[0].key == best
 
 
@@ -79,5 +79,5 @@ def _find(inputs):
 def _features(classifier, split, positions):
     """The last hidden layer's activations, one image at a time, float64."""
     size = classifier.config.data.size
-    images = [torch.from_numpy(square(split.read(i), size))[None] for i in positions]
+    images = [torch.from_numpy(square(split.decode(i), size))[None] for i in positions]
     return np.stack([classifier.taps(image, ["relu4"])["relu4"][0].double().numpy() for image in images])

@@ -1,35 +1,24 @@
 """From uint8 batches to what the network sees: crop, mirror image, centring and PCA colour noise (paper §2, §4.1).
 
-Every draw is a pure function of (seed, epoch, step). Shapes: `N` batch, `S` side of a stored image, `C` side of a crop.
+Every draw is a pure function of (seed, epoch, image). N images of a batch, S the side of a stored image, C of a crop.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.config import Config
+from alexnet.data.batch import Batch, Draw
+from alexnet.data.random import coins, integers, normals, random_words
 from alexnet.data.statistics import Statistics
+from alexnet.errors import UsageError
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB, 0..255 units
 IMAGENET_STD = (58.395, 57.12, 57.375)
-
-
-def draw_seed(seed: int, epoch: int, step: int, purpose: int) -> int:
-    """A 63-bit seed that depends on all four numbers, so that no two draws of a run are tied."""
-    return int(np.random.SeedSequence((seed, epoch, step, purpose)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-@dataclass(frozen=True)
-class Draw:
-    """What is drawn for one batch: crop offsets (N, 2), mirror coins (N,), colour factors (N, 3)."""
-
-    offsets: np.ndarray
-    mirrored: np.ndarray
-    factors: np.ndarray
+_PLACEMENT, _SHARED, _COLOUR = range(3)  # what words are drawn for
 
 
 class Augmentation:
@@ -56,43 +45,41 @@ class Augmentation:
         # row j: the colour added per unit of factor j
         self.components = (statistics.eigenvectors * weights).T.astype(np.float32)
 
-    def draw(self, epoch: int, step: int, n: int) -> Draw:
-        """The draws for the `n` images of a step; `shared` consecutive images share crop and coin."""
-        # One generator a purpose: the first draws are the same however many follow.
-        seeds = (draw_seed(self.seed, epoch, step, purpose) for purpose in range(3))
-        offset, coin, factor = map(np.random.default_rng, seeds)
-        groups = -(-n // self.settings.shared)
-        offsets = offset.integers(0, self.size - self.crop + 1, (groups, 2))
-        coins = coin.integers(0, 2, groups).astype(bool)
-        factors = factor.normal(0, 1, (n, 3)).astype(np.float32) * np.float32(self.settings.colour)
-        if not self.settings.crop:
-            offsets = np.full_like(offsets, self.center)
-        if not self.settings.mirror:
-            coins = np.zeros_like(coins)
-        if self.settings.colour_until and epoch > self.settings.colour_until:
-            factors = np.zeros_like(factors)
-        repeat = self.settings.shared
-        return Draw(offsets.repeat(repeat, 0)[:n], coins.repeat(repeat)[:n], factors)
+    def draws(self, epoch: int, positions: NDArray[np.int64], places: NDArray[np.int64]) -> Draw:
+        """Return what is drawn in an epoch for images at `positions` (N,) of the split.
 
-    def offsets(self, epoch: int, step: int, n: int) -> np.ndarray:
-        """Crop offsets (n, 2) of a step, for a loader that cuts the crops itself."""
-        return self.draw(epoch, step, n).offsets
-
-    def training(self, crops: Tensor, epoch: int, step: int, kept: np.ndarray | None = None) -> Tensor:
-        """uint8 crops (N, C, C, 3) cut at this step's offsets → float (N, 3, C, C), centred, mirrored, coloured.
-
-        `kept` are the places in the batch of the images that could be read, when some could not.
+        `places` (N,) are theirs in the epoch's order: with `shared` > 1 that many consecutive ones share crop and coin.
+        Each kind has words of its own, so that turning one off leaves the others as they were.
         """
-        n = len(crops) if kept is None else int(kept.max()) + 1
-        draw = self.draw(epoch, step, n)
-        if kept is not None:
-            draw = Draw(draw.offsets[kept], draw.mirrored[kept], draw.factors[kept])
-        images = self._centre(crops, draw.offsets)
+        settings, n = self.settings, len(positions)
+        if settings.shared > 1:
+            words = random_words((self.seed, epoch, _SHARED), places // settings.shared, 3)
+        else:
+            words = random_words((self.seed, epoch, _PLACEMENT), positions, 3)
+        room = self.size - self.crop
+        offsets = integers(words[:, :2], room + 1) if settings.crop else np.full((n, 2), self.center)
+        mirrored = coins(words[:, 2]) if settings.mirror else np.zeros(n, bool)
+        factors = np.zeros((n, 3), np.float32)
+        if settings.colour and not 0 < settings.colour_until < epoch:
+            factors = normals(random_words((self.seed, epoch, _COLOUR), positions, 3)) * np.float32(settings.colour)
+        return Draw(offsets, mirrored, factors)
+
+    def training(self, batch: Batch) -> Tensor:
+        """A batch cut where its draw says → float (N, 3, C, C) on the device, centred, mirrored, coloured.
+
+        Releases the batch: its images are not to be read after the next one is asked for.
+        """
+        draw = batch.draw
+        assert draw is not None, "a batch for training comes from a loader with draws"
+        images = self._centre(batch.images, draw.offsets)
+        batch.release(self.device)
         if draw.mirrored.any():
-            coins = torch.from_numpy(draw.mirrored).to(self.device)[:, None, None, None]
-            images = torch.where(coins, images.flip(2), images)
+            mirrored = torch.from_numpy(draw.mirrored).to(self.device)[:, None, None, None]
+            images = torch.where(mirrored, images.flip(2), images)
         if draw.factors.any():
-            noise = torch.from_numpy(draw.factors @ self.components).to(self.device)
+            # Not a matrix product: its rounding may depend on how many rows there are.
+            noises = sum(draw.factors[:, j, None] * self.components[j] for j in range(3))
+            noise = torch.from_numpy(noises).to(self.device)
             images = images + noise[:, None, None]
             images = images / self.settings.colour_divisor
         return self._scaled(images)
@@ -102,7 +89,7 @@ class Augmentation:
         row = self.center if row is None else row
         column = self.center if column is None else column
         crops = images[:, row : row + self.crop, column : column + self.crop]
-        offsets = np.tile(np.array([[row, column]]), (len(images), 1))
+        offsets = np.full((len(images), 2), (row, column))
         view = self._centre(crops, offsets)
         return self._scaled(view.flip(2) if mirror else view)
 
@@ -116,11 +103,11 @@ class Augmentation:
             return [(row, column, False) for row, column in places]
         if count == 10:
             return [(row, column, mirror) for mirror in (False, True) for row, column in places]
-        raise ValueError(f"--views {count} should be 1, 5 or 10")
+        raise UsageError(f"--views {count} should be 1, 5 or 10")
 
     def _centre(self, crops: Tensor, offsets: np.ndarray) -> Tensor:
         images = crops.to(self.device, non_blocking=True).float()
-        if (offsets == offsets[0]).all():
+        if len(offsets) and (offsets == offsets[0]).all():
             return images - self.means[int(offsets[0, 0]), int(offsets[0, 1])]
         where = torch.from_numpy(offsets).to(self.device)
         return images - self.means[where[:, 0], where[:, 1]]

@@ -3,65 +3,90 @@
 N images of a split, S the side of a square, C that of a crop.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from alexnet.data.decode import SCALING_ROOM, Pixels, decode, square
+from alexnet.data.decode import Pixels, decode
+from alexnet.data.preprocess import SCALING_ROOM, to_square
+from alexnet.data.random import raw_words
 from alexnet.errors import DataError
 
 Labels = NDArray[np.int64]
+OnProgress = Callable[[int, int], None]  # called with what is done and the total
 SPLITS = ("train", "val", "test")
 
 
 class Split:
     """A named sequence of labelled images; sources derive from it.
 
-    `labels` is (N,) int64. `side` is the side of the images where all are squares served without decoding a whole file
-    format by the sequence itself (a store), else None. Reading is safe from many threads at once.
+    `labels` is (N,) int64. `side` is the side of the images where all are prepared squares (a store), else None.
+    `exif_rotate` says whether decoding turns files as their EXIF orientation says. Reading is safe from many threads.
     """
 
     name: str
     labels: Labels
     side: int | None = None
+    exif_rotate = False
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def key(self, i: int) -> str:
-        """Return the image's name for its owner: a path or a file name."""
+    def image_name(self, i: int) -> str:
+        """Return what the image is called: a path or a file name."""
         raise NotImplementedError
 
-    def encoded(self, i: int) -> bytes:
+    def read_bytes(self, i: int) -> bytes:
         """Return the bytes of the image's file."""
         raise NotImplementedError
 
-    def read(self, i: int, shortest: int = 0) -> Pixels:
+    def decode(self, i: int, shortest: int = 0) -> Pixels:
         """Decode an image: (H, W, 3) uint8, perhaps scaled as `decode` does. Raises `UnreadableImage`."""
-        return decode(self.encoded(i), shortest=shortest)
+        return decode(self.read_bytes(i), shortest=shortest, exif_rotate=self.exif_rotate)
 
-    def square(self, i: int, size: int) -> Pixels:
+    def resize_crop(self, i: int, size: int) -> Pixels:
         """Return an image brought to size×size: (S, S, 3) uint8. Raises `UnreadableImage`."""
-        return square(self.read(i, shortest=SCALING_ROOM * size), size)
+        return to_square(self.decode(i, shortest=SCALING_ROOM * size), size)
 
-    def cut(self, i: int, size: int, row: int, column: int, out: Pixels) -> None:
+    def crop_into(self, i: int, size: int, row: int, column: int, out: Pixels) -> None:
         """Write the crop at (row, column) of the image brought to size×size into `out`, (C, C, 3) uint8."""
         crop = out.shape[0]
-        out[:] = self.square(i, size)[row : row + crop, column : column + crop]
+        out[:] = self.resize_crop(i, size)[row : row + crop, column : column + crop]
+
+    def rotated(self) -> Split:
+        """Return the same images, turned as their EXIF orientation says; prepared squares stay as they are."""
+        if self.exif_rotate or self.side is not None:
+            return self
+        twin = copy.copy(self)
+        twin.exif_rotate = True
+        return twin
 
 
 @dataclass(frozen=True)
 class Source:
     """Labelled images: the specification they were opened by, class names in label order, and the splits.
 
-    `splits` has keys among train, val and test.
+    `splits` has keys among train, val and test. A store says how it was prepared: `exif_rotate`, whether pictures were
+    turned, and `statistics_file`, the statistics of its train split at its size; elsewhere both are None.
     """
 
     spec: str
     classes: tuple[str, ...]
     splits: dict[str, Split]
+    exif_rotate: bool | None = None
+    statistics_file: Path | None = None
+
+    def rotated(self) -> Source:
+        """Return the source with every split turned as `Split.rotated` does."""
+        return replace(self, splits={name: split.rotated() for name, split in self.splits.items()})
 
 
 class Subset(Split):
@@ -74,48 +99,41 @@ class Subset(Split):
         self.labels = split.labels[positions]
         self.side = split.side
 
-    def key(self, i: int) -> str:
-        return self.parent.key(int(self.positions[i]))
+    def image_name(self, i: int) -> str:
+        return self.parent.image_name(int(self.positions[i]))
 
-    def encoded(self, i: int) -> bytes:
-        return self.parent.encoded(int(self.positions[i]))
+    def read_bytes(self, i: int) -> bytes:
+        return self.parent.read_bytes(int(self.positions[i]))
 
-    def read(self, i: int, shortest: int = 0) -> Pixels:
-        return self.parent.read(int(self.positions[i]), shortest)
+    def decode(self, i: int, shortest: int = 0) -> Pixels:
+        return self.parent.decode(int(self.positions[i]), shortest)
 
-    def cut(self, i: int, size: int, row: int, column: int, out: Pixels) -> None:
-        self.parent.cut(int(self.positions[i]), size, row, column, out)
+    def crop_into(self, i: int, size: int, row: int, column: int, out: Pixels) -> None:
+        self.parent.crop_into(int(self.positions[i]), size, row, column, out)
+
+    def rotated(self) -> Split:
+        return Subset(self.parent.rotated(), self.positions, self.name)
 
 
 class ArraySplit(Split):
     """Images that are already pixels in memory: (N, H, W, 3) uint8."""
 
-    def __init__(self, name: str, images: Pixels, labels: Labels, keys: Sequence[str]) -> None:
+    def __init__(self, name: str, images: Pixels, labels: Labels, image_names: Sequence[str]) -> None:
         self.name = name
         self.images = images
         self.labels = labels
-        self._keys = keys
+        self._image_names = image_names
 
-    def key(self, i: int) -> str:
-        return self._keys[i]
+    def image_name(self, i: int) -> str:
+        return self._image_names[i]
 
-    def encoded(self, i: int) -> bytes:
-        import io
-
-        from PIL import Image
-
+    def read_bytes(self, i: int) -> bytes:
         buffer = io.BytesIO()
         Image.fromarray(self.images[i]).save(buffer, "PNG")
         return buffer.getvalue()
 
-    def read(self, i: int, shortest: int = 0) -> Pixels:
+    def decode(self, i: int, shortest: int = 0) -> Pixels:
         return self.images[i]
-
-
-def draws(n: int, *key: int) -> NDArray[np.uint64]:
-    """Return n random words, a pure function of the key and the same in every NumPy: (n,) uint64."""
-    words = np.random.SeedSequence([int(k) & 0xFFFFFFFFFFFFFFFF for k in key]).generate_state(2, np.uint64)
-    return np.asarray(np.random.Philox(key=words).random_raw(n), dtype=np.uint64)
 
 
 def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
@@ -126,13 +144,13 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     """
     if not 0 < fraction < 1:
         raise DataError(f"the held-out fraction must lie between 0 and 1, not {fraction}")
-    words = draws(len(split), seed, 0x401D)
+    words = raw_words(len(split), seed, 0x401D)
     ranking = np.lexsort((words, split.labels))
     classes, starts, counts = np.unique(split.labels[ranking], return_index=True, return_counts=True)
     rank = np.arange(len(split)) - np.repeat(starts, counts)
     wanted = np.clip(np.floor(counts * fraction + 0.5), 1, counts - 1).astype(np.int64)
     if not wanted.any():
-        raise DataError(f"split {split.name} has one image a class, so none can be held out for validation")
+        raise DataError(f"split {split.name} has one image per class, so none can be held out for validation")
     held = np.zeros(len(split), dtype=bool)
     held[ranking[rank < np.repeat(wanted, counts)]] = True
     return Subset(split, np.flatnonzero(~held), split.name), Subset(split, np.flatnonzero(held), "val")

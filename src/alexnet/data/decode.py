@@ -1,7 +1,9 @@
-"""Bytes to RGB: hardened decoding of untrusted image files, and the paper's square (section 2).
+"""Bytes to RGB: hardened decoding of untrusted image files.
 
-H W rows and columns of an image as it is, S the side of a square.
+H W rows and columns of an image.
 """
+
+from __future__ import annotations
 
 import io
 import warnings
@@ -9,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import simplejpeg
-import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from alexnet.errors import UnreadableImage
 
@@ -25,9 +26,8 @@ MAX_BYTES = 1 << 28
 # A progressive JPEG visits every block once a scan, so scans times pixels bounds its time.
 MAX_SCANNED_PIXELS = 1 << 30
 
-# A JPEG is decoded at a half, quarter or eighth only while its shorter side stays this many times the wanted one:
-# the result then is within about a grey level of decoding it whole, which at twice the size it is not.
-SCALING_ROOM = 4
+_ORIENTATION = 0x0112  # of EXIF's tags
+_QUARTER_TURNS = (5, 6, 7, 8)  # the orientations that swap rows and columns
 
 # Broken EXIF is common and harmless here; the warning would be printed from a worker thread for every such file.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -68,8 +68,6 @@ def decode_with_notes(data: Bytes, *, shortest: int = 0, exif_rotate: bool = Fal
     data = bytes(data)
     if data[:3] != b"\xff\xd8\xff":
         return _decode_by_pillow(data, exif_rotate)
-    if exif_rotate and b"Exif\x00" in data[:65536]:
-        return _decode_by_pillow(data, exif_rotate)
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
         height, width = int(height), int(width)
@@ -77,6 +75,10 @@ def decode_with_notes(data: Bytes, *, shortest: int = 0, exif_rotate: bool = Fal
         _check_scans(data, height, width)
         if space in ("YCbCr", "RGB", "Gray"):
             pixels = simplejpeg.decode_jpeg(data, "RGB", **_scale(height, width, shortest))
+            if exif_rotate and b"Exif\x00" in data[:65536]:
+                orientation = _orientation(data)
+                pixels = _turn(pixels, orientation)
+                height, width = (width, height) if orientation in _QUARTER_TURNS else (height, width)
             return Decoded(pixels, height, width, "JPEG", ("grey",) if space == "Gray" else ())
     except UnreadableImage:
         raise
@@ -84,24 +86,6 @@ def decode_with_notes(data: Bytes, *, shortest: int = 0, exif_rotate: bool = Fal
         # Files with stray bytes are read by everybody else's tools; Pillow is lenient, but not to truncated ones.
         return _decode_by_pillow(data, exif_rotate, damaged=True)
     return _decode_by_pillow(data, exif_rotate)
-
-
-def square(pixels: Pixels, size: int) -> Pixels:
-    """Rescale the shorter side to `size` and cut the central square: (H, W, 3) to (S, S, 3) (paper, section 2).
-
-    Antialiased bilinear; within one grey level of Pillow's, which is slower.
-    """
-    height, width = pixels.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    cut = pixels[top : top + side, left : left + side]
-    if side == size:
-        return np.ascontiguousarray(cut)
-    # PyTorch takes no read-only array, such as one of a mapped file.
-    # The batch axis comes first, before the axes are turned: only so is it channels-last to PyTorch, at half the time.
-    planes = torch.from_numpy(np.require(cut, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)  # (1, 3, H, W)
-    scaled = torch.nn.functional.interpolate(planes, (size, size), mode="bilinear", antialias=True)
-    return np.asarray(scaled[0].permute(1, 2, 0).contiguous().numpy())
 
 
 def check_pixels(height: int, width: int) -> None:
@@ -139,10 +123,8 @@ def _decode_by_pillow(data: bytes, exif_rotate: bool, damaged: bool = False) -> 
                 _check_scans(data, height, width)
             notes = ["damaged, read all the same"] if damaged else []
             image.load()
-            turned = ImageOps.exif_transpose(image) if exif_rotate else image
-            if turned.size != image.size:
-                height, width = width, height
-            pixels = _to_rgb(turned, notes)
+            pixels = _turn(_to_rgb(image, notes), _orientation(image) if exif_rotate else 1)
+            height, width = pixels.shape[:2]
     except UnreadableImage:
         raise
     except Image.UnidentifiedImageError:
@@ -153,6 +135,28 @@ def _decode_by_pillow(data: bytes, exif_rotate: bool, damaged: bool = False) -> 
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImage(reason[:200]) from None
     return Decoded(pixels, height, width, kind, tuple(notes))
+
+
+def _orientation(image: Image.Image | bytes) -> int:
+    """Return the EXIF orientation, 1 to 8; 1, upright, where there is none or it cannot be read."""
+    try:
+        if isinstance(image, bytes):
+            with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
+                return _orientation(opened)
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # Pillow raises anything on a broken block; the pixels are good all the same.
+        return 1
+
+
+def _turn(pixels: Pixels, orientation: int) -> Pixels:
+    """Set an image upright, (H, W, 3) to (H, W, 3) or (W, H, 3)."""
+    if orientation in _QUARTER_TURNS:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def _to_rgb(image: Image.Image, notes: list[str]) -> Pixels:

@@ -16,7 +16,7 @@ from alexnet.errors import UnreadableImage
 MAX_OPEN = 384
 
 
-class Mapped:
+class MmapCache:
     """Files mapped into memory read-only on first use, the least recently used ones unmapped again."""
 
     def __init__(self, paths: Sequence[Path], limit: int = MAX_OPEN) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from alexnet.config import Config
 from alexnet.data.dataset import Source, Split, hold_out
-from alexnet.data.loader import Feed
+from alexnet.data.loader import BatchLoader
 from alexnet.data.readers.open import open_source
 from alexnet.data.statistics import Statistics, fit
 from alexnet.errors import DataError, RunError
@@ -21,7 +21,7 @@ HELD_OUT_SEED = 2012  # the held-out images are the same for every run on a sour
 
 
 @dataclass(frozen=True)
-class Inputs:
+class RunData:
     """A source made ready for a config: its train and validation splits, and the config with its class count."""
 
     config: Config
@@ -40,10 +40,10 @@ class Inputs:
             raise missing_split(self.source, name)
         return self.source.splits[name]
 
-    def feed(self, split: Split, progress: Progress, **options: Any) -> Feed:
-        """Batches of a split as the config's data settings say; `options` are those of `Feed`."""
+    def loader(self, split: Split, progress: Progress, **options: Any) -> BatchLoader:
+        """Batches of a split as the config's data settings say; `options` are those of `BatchLoader`."""
         data = self.config.data
-        return Feed(
+        return BatchLoader(
             split,
             data.size,
             self.config.train.batch_size,
@@ -55,15 +55,37 @@ class Inputs:
         )
 
     def statistics(self, path: Path, progress: Progress) -> Statistics:
-        """The training set's mean image and PCA: read from `path`, or fitted and written there."""
+        """The training set's mean image and PCA: read from `path`, or else determined and written there.
+
+        A store's own are taken where they are of these images at this size (for the jpeg codec before compression);
+        others are fitted.
+        """
         if path.exists():
             return Statistics.load(path)
+        statistics = self._prepared_statistics() or self._fit(progress)
+        statistics.save(path)
+        return statistics
+
+    def _prepared_statistics(self) -> Statistics | None:
+        file = self.source.statistics_file
+        if file is None or self.train is not self.source.splits["train"] or self.train.side != self.config.data.size:
+            return None
+        statistics = Statistics.load(file)
+        side = self.config.data.size
+        same = statistics.count == len(self.train) and statistics.mean_image.shape == (side, side, 3)
+        return statistics if same else None
+
+    def _fit(self, progress: Progress) -> Statistics:
         data = self.config.data
         progress.note(f"fitting the mean image and PCA over {len(self.train):,} training images")
         with progress.counting("decoding"):
-            statistics = fit(self.train, data.size, workers=data.workers or None, progress=progress.decoding)
-        statistics.save(path)
-        return statistics
+            return fit(
+                self.train,
+                data.size,
+                workers=data.workers or None,
+                progress=progress.decoding,
+                memory=data.memory << 20,
+            )
 
     def describe(self) -> dict[str, Any]:
         """What `source.json` says."""
@@ -82,13 +104,13 @@ def missing_split(source: Source, name: str) -> DataError:
     return DataError(f"{source.spec} has no {name} split (it has {', '.join(source.splits)}); choose one with --split")
 
 
-class SourceRecord:
+class SourceManifest:
     """A run's `source.json`: the source as it was found, and the images that could not be read, with the reason."""
 
-    def __init__(self, run: Run, inputs: Inputs, progress: Progress) -> None:
+    def __init__(self, run: Run, data: RunData, progress: Progress) -> None:
         """Writes the file. Raises RunError where a resumed run's source has other classes than before."""
         self.path = run.path / "source.json"
-        self.described = inputs.describe()
+        self.described = data.describe()
         self.before: dict[str, str] = {}  # what an earlier process could not read
         self.written: dict[str, Any] = {}
         if self.path.exists():
@@ -111,9 +133,9 @@ class SourceRecord:
         self.before = before.get("unreadable", {})
 
     def write(self, unreadable: dict[str, str]) -> None:
-        """Bring the list of unreadable images (key → reason) up to date."""
-        found = dict(sorted((self.before | unreadable).items()))
-        entry = {**self.described, "unreadable": found} if found else self.described
+        """Bring the list of unreadable images (name → reason) up to date."""
+        missing = dict(sorted((self.before | unreadable).items()))
+        entry = {**self.described, "unreadable": missing} if missing else self.described
         if entry != self.written:
             write_json(self.path, entry)
             self.written = entry
@@ -123,12 +145,20 @@ def _counts(described: dict[str, Any]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in described["splits"].items())
 
 
-def open_inputs(config: Config, source: Source | None = None) -> Inputs:
+def open_run_data(config: Config, source: Source | None = None) -> RunData:
     """Open a config's source, unless it is given, and choose its splits.
 
-    Raises DataError for a source that cannot be trained on.
+    Pictures are turned as `config.data.exif_rotate` says; a store was prepared one way or the other, which the returned
+    config tells. Raises DataError for a source that cannot be trained on.
     """
-    source = source or open_source(config.data.source)
+    asked = config.data.exif_rotate
+    if source is None:
+        source = open_source(config.data.source)
+        if asked and source.exif_rotate is False:
+            raise DataError(f"{source.spec} was prepared without --exif-rotate, but data.exif_rotate asks for it")
+    exif_rotate = asked if source.exif_rotate is None else source.exif_rotate
+    if exif_rotate:
+        source = source.rotated()
     if "train" not in source.splits:
         raise DataError(f"{source.spec} has no train split, only {', '.join(source.splits)}")
     train = source.splits["train"]
@@ -138,4 +168,5 @@ def open_inputs(config: Config, source: Source | None = None) -> Inputs:
     else:
         validation = source.splits["val"]
     network = dataclasses.replace(config.network, classes=len(source.classes))
-    return Inputs(dataclasses.replace(config, network=network), source, train, validation, held_out)
+    data = dataclasses.replace(config.data, exif_rotate=exif_rotate)
+    return RunData(dataclasses.replace(config, network=network, data=data), source, train, validation, held_out)

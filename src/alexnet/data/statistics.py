@@ -1,18 +1,19 @@
-"""Statistics of a set of images, streamed: mean image, RGB mean and covariance, and PCA (paper, sections 2 and 4.1).
+"""Statistics of a set of images, streamed: mean image, RGB mean and covariance, and PCA (paper, §2, §4.1).
 
 All sums are exact integers, so they do not depend on the order of the images or on how the work was divided.
 N images, S the side of their squares.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.data.dataset import Split
+from alexnet.data.dataset import OnProgress, Split
 from alexnet.data.decode import Pixels
 from alexnet.engine.statistics import colour_products
 from alexnet.errors import DataError
@@ -45,7 +46,7 @@ class Statistics:
         write_npz(Path(path), {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)})
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Statistics":
+    def load(cls, path: str | os.PathLike[str]) -> Statistics:
         """Read what `save` wrote. Raises `DataError` if the file is missing, damaged or of another kind."""
         try:
             with np.load(path, allow_pickle=False) as stored:
@@ -78,7 +79,7 @@ class Accumulator:
             self.products += _products(images[first : first + chunk])
         self.count += len(images)
 
-    def merge(self, other: "Accumulator") -> None:
+    def merge(self, other: Accumulator) -> None:
         """Add the sums of another accumulator of the same size."""
         self.sums += other.sums
         self.products += other.products
@@ -89,11 +90,11 @@ class Accumulator:
         return {"sums": self.sums, "products": self.products, "count": np.int64(self.count) * np.ones((), np.int64)}
 
     @classmethod
-    def from_state(cls, state: dict[str, NDArray[np.int64]]) -> "Accumulator":
+    def from_state(cls, state: dict[str, NDArray[np.int64]]) -> Accumulator:
         """Rebuild an accumulator from `state`."""
-        made = cls(state["sums"].shape[0])
-        made.sums, made.products, made.count = state["sums"].copy(), state["products"].copy(), int(state["count"])
-        return made
+        sums = cls(state["sums"].shape[0])
+        sums.sums, sums.products, sums.count = state["sums"].copy(), state["products"].copy(), int(state["count"])
+        return sums
 
     def statistics(self) -> Statistics:
         """Return the statistics of all images added. Raises `DataError` if there were none."""
@@ -124,15 +125,32 @@ class Accumulator:
 
 
 def fit(
-    split: Split, size: int, workers: int | None = None, progress: Callable[[int, int], None] | None = None
+    split: Split,
+    size: int,
+    workers: int | None = None,
+    progress: OnProgress | None = None,
+    memory: int = 2 << 30,
 ) -> Statistics:
-    """Return the statistics of a split's readable images brought to size×size, each read once."""
-    from alexnet.data.loader import Feed
+    """Return the statistics of a split's readable images brought to size×size, each read once.
+
+    `workers`, `progress` and `memory` are those of `BatchLoader`. Raises `DataError` if none can be read.
+    """
+    from alexnet.data.loader import BatchLoader
 
     sums = Accumulator(size)
-    feed = Feed(split, size, batch_size=64, seed=0, shuffle=False, workers=workers, progress=progress)
-    for batch in feed.epoch(0):
+    loader = BatchLoader(
+        split,
+        size,
+        batch_size=64,
+        seed=0,
+        shuffle=False,
+        workers=workers,
+        memory=memory,
+        progress=progress,
+    )
+    for batch in loader.epoch(0):
         sums.add(batch.images.numpy())
+        batch.release()
     return sums.statistics()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from alexnet.data.loader import Feed
+from alexnet.data.loader import BatchLoader
 from alexnet.errors import DataError
 from alexnet.evaluation.metrics import ErrorCounter, Measurement
 
@@ -16,7 +16,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # scores (N, classes), labels (N,) â†
 
 
 @torch.no_grad()
-def measure_split(loader: Feed, scores: Scores, loss: Loss, classes: int, labels: Tensor | None = None) -> Measurement:
+def measure_split(
+    loader: BatchLoader, scores: Scores, loss: Loss, classes: int, labels: Tensor | None = None
+) -> Measurement:
     """The errors and the mean loss of a split, each readable image counted once.
 
     `labels` (N,) int64, by position in the split, replace the split's own where a model numbers its classes otherwise.
@@ -24,6 +26,8 @@ def measure_split(loader: Feed, scores: Scores, loss: Loss, classes: int, labels
     """
     counter = ErrorCounter(classes)
     for batch in loader.epoch(0):
+        if not len(batch.labels):
+            continue
         found = scores(batch.images)
         truth = (batch.labels if labels is None else labels[torch.from_numpy(batch.positions)]).to(found.device)
         counter.add(found, truth, loss(found, truth))

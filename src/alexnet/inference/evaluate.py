@@ -12,10 +12,10 @@ import torch
 
 from alexnet.config import Config
 from alexnet.data.dataset import Source, Split
-from alexnet.data.loader import Feed
+from alexnet.data.loader import BatchLoader
 from alexnet.data.readers.ilsvrc import wnid
 from alexnet.data.readers.open import open_source
-from alexnet.data.run_data import missing_split, open_inputs
+from alexnet.data.run_data import missing_split, open_run_data
 from alexnet.errors import DataError, RunError, nearest
 from alexnet.evaluation.metrics import ErrorCounter
 from alexnet.inference.predictor import Classifier, load
@@ -59,7 +59,7 @@ def evaluate(
     readable = torch.ones(len(chosen), dtype=torch.bool)
     for net in nets:
         seen = torch.zeros(len(chosen), dtype=torch.bool)
-        feed = Feed(
+        feed = BatchLoader(
             chosen,
             net.config.data.size,
             net.config.train.batch_size,
@@ -68,9 +68,12 @@ def evaluate(
             workers=config.data.workers or None,
             memory=config.data.memory << 20,
             progress=progress.decoding,
+            exif_rotate=net.config.data.exif_rotate,
         )
         with progress.counting("decoding"):
             for batch in feed.epoch(0):
+                if not len(batch.labels):
+                    continue
                 where = torch.from_numpy(batch.positions)
                 total[where] += net.probabilities(batch.images, views)
                 seen[where] = True
@@ -95,7 +98,7 @@ def _choose(config: Config, name: str | None) -> tuple[Source, Split, str]:
     source = open_source(config.data.source)
     name = name or ("test" if "test" in source.splits else "val")
     if "train" in source.splits:  # a val split may have to be held out of it
-        return source, open_inputs(config, source).split(name), name
+        return source, open_run_data(config, source).split(name), name
     if name not in source.splits:
         raise missing_split(source, name)
     return source, source.splits[name], name

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from alexnet.checkpoint import has_checkpoint, load_checkpoint, load_weights
 from alexnet.data.augment import Augmentation
-from alexnet.data.decode import decode, square
+from alexnet.data.preprocess import to_square
 from alexnet.data.statistics import Statistics
 from alexnet.device import autocast, choose_device
-from alexnet.errors import RunError, UnreadableImage
+from alexnet.errors import RunError
 from alexnet.model.zoo import Net, build
 from alexnet.run import Run
 
@@ -80,18 +80,8 @@ class Classifier:
         return self.model.taps(self.augmentation.test(images), names)
 
     def _square(self, image: Image | Tensor) -> np.ndarray:
-        if isinstance(image, str | Path):
-            try:
-                pixels = decode(Path(image).read_bytes())
-            except UnreadableImage as error:
-                raise UnreadableImage(f"{image}: {error}") from None
-            except OSError as error:
-                raise UnreadableImage(f"{image}: {error.strerror or error}") from None
-        else:
-            pixels = np.asarray(image)
-            if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-                raise ValueError(f"an image of {pixels.dtype} {pixels.shape} should be uint8 (H, W, 3), RGB")
-        return square(pixels, self.config.data.size)
+        given = image if isinstance(image, str | Path) else np.asarray(image)
+        return to_square(given, self.config.data.size, self.config.data.exif_rotate)
 
 
 def load(path: str | Path, checkpoint: str | None = None, device: str = "auto") -> Classifier:

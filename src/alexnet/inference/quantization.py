@@ -84,16 +84,15 @@ def quantize(model: Net, views: np.ndarray, last: bool = False, also: tuple[str,
 
 def calibration_views(classifier: Classifier, images: int = CALIBRATION) -> np.ndarray:
     """Centre views of training images, float32 (N, 3, C, C). Raises DataError where the run's data are gone."""
-    from alexnet.data.decode import square
-    from alexnet.data.run_data import open_inputs
+    from alexnet.data.run_data import open_run_data
     from alexnet.errors import UnreadableImage
 
     config = classifier.config
-    train = open_inputs(config).train
+    train = open_run_data(config).train
     views = []
     for i in np.linspace(0, len(train) - 1, min(images, len(train))).astype(int):
         with contextlib.suppress(UnreadableImage):
-            pixels = torch.from_numpy(square(train.read(int(i)), config.data.size))
+            pixels = torch.from_numpy(train.resize_crop(int(i), config.data.size))
             views.append(classifier.augmentation.test(pixels[None]).cpu())
     return np.ascontiguousarray(torch.cat(views).numpy())
 

@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alexnet.data.batch import Batch
 from alexnet.data.dataset import Split, Subset
-from alexnet.data.decode import square
-from alexnet.data.loader import Batch, order
-from alexnet.data.run_data import Inputs, open_inputs
+from alexnet.data.preprocess import to_square
+from alexnet.data.random import permutation
+from alexnet.data.run_data import RunData, open_run_data
 from alexnet.errors import DataError
 from alexnet.evaluation.metrics import ErrorCounter
 from alexnet.inference.predictor import Classifier
@@ -75,7 +76,7 @@ class Observations:
 
 def observe(classifier: Classifier, progress: Progress = quiet, gallery: int = GALLERY) -> Observations:
     """Look at the test split, or at validation where there is none. Raises DataError when the source is not there."""
-    inputs = open_inputs(classifier.config)
+    inputs = open_run_data(classifier.config)
     name = "test" if "test" in inputs.source.splits else "val"
     split = inputs.split(name)
     looker = _Looker(inputs, classifier, progress)
@@ -86,7 +87,7 @@ def observe(classifier: Classifier, progress: Progress = quiet, gallery: int = G
     progress.note(f"comparing {len(chosen.positions)} of them with {searched:,} training images")
     nearest, units = looker.nearest(split, chosen.positions, gallery)
     examples = tuple(
-        Example(_view(split, i), split.key(i), truth, tuple(labels), tuple(probabilities), by_lot, around)
+        Example(_view(split, i), split.image_name(i), truth, tuple(labels), tuple(probabilities), by_lot, around)
         for i, truth, labels, probabilities, by_lot, around in zip(
             chosen.positions.tolist(),
             chosen.truths.tolist(),
@@ -130,7 +131,7 @@ class _Seen:
 
 def _choose(seen: _Seen) -> _Seen:
     """Images drawn by lot (the same each time), of many classes, and the mistakes of the highest probability."""
-    drawn = order(len(seen.positions), 0, 0)
+    drawn = permutation(len(seen.positions), 0, 0)
     _, firsts = np.unique(seen.truths[drawn], return_index=True)
     lot = drawn[np.concatenate([np.sort(firsts), np.setdiff1d(np.arange(len(drawn)), firsts)])][:BY_LOT]
     wrong = np.flatnonzero(seen.labels[:, 0] != seen.truths)
@@ -143,12 +144,13 @@ def _choose(seen: _Seen) -> _Seen:
 class _Looker:
     """A network and the way images reach it."""
 
-    def __init__(self, inputs: Inputs, classifier: Classifier, progress: Progress) -> None:
+    def __init__(self, inputs: RunData, classifier: Classifier, progress: Progress) -> None:
         self.inputs, self.classifier, self.progress = inputs, classifier, progress
         self.config = classifier.config
 
     def _batches(self, split: Split) -> Iterator[Batch]:
-        return self.inputs.feed(split, self.progress, shuffle=False).epoch(0)
+        loader = self.inputs.loader(split, self.progress, shuffle=False)
+        return (batch for batch in loader.epoch(0) if len(batch.labels))
 
     def classify(self, split: Split) -> tuple[ErrorCounter, NDArray[np.int64], _Seen]:
         """Errors, confusion matrix and the five most probable labels of every image, from the centre view."""
@@ -177,9 +179,9 @@ class _Looker:
         """
         train = self.inputs.train
         if len(train) > gallery:
-            train = Subset(train, np.sort(order(len(train), 0, 0)[:gallery]), "train")
+            train = Subset(train, np.sort(permutation(len(train), 0, 0)[:gallery]), "train")
         size = self.config.data.size
-        images = torch.from_numpy(np.stack([square(split.read(int(i)), size) for i in positions]))
+        images = torch.from_numpy(np.stack([split.resize_crop(int(i), size) for i in positions]))
         queries = self._features(images)  # (n, U)
         distances = torch.full((len(positions), NEAREST), float("inf"))
         where = torch.zeros(len(positions), NEAREST, dtype=torch.int64)
@@ -193,7 +195,7 @@ class _Looker:
             where = indices.gather(1, kept)
         return [
             tuple(
-                Neighbour(_view(train, i), train.key(i), int(train.labels[i]), d)
+                Neighbour(_view(train, i), train.image_name(i), int(train.labels[i]), d)
                 for i, d in zip(row.tolist(), far.tolist(), strict=True)
                 if d < float("inf")
             )
@@ -208,5 +210,5 @@ class _Looker:
 
 def _view(split: Split, i: int) -> Pixels:
     """An image's central square as people look at it: as it is where small, else brought to a small side."""
-    pixels = split.read(int(i))
-    return square(pixels, min(SHOWN_SIDE, *pixels.shape[:2]))
+    pixels = split.decode(int(i))
+    return to_square(pixels, min(SHOWN_SIDE, *pixels.shape[:2]))

@@ -22,9 +22,10 @@ import torch.nn.functional as F
 
 from alexnet.checkpoint import has_checkpoint, load_weights, recover_checkpoint, save_checkpoint
 from alexnet.config import Config
-from alexnet.data.augment import Augmentation, draw_seed
-from alexnet.data.loader import Batch, Feed
-from alexnet.data.run_data import Inputs, SourceRecord, open_inputs
+from alexnet.data.augment import Augmentation
+from alexnet.data.loader import Batch, BatchLoader
+from alexnet.data.random import fold_in
+from alexnet.data.run_data import RunData, SourceManifest, open_run_data
 from alexnet.device import autocast, choose_device
 from alexnet.engine import keep_freed_memory
 from alexnet.errors import TrainingError
@@ -71,7 +72,7 @@ def train(
     run = Run.open(out) if resume else None
     if run is not None:
         config = run.config
-    inputs = open_inputs(config)
+    inputs = open_run_data(config)
     config = inputs.config
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
@@ -92,7 +93,7 @@ class Trainer:
         self,
         run: Run,
         config: Config,
-        inputs: Inputs,
+        inputs: RunData,
         model: Net,
         device: torch.device,
         progress: Progress,
@@ -103,11 +104,11 @@ class Trainer:
         self.schedule = RateSchedule(config.schedule, config.optimizer)
         self.position = Position()
         self.health = Health(config.network.classes, progress)
-        self.record = SourceRecord(run, inputs, progress)
+        self.record = SourceManifest(run, inputs, progress)
         statistics = inputs.statistics(run.statistics_file, progress)
         self.augmentation = Augmentation(config, statistics, self.device)
-        self.feed = inputs.feed(inputs.train, progress, crop=self.augmentation.crop, offsets=self.augmentation.offsets)
-        self.validation = inputs.feed(inputs.validation, quiet, shuffle=False)
+        self.feed = inputs.loader(inputs.train, progress, crop=self.augmentation.crop, draws=self.augmentation.draws)
+        self.validation = inputs.loader(inputs.validation, quiet, shuffle=False)
         self.noted = False
         self._restore()
 
@@ -146,6 +147,8 @@ class Trainer:
         images, whole = 0, p.step == 0
         for batch in self.feed.epoch(p.epoch, p.step):
             self._check_unreadable()
+            if not len(batch.labels):
+                continue
             loss, wrong = self._step(batch)
             if not math.isfinite(loss):
                 self._diverged(f"the loss is {loss} at", p.steps + 1)
@@ -160,7 +163,7 @@ class Trainer:
             p.interval_images += n
             p.seconds = time.perf_counter() - began
             images += n
-            clock.add(n, batch.waited)
+            clock.add(n, batch.wait_seconds)
             self.health.after_step(p.steps, loss, self.model, self.last_images)
             self.progress.step(p.epoch, p.step, n, loss, clock.waiting)
             if p.steps % settings.log_every == 0:
@@ -194,10 +197,9 @@ class Trainer:
     def _step(self, batch: Batch) -> tuple[float, int]:
         """One update; returns the batch's mean loss and how many of its images were wrong."""
         p = self.position
-        places = batch.places if len(batch.places) and batch.places[-1] + 1 != len(batch.places) else None
-        images = self.augmentation.training(batch.images, p.epoch, batch.step, places)
+        images = self.augmentation.training(batch)
         labels = batch.labels.to(self.device, non_blocking=True)
-        torch.manual_seed(draw_seed(self.config.train.seed, p.epoch, batch.step, 3))  # dropout's draws
+        torch.manual_seed(fold_in(self.config.train.seed, p.epoch, batch.step, 3))  # dropout's draws
         with autocast(self.config.train.precision, self.device):
             logits = self.model(images)
         loss = F.cross_entropy(logits.float(), labels)
@@ -338,7 +340,9 @@ class _Clock:
         return {"images_per_second": round(self.images / seconds, 1), "waiting": round(self.waited / seconds, 4)}
 
 
-def evaluate_split(model: torch.nn.Module, feed: Feed, augmentation: Augmentation, config: Config) -> dict[str, Any]:
+def evaluate_split(
+    model: torch.nn.Module, feed: BatchLoader, augmentation: Augmentation, config: Config
+) -> dict[str, Any]:
     """Centre-view errors (percent) and loss of the validation split, as used for the schedule and `best`."""
 
     def scores(images: torch.Tensor) -> torch.Tensor:

@@ -17,8 +17,8 @@ def test_digits_are_split_the_same_way_every_time_and_by_class():
     first, second = open_source("digits"), open_source("digits")
     assert first.classes == tuple("0123456789")
     assert {name: len(split) for name, split in first.splits.items()} == {"train": 1442, "test": 355}
-    assert first.splits["test"].key(0) == second.splits["test"].key(0)
-    keys = {split.key(i) for split in first.splits.values() for i in range(len(split))}
+    assert first.splits["test"].image_name(0) == second.splits["test"].image_name(0)
+    keys = {split.image_name(i) for split in first.splits.values() for i in range(len(split))}
     assert len(keys) == 1797
     for split in first.splits.values():
         assert np.bincount(split.labels).min() > 0.95 * len(split) / 10
@@ -26,9 +26,9 @@ def test_digits_are_split_the_same_way_every_time_and_by_class():
 
 def test_digits_are_grey_squares_from_0_to_255_and_have_files():
     split = open_source("digits").splits["train"]
-    pixels = split.read(0)
+    pixels = split.decode(0)
     assert pixels.shape == (8, 8, 3) and pixels.dtype == np.uint8 and split.images.max() == 255
-    assert (pixels[..., 0] == pixels[..., 2]).all() and split.encoded(0)[:4] == b"\x89PNG"
+    assert (pixels[..., 0] == pixels[..., 2]).all() and split.read_bytes(0)[:4] == b"\x89PNG"
 
 
 def test_a_folder_of_class_folders_is_one_train_split(class_folders):
@@ -36,8 +36,8 @@ def test_a_folder_of_class_folders_is_one_train_split(class_folders):
     assert source.classes == ("cat", "dog") and list(source.splits) == ["train"]
     split = source.splits["train"]
     assert split.labels.tolist() == [0, 0, 0, 1, 1] and split.labels.dtype == np.int64
-    assert split.key(3) == os.path.join("dog", "000.jpg") and split.read(3).shape[2] == 3
-    assert split.encoded(3)[:2] == b"\xff\xd8"
+    assert split.image_name(3) == os.path.join("dog", "000.jpg") and split.decode(3).shape[2] == 3
+    assert split.read_bytes(3)[:2] == b"\xff\xd8"
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation"])
@@ -63,7 +63,7 @@ def test_hidden_files_and_lists_are_no_images_but_anything_else_is_tried(class_f
     split = open_source(root).splits["train"]
     assert len(split) == 5
     with pytest.raises(UnreadableImage):
-        split.read(2)
+        split.decode(2)
 
 
 def test_images_in_folders_within_class_folders_belong_to_the_class(class_folders, photo, encoded):
@@ -78,7 +78,7 @@ def test_a_pipe_among_the_images_blocks_nobody(class_folders):
     os.mkfifo(root / "dog" / "pipe.jpg")
     split = open_source(root).splits["train"]
     with pytest.raises(UnreadableImage, match="regular"):
-        split.read(2)
+        split.decode(2)
 
 
 def expect_error(spec, *words):
@@ -150,8 +150,8 @@ def test_parquet_shards_are_read_in_order_with_their_names(tmp_path, photo, enco
     assert source.classes == ("cat", "dog") and list(source.splits) == ["train", "val"]
     train = source.splits["train"]
     assert train.labels.tolist() == [0, 1, 0, 1, 1, 1, 0, 0]
-    assert [train.encoded(i) for i in range(8)] == images[:8]
-    assert train.key(6) == "1.jpg"
+    assert [train.read_bytes(i) for i in range(8)] == images[:8]
+    assert train.image_name(6) == "1.jpg"
 
 
 def test_parquet_without_names_has_numbers_for_names(tmp_path, photo, encoded):
@@ -164,7 +164,7 @@ def test_parquet_rows_are_the_same_whatever_stays_in_memory(tmp_path, photo, enc
     write_parquet(tmp_path / "train-0.parquet", images, [0, 1] * 4 + [0])
     monkeypatch.setattr("alexnet.data.readers.parquet.RESIDENT_BYTES", 1)
     split = open_source(tmp_path).splits["train"]
-    assert [split.encoded(i) for i in (8, 0, 5, 1, 8)] == [images[i] for i in (8, 0, 5, 1, 8)]
+    assert [split.read_bytes(i) for i in (8, 0, 5, 1, 8)] == [images[i] for i in (8, 0, 5, 1, 8)]
 
 
 def test_parquet_that_is_none_is_named(tmp_path):
@@ -200,22 +200,22 @@ def test_cifar10_is_read_with_its_names(cifar10):
     source = open_source(cifar10)
     assert source.classes[:3] == ("airplane", "automobile", "bird")
     assert {name: len(split) for name, split in source.splits.items()} == {"train": 50_000, "test": 10_000}
-    assert source.splits["test"].read(9_999).shape == (32, 32, 3)
+    assert source.splits["test"].decode(9_999).shape == (32, 32, 3)
 
 
 def test_holding_out_is_stratified_a_partition_and_repeatable():
     split = open_source("digits").splits["train"]
     rest, held = hold_out(split, 0.1, seed=7)
     assert rest.name == "train" and held.name == "val"
-    keys = [part.key(i) for part in (rest, held) for i in range(len(part))]
-    assert sorted(keys) == sorted(split.key(i) for i in range(len(split)))
+    keys = [part.image_name(i) for part in (rest, held) for i in range(len(part))]
+    assert sorted(keys) == sorted(split.image_name(i) for i in range(len(split)))
     share = np.bincount(held.labels) / np.bincount(split.labels)
     assert (np.abs(share - 0.1) < 0.006).all()
     again = hold_out(split, 0.1, seed=7)[1]
-    assert [again.key(i) for i in range(len(again))] == [held.key(i) for i in range(len(held))]
+    assert [again.image_name(i) for i in range(len(again))] == [held.image_name(i) for i in range(len(held))]
     other = hold_out(split, 0.1, seed=8)[1]
-    assert [other.key(i) for i in range(len(other))] != [held.key(i) for i in range(len(held))]
-    assert (held.read(3) == split.read(int(held.positions[3]))).all()
+    assert [other.image_name(i) for i in range(len(other))] != [held.image_name(i) for i in range(len(held))]
+    assert (held.decode(3) == split.decode(int(held.positions[3]))).all()
 
 
 def test_a_class_of_one_image_keeps_it(class_folders):

@@ -67,8 +67,8 @@ def test_a_hub_data_set_is_read_encoded(monkeypatch, tmp_path, photo, encoded):
     assert asked == [("owner/name", "small")] and source.classes == ("cat", "dog")
     assert {name: len(split) for name, split in source.splits.items()} == {"train": 2, "val": 1}
     split = source.splits["train"]
-    assert [split.encoded(i) for i in (0, 1)] == [encoded(photo(1)), encoded(photo(2))]
-    assert [split.key(i) for i in (0, 1)] == ["a.jpg", "b.jpg"]
+    assert [split.read_bytes(i) for i in (0, 1)] == [encoded(photo(1)), encoded(photo(2))]
+    assert [split.image_name(i) for i in (0, 1)] == ["a.jpg", "b.jpg"]
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch):
@@ -108,7 +108,7 @@ def test_arrays_of_any_layout_become_rgb(monkeypatch, tmp_path, shape):
     monkeypatch.setattr(datasets, "CIFAR10", Fake)
     source = hub.open_torchvision("cifar10", download=False, root=tmp_path)
     assert source.classes == ("zero", "one") and set(source.splits) == {"train", "test"}
-    pixels = source.splits["train"].read(2)
+    pixels = source.splits["train"].decode(2)
     assert pixels.shape == (8, 8, 3)
     expected = {3: lambda v: np.repeat(v[..., None], 3, 2), 4: lambda v: v if shape[3] == 3 else v.transpose(1, 2, 0)}
     assert (pixels == expected[len(shape)](values[2])).all()
@@ -128,4 +128,4 @@ def test_files_of_a_torchvision_data_set_are_read_as_files(monkeypatch, tmp_path
     monkeypatch.setattr(datasets, "Imagenette", Fake)
     source = hub.open_torchvision("imagenette", download=False, root=tmp_path)
     assert source.classes == ("tench", "English springer") and source.splits["val"].labels.tolist() == [0, 1]
-    assert source.splits["train"].encoded(1) == encoded(photo(1)) and source.splits["train"].key(1) == "a.jpg"
+    assert source.splits["train"].read_bytes(1) == encoded(photo(1)) and source.splits["train"].image_name(1) == "a.jpg"

@@ -23,11 +23,11 @@ def test_labels_follow_the_ids_of_meta_mat(ilsvrc, photo, encoded, year):
     train = source.splits["train"]
     assert len(train) == 12
     for i in range(12):
-        wnid = train.key(i).split("_")[0]
+        wnid = train.image_name(i).split("_")[0]
         assert source.classes[train.labels[i]].startswith(wnid)
     # The picture of id 3 (tench), number 1, is the one made from seed 301.
-    at = [train.key(i) for i in range(12)].index("n01440764_1.JPEG")
-    assert train.labels[at] == 2 and train.encoded(at) == encoded(photo(301))
+    at = [train.image_name(i) for i in range(12)].index("n01440764_1.JPEG")
+    assert train.labels[at] == 2 and train.read_bytes(at) == encoded(photo(301))
 
 
 @pytest.mark.parametrize("year, split, base", [(2012, "val", 5000), (2010, "val", 5000), (2010, "test", 6000)])
@@ -36,8 +36,8 @@ def test_ground_truth_follows_the_sorted_file_names_not_the_order_in_the_tar(ils
     found = open_source(ilsvrc(year, truth)).splits[split]
     assert found.labels.tolist() == [number - 1 for number in truth]
     for i, number in enumerate(truth):
-        assert found.key(i) == f"ILSVRC{year}_{split}_{i + 1:08d}.JPEG"
-        assert found.encoded(i) == encoded(photo(base + 100 * number + i))
+        assert found.image_name(i) == f"ILSVRC{year}_{split}_{i + 1:08d}.JPEG"
+        assert found.read_bytes(i) == encoded(photo(base + 100 * number + i))
 
 
 def test_nothing_is_unpacked(ilsvrc):
@@ -45,7 +45,7 @@ def test_nothing_is_unpacked(ilsvrc):
     before = sorted(path.name for path in root.rglob("*"))
     for split in open_source(root).splits.values():
         for i in range(len(split)):
-            split.read(i)
+            split.decode(i)
     assert sorted(path.name for path in root.rglob("*")) == before
 
 
@@ -129,16 +129,16 @@ def test_synset_tars_make_any_number_of_classes(tmp_path, make_tar, photo, encod
     source = open_source(root)
     assert source.classes == ("n00000001", "n00000002", "n00000003")
     train = source.splits["train"]
-    assert [(train.key(i).split("_")[0], int(train.labels[i])) for i in range(0, 6, 2)] == [
+    assert [(train.image_name(i).split("_")[0], int(train.labels[i])) for i in range(0, 6, 2)] == [
         ("n00000001", 0),
         ("n00000002", 1),
         ("n00000003", 2),
     ]
-    assert train.encoded(1) == encoded(photo(11))
+    assert train.read_bytes(1) == encoded(photo(11))
     inner = {f"{path.stem}.tar": path.read_bytes() for path in sorted(root.iterdir())}
     (tmp_path / "whole.tar").write_bytes(make_tar(inner))
     whole = open_source(tmp_path / "whole.tar")
-    assert whole.classes == source.classes and whole.splits["train"].encoded(1) == train.encoded(1)
+    assert whole.classes == source.classes and whole.splits["train"].read_bytes(1) == train.read_bytes(1)
 
 
 def test_an_empty_synset_tar_is_named(tmp_path, make_tar):
@@ -193,8 +193,8 @@ def test_a_large_index_is_kept_and_found_again(ilsvrc, monkeypatch):
     second = open_source(root)
     for name, split in first.splits.items():
         assert np.array_equal(split.labels, second.splits[name].labels)
-        assert [split.encoded(i) for i in range(len(split))] == [
-            second.splits[name].encoded(i) for i in range(len(split))
+        assert [split.read_bytes(i) for i in range(len(split))] == [
+            second.splits[name].read_bytes(i) for i in range(len(split))
         ]
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet.data.loader import Feed
-from alexnet.data.mmap_cache import Mapped
+from alexnet.data.loader import BatchLoader
+from alexnet.data.mmap_cache import MmapCache
 from alexnet.data.readers.names import Names
 from alexnet.data.readers.open import open_source
 from alexnet.data.readers.store import NPY_HEADER
@@ -45,6 +45,7 @@ def sparse_store(root, images, codec, size=256, shard_images=4096):
             file.truncate(file.tell() + 8 * int(np.prod(shape)))
     manifest = {
         "format": "alexnet-store",
+        "settings": {"exif_rotate": False},
         "version": 1,
         "codec": codec,
         "size": size,
@@ -65,7 +66,7 @@ from alexnet.data.readers import open as sources, parquet, webdataset, ilsvrc, s
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[1:]:
     split = sources.open_source(path).splits["train"]
-    pixel = int(split.read(len(split) - 1)[0, 0, 0]) if split.side else 0
+    pixel = int(split.decode(len(split) - 1)[0, 0, 0]) if split.side else 0
     more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     print(len(split), pixel, more / 1024)
 """
@@ -87,11 +88,11 @@ def test_stores_of_millions_open_without_being_read(tmp_path):
 def test_many_shards_are_read_with_few_files_open(tmp_path):
     split = prepare_small_shards(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    split._mapped = Mapped(split._mapped.paths, limit=3)
+    split._mapped = MmapCache(split._mapped.paths, limit=3)
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     rng = np.random.default_rng(0)
     for i in rng.permutation(len(split)).tolist():
-        assert split.read(i).shape == (8, 8, 3)
+        assert split.decode(i).shape == (8, 8, 3)
     if before:
         assert len(os.listdir("/proc/self/fd")) <= before + 4
 
@@ -103,11 +104,11 @@ def prepare_small_shards(root):
 
 def test_a_view_outlives_the_unmapping_of_its_file(tmp_path):
     split = prepare_small_shards(tmp_path)
-    split._mapped = Mapped(split._mapped.paths, limit=1)
-    first = split.read(0)
+    split._mapped = MmapCache(split._mapped.paths, limit=1)
+    first = split.decode(0)
     copy = first.copy()
     for i in range(0, len(split), 10):
-        split.read(i)
+        split.decode(i)
     assert (first == copy).all()
 
 
@@ -115,13 +116,13 @@ def test_stored_images_cannot_be_overwritten_by_accident(store):
     split = open_source(store).splits["train"]
     if split.side:
         with pytest.raises(ValueError, match="read-only"):
-            split.read(0)[:] = 0
+            split.decode(0)[:] = 0
 
 
 def test_a_shard_cut_short_makes_its_images_unreadable_not_the_process_crash(store):
     shard = next((store / "train").glob("00001.*"))
     os.truncate(shard, shard.stat().st_size // 2)
-    feed = Feed(open_source(store).splits["train"], 16, 64, 0, memory=0)
+    feed = BatchLoader(open_source(store).splits["train"], 16, 64, 0, memory=0)
     count = sum(len(batch.labels) for batch in feed.epoch(0))
     assert 1442 - 400 < count < 1442 and len(feed.unreadable) == 1442 - count
     assert "cut short" in next(iter(feed.unreadable.values()))
@@ -130,7 +131,7 @@ def test_a_shard_cut_short_makes_its_images_unreadable_not_the_process_crash(sto
 def test_a_missing_shard_is_named(store):
     next((store / "train").glob("00000.*")).unlink()
     with pytest.raises(UnreadableImage, match="00000"):
-        open_source(store).splits["train"].read(3)
+        open_source(store).splits["train"].decode(3)
 
 
 def test_scrambled_bytes_in_a_jpeg_shard_are_unreadable_images(tmp_path):
@@ -139,7 +140,7 @@ def test_scrambled_bytes_in_a_jpeg_shard_are_unreadable_images(tmp_path):
     data = bytearray(shard.read_bytes())
     data[100_000:200_000] = bytes(100_000)
     shard.write_bytes(data)
-    feed = Feed(open_source(tmp_path / "store").splits["train"], 16, 64, 0, memory=0)
+    feed = BatchLoader(open_source(tmp_path / "store").splits["train"], 16, 64, 0, memory=0)
     assert 0 < sum(len(batch.labels) for batch in feed.epoch(0)) < 1442
     assert "damaged" in next(iter(feed.unreadable.values()))
 

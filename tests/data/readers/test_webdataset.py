@@ -33,7 +33,7 @@ def test_samples_are_read_with_their_labels(tmp_path, make_tar, photo, encoded, 
     assert source.classes == ("cat", "dog", "emu") and set(source.splits) == {"train", "val"}
     train = source.splits["train"]
     assert train.labels.tolist() == [0, 1, 2, 2, 0]
-    assert train.encoded(4) == encoded(photo(1)) and train.key(4) == f"{prefix}000001.{ending}"
+    assert train.read_bytes(4) == encoded(photo(1)) and train.image_name(4) == f"{prefix}000001.{ending}"
 
 
 def test_one_tar_or_split_folders_do_as_well(tmp_path, make_tar, photo, encoded):
@@ -73,4 +73,4 @@ def test_a_store_of_jpegs_is_webdataset_for_others(tmp_path):
     store = open_source(tmp_path / "store")
     shards = open_source(tmp_path / "store" / "train" / "00001.tar")
     assert shards.splits["train"].labels.tolist() == store.splits["train"].labels[500:1000].tolist()
-    assert shards.splits["train"].encoded(7) == store.splits["train"].encoded(507)
+    assert shards.splits["train"].read_bytes(7) == store.splits["train"].read_bytes(507)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet.data.decode import decode, square
+from alexnet.data.decode import decode
+from alexnet.data.preprocess import square
 from alexnet.data.readers.open import open_source
 from alexnet.data.statistics import Statistics
 from alexnet.data.store import prepare as module
@@ -44,23 +45,23 @@ def test_a_raw_store_holds_the_squares_of_the_source(pictures, tmp_path, shard_i
         assert manifest["splits"][name]["count"] == len(split)
         assert np.array_equal(store.splits[name].labels, split.labels)
         for i in range(len(split)):
-            assert (store.splits[name].read(i) == square(split.read(i), 20)).all()
-            assert store.splits[name].key(i) == split.key(i)
+            assert (store.splits[name].decode(i) == square(split.decode(i), 20)).all()
+            assert store.splits[name].image_name(i) == split.image_name(i)
 
 
 def test_a_jpeg_store_holds_nearly_the_squares(pictures, tmp_path):
     prepare(pictures, tmp_path / "store", size=24, codec="jpeg", quality=95, shard_images=4)
     source, store = open_source(pictures).splits["train"], open_source(tmp_path / "store").splits["train"]
     for i in range(len(source)):
-        assert np.abs(store.read(i).astype(int) - square(source.read(i), 24)).mean() < 12
-        assert (decode(store.encoded(i)) == store.read(i)).all()
+        assert np.abs(store.decode(i).astype(int) - square(source.decode(i), 24)).mean() < 12
+        assert (decode(store.read_bytes(i)) == store.decode(i)).all()
 
 
 def test_other_tools_open_a_raw_shard_as_it_is(pictures, tmp_path):
     prepare(pictures, tmp_path / "store", size=20, shard_images=8)
     shard = np.load(tmp_path / "store" / "train" / "00001.npy", mmap_mode="r")
     assert shard.shape == (8, 20, 20, 3) and shard.dtype == np.uint8
-    assert (shard[3] == open_source(tmp_path / "store").splits["train"].read(11)).all()
+    assert (shard[3] == open_source(tmp_path / "store").splits["train"].decode(11)).all()
     assert np.load(tmp_path / "store" / "train" / "labels.npy").tolist() == [0] * 9 + [1] * 7 + [2] * 5
 
 
@@ -75,7 +76,7 @@ def test_two_runs_are_identical_whatever_the_workers(pictures, tmp_path, codec, 
 def test_the_statistics_are_those_of_the_train_squares(pictures, tmp_path):
     prepare(pictures, tmp_path / "store", size=20, shard_images=6)
     split = open_source(tmp_path / "store").splits["train"]
-    images = np.stack([split.read(i) for i in range(len(split))])
+    images = np.stack([split.decode(i) for i in range(len(split))])
     found = Statistics.load(tmp_path / "store" / "statistics.npz")
     pixels = images.reshape(-1, 3).astype(np.float64)
     assert found.count == 21
@@ -129,14 +130,14 @@ def test_unreadable_files_are_left_out_and_odd_ones_kept_and_both_are_listed(tro
     assert found["f_tiny.jpg"][2] == "tiny, 12x10; upscaled from 10 to 36"
     assert manifest["splits"]["train"]["unreadable"] == 3 and manifest["splits"]["train"]["count"] == 25
     store = open_source(tmp_path / "store").splits["train"]
-    keys = [store.key(i) for i in range(len(store))]
+    keys = [store.image_name(i) for i in range(len(store))]
     at = keys.index("train/cat/e_cmyk.jpg")
-    assert np.abs(store.read(at).astype(int) - (255, 0, 0)).max() <= 6
+    assert np.abs(store.decode(at).astype(int) - (255, 0, 0)).max() <= 6
     assert np.bincount(store.labels).tolist() == [13, 7, 5]
     source = open_source(troubled).splits["train"]
-    original = [source.key(i) for i in range(len(source))].index("train/dog/003.jpg")
+    original = [source.image_name(i) for i in range(len(source))].index("train/dog/003.jpg")
     mine = keys.index("train/dog/003.jpg")
-    assert np.abs(store.read(mine).astype(int) - square(source.read(original), 36)).mean() < 6
+    assert np.abs(store.decode(mine).astype(int) - square(source.decode(original), 36)).mean() < 6
 
 
 def test_strict_stops_at_the_first_unreadable_file_and_names_it(troubled, tmp_path):
@@ -160,7 +161,7 @@ def test_exif_orientation_is_applied_only_on_request(class_folders, tmp_path, ph
     Image.fromarray(photo(1, 30, 30)).save(root / "cat" / "000.jpg", exif=exif, quality=95)
     prepare(root, tmp_path / "plain", size=30)
     prepare(root, tmp_path / "turned", size=30, exif_rotate=True)
-    plain, turned = (open_source(tmp_path / name).splits["train"].read(0).astype(int) for name in ("plain", "turned"))
+    plain, turned = (open_source(tmp_path / name).splits["train"].decode(0).astype(int) for name in ("plain", "turned"))
     assert np.abs(turned - plain[::-1, ::-1]).max() <= 2 and np.abs(turned - plain).max() > 20
 
 
@@ -357,7 +358,7 @@ def test_a_store_of_a_store_is_the_same_images(pictures, tmp_path):
     prepare(pictures, tmp_path / "a", size=20)
     prepare(tmp_path / "a", tmp_path / "b", size=20)
     a, b = (open_source(tmp_path / name).splits["train"] for name in "ab")
-    assert all((a.read(i) == b.read(i)).all() for i in range(len(a)))
+    assert all((a.decode(i) == b.decode(i)).all() for i in range(len(a)))
 
 
 def test_official_archives_are_prepared_with_the_devkits_classes(ilsvrc, tmp_path, monkeypatch):
@@ -374,8 +375,8 @@ def test_real_photographs_are_prepared_as_pillow_would(imagenet_samples, tmp_pat
     prepare(imagenet_samples, tmp_path / "store", size=128)
     source, store = open_source(imagenet_samples).splits["train"], open_source(tmp_path / "store").splits["train"]
     for i in range(0, 240, 7):
-        image = Image.open(imagenet_samples / source.key(i)).convert("RGB")
+        image = Image.open(imagenet_samples / source.image_name(i)).convert("RGB")
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         expected = image.crop((left, top, left + side, top + side)).resize((128, 128), Image.Resampling.BILINEAR)
-        assert np.abs(store.read(i).astype(int) - np.asarray(expected)).mean() < 1
+        assert np.abs(store.decode(i).astype(int) - np.asarray(expected)).mean() < 1

@@ -11,7 +11,7 @@ from PIL import Image
 from alexnet.data.readers.ilsvrc import EDITIONS
 from alexnet.data.store.checks import (
     CMYK,
-    Evidence,
+    FileRecords,
     duplicates,
     known_odd_files,
     labels_against_names,
@@ -52,8 +52,8 @@ def test_the_same_bytes_in_train_and_val_are_found(class_folders, tmp_path):
 
 
 def test_unread_files_are_not_each_others_duplicates():
-    train = Evidence("train", np.zeros(2, np.int64), ["a", "b"], [b"", b""])
-    val = Evidence("val", np.zeros(1, np.int64), ["c"], [b""])
+    train = FileRecords("train", np.zeros(2, np.int64), ["a", "b"], [b"", b""])
+    val = FileRecords("val", np.zeros(1, np.int64), ["c"], [b""])
     assert duplicates([train, val]) == []
 
 
@@ -105,7 +105,7 @@ def test_labels_by_sorted_names_under_names_by_id_are_named_as_such(ilsvrc, tmp_
     rank = {title: k for k, title in enumerate(sorted(by_id))}
     labels = np.load(tmp_path / "store" / "train" / "labels.npy")
     names = ["n02119789_0.JPEG", "n02100735_0.JPEG", "n01440764_0.JPEG", "n02096294_0.JPEG"]
-    found = labels_against_names(by_id, Evidence("train", np.array([rank[title] for title in by_id]), names))
+    found = labels_against_names(by_id, FileRecords("train", np.array([rank[title] for title in by_id]), names))
     assert "sorted order" in found[0].message
     manifest["classes"] = sorted(by_id)
     path.write_text(json.dumps(manifest))
@@ -127,11 +127,11 @@ def test_the_known_first_validation_images_reveal_a_wrong_order():
     classes = [f"n{k:08d}" for k in range(1000)]
     classes[65], classes[970], classes[230] = "n01751748", "n09193705", "n02105855"
     names = [f"val/x/ILSVRC2012_val_0000000{k}.JPEG" for k in (1, 2, 3)]
-    right = Evidence("val", np.array([65, 970, 230]), names)
+    right = FileRecords("val", np.array([65, 970, 230]), names)
     assert validation_order(classes, right) == []
-    (finding,) = validation_order(classes, Evidence("val", np.array([489, 360, 170]), names))
+    (finding,) = validation_order(classes, FileRecords("val", np.array([489, 360, 170]), names))
     assert "wrong order" in finding.message and "n01751748" in finding.message
-    assert validation_order(classes[:4], Evidence("val", np.array([1, 2, 3]), names)) == []
+    assert validation_order(classes[:4], FileRecords("val", np.array([1, 2, 3]), names)) == []
 
 
 def test_known_odd_files_are_met_and_handled(tmp_path, photo, encoded):
@@ -158,7 +158,7 @@ def test_known_odd_files_are_met_and_handled(tmp_path, photo, encoded):
 
 def test_known_odd_files_that_were_not_read_are_errors():
     name = f"x/{CMYK[0]}.JPEG"
-    found = known_odd_files(["a", "b"], Evidence("train", np.zeros(1, np.int64), [name], [b""], {}, {name: "no"}))
+    found = known_odd_files(["a", "b"], FileRecords("train", np.zeros(1, np.int64), [name], [b""], {}, {name: "no"}))
     assert found[0].level == "error" and len(CMYK) == 22
 
 

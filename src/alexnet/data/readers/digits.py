@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from alexnet.data.dataset import ArraySplit, Source, Split, check_source, draws
+from alexnet.data.dataset import ArraySplit, Source, Split, check_source
+from alexnet.data.random import raw_words
 
 
 def open_digits() -> Source:
@@ -13,7 +14,7 @@ def open_digits() -> Source:
     grey = np.clip(np.rint(bunch.images * (255 / 16)), 0, 255).astype(np.uint8)
     images = np.repeat(grey[:, :, :, None], 3, axis=3)
     labels = bunch.target.astype(np.int64)
-    words = draws(len(labels), 1998)
+    words = raw_words(len(labels), 1998)
     tested = np.zeros(len(labels), dtype=bool)
     for digit in range(10):
         members = np.flatnonzero(labels == digit)

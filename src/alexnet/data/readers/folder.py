@@ -1,15 +1,14 @@
 """Image files in class folders, with or without train, val and test."""
 
 import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from alexnet.data.dataset import Labels, Source, Split, check_source
-from alexnet.data.decode import MAX_BYTES
-from alexnet.errors import DataError, UnreadableImage
+from alexnet.data.preprocess import read_image_file
+from alexnet.errors import DataError
 
 FOLDER_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 # Files that live beside images; anything else is tried, and counted as unreadable if it is no image.
@@ -17,20 +16,6 @@ NOT_IMAGES = frozenset(
     (".txt", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".md", ".html", ".htm", ".yaml", ".yml", ".py", ".pkl")
     + (".npy", ".npz", ".mat", ".pdf", ".zip", ".tar", ".gz", ".ini", ".log", ".db")
 )
-
-
-def read_file(path: str) -> bytes:
-    """Return the bytes of an image file. Raises `UnreadableImage`, also for what would block or fill the memory."""
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise UnreadableImage("it is not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise UnreadableImage(f"its {status.st_size} bytes are more than the limit of {MAX_BYTES}")
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise UnreadableImage(f"the file cannot be read: {error.strerror}") from None
 
 
 class FolderSplit(Split):
@@ -42,11 +27,11 @@ class FolderSplit(Split):
         self.paths = paths
         self.labels = labels
 
-    def key(self, i: int) -> str:
+    def image_name(self, i: int) -> str:
         return self.paths[i]
 
-    def encoded(self, i: int) -> bytes:
-        return read_file(os.path.join(self.root, self.paths[i]))
+    def read_bytes(self, i: int) -> bytes:
+        return read_image_file(os.path.join(self.root, self.paths[i]))
 
 
 def _class_folders(folder: Path) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from alexnet.data.dataset import SPLITS, Labels, Source, Split, check_source
+from alexnet.data.preprocess import read_image_file
 from alexnet.errors import DataError, UnreadableImage
 from alexnet.files import cache_folder
 
@@ -114,18 +115,16 @@ class HubSplit(Split):
         self._rows = rows
         self._image = image
 
-    def key(self, i: int) -> str:
+    def image_name(self, i: int) -> str:
         path = self._rows[i][self._image].get("path")
         return os.path.basename(path) if path else f"{self.name}#{i}"
 
-    def encoded(self, i: int) -> bytes:
-        from alexnet.data.readers.folder import read_file
-
+    def read_bytes(self, i: int) -> bytes:
         image = self._rows[i][self._image]
         if image.get("bytes") is not None:
             return bytes(image["bytes"])
         if image.get("path"):
-            return read_file(image["path"])
+            return read_image_file(image["path"])
         raise UnreadableImage("the row holds no bytes")
 
 

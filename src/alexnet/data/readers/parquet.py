@@ -92,13 +92,13 @@ class ParquetSplit(Split):
         group = bisect_right(self._starts, i) - 1
         return group, i - self._starts[group]
 
-    def key(self, i: int) -> str:
+    def image_name(self, i: int) -> str:
         group, row = self._row(i)
         _, path = self._columns(group)
         name = path[row].as_py() if path is not None else None
         return name or f"{self._names[self._groups[group][0]]}#{i}"
 
-    def encoded(self, i: int) -> bytes:
+    def read_bytes(self, i: int) -> bytes:
         group, row = self._row(i)
         try:
             data = self._columns(group)[0][row].as_py()

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from alexnet.data.dataset import SPLITS, Source, Split
 from alexnet.data.decode import Pixels
-from alexnet.data.mmap_cache import Mapped
+from alexnet.data.mmap_cache import MmapCache
 from alexnet.errors import DataError, UnreadableImage
 
 MANIFEST, REPORT, STATISTICS = "manifest.json", "report.csv", "statistics.npz"
@@ -64,7 +64,8 @@ def open_store(spec: str, root: Path) -> Source:
             if name in manifest["splits"]:
                 kind = RawSplit if manifest["codec"] == "raw" else JpegSplit
                 splits[name] = kind(name, root, manifest)
-        return Source(spec, tuple(manifest["classes"]), splits)
+        statistics = root / STATISTICS if STATISTICS in manifest["files"] else None
+        return Source(spec, tuple(manifest["classes"]), splits, bool(manifest["settings"]["exif_rotate"]), statistics)
     except (KeyError, TypeError) as error:
         raise DataError(f"{root / MANIFEST}: it lacks {error}; prepare the store again") from None
 
@@ -82,7 +83,7 @@ class StoreSplit(Split):
         self._ends = np.cumsum(counts, dtype=np.int64)
         if sum(counts) != len(self.labels):
             raise DataError(f"{root}: the shards of {name} have {sum(counts)} images, its labels {len(self.labels)}")
-        self._mapped = Mapped([root / shard["file"] for shard in entry["shards"]])
+        self._mapped = MmapCache([root / shard["file"] for shard in entry["shards"]])
         self._keys: tuple[int, list[str]] = (-1, [])
         self._lock = threading.Lock()
 
@@ -91,7 +92,7 @@ class StoreSplit(Split):
         k = int(self._ends.searchsorted(i, side="right"))
         return k, i - (int(self._ends[k - 1]) if k else 0)
 
-    def key(self, i: int) -> str:
+    def image_name(self, i: int) -> str:
         path = self.root / self.name / FILES
         try:
             with self._lock, pq.ParquetFile(path) as file:
@@ -111,23 +112,23 @@ class RawSplit(StoreSplit):
         super().__init__(name, root, manifest)
         self.side = self.size
 
-    def read(self, i: int, shortest: int = 0) -> Pixels:
+    def decode(self, i: int, shortest: int = 0) -> Pixels:
         k, row = self._place(i)
         step = self.size * self.size * 3
         return self._mapped.slice(k, NPY_HEADER + row * step, step).reshape(self.size, self.size, 3)
 
-    def encoded(self, i: int) -> bytes:
+    def read_bytes(self, i: int) -> bytes:
         from PIL import Image
 
         buffer = io.BytesIO()
-        Image.fromarray(self.read(i)).save(buffer, "PNG")
+        Image.fromarray(self.decode(i)).save(buffer, "PNG")
         return buffer.getvalue()
 
-    def cut(self, i: int, size: int, row: int, column: int, out: Pixels) -> None:
+    def crop_into(self, i: int, size: int, row: int, column: int, out: Pixels) -> None:
         if size != self.size:
-            return super().cut(i, size, row, column, out)
+            return super().crop_into(i, size, row, column, out)
         crop = out.shape[0]
-        out[:] = self.read(i)[row : row + crop, column : column + crop]
+        out[:] = self.decode(i)[row : row + crop, column : column + crop]
 
 
 class JpegSplit(StoreSplit):
@@ -142,15 +143,15 @@ class JpegSplit(StoreSplit):
         offset, size = self._index[i].tolist()
         return self._mapped.slice(self._place(i)[0], offset, size)
 
-    def encoded(self, i: int) -> bytes:
+    def read_bytes(self, i: int) -> bytes:
         return self._bytes(i).tobytes()
 
-    def read(self, i: int, shortest: int = 0) -> Pixels:
+    def decode(self, i: int, shortest: int = 0) -> Pixels:
         return self._decode(i, np.empty((self.size, self.size, 3), np.uint8))
 
-    def cut(self, i: int, size: int, row: int, column: int, out: Pixels) -> None:
+    def crop_into(self, i: int, size: int, row: int, column: int, out: Pixels) -> None:
         if size != self.size:
-            return super().cut(i, size, row, column, out)
+            return super().crop_into(i, size, row, column, out)
         crop = out.shape[0]
         if crop == size and out.flags.c_contiguous:
             self._decode(i, out)

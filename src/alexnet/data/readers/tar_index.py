@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.data.dataset import Labels, Split
-from alexnet.data.mmap_cache import Mapped
+from alexnet.data.mmap_cache import MmapCache
 from alexnet.data.readers.names import Names
 from alexnet.errors import DataError
 from alexnet.files import cache_folder, write_npz
@@ -102,12 +102,12 @@ class TarSplit(Split):
         self.paths = paths
         self.labels = labels
         self._files, self._offsets, self._sizes, self._names = files, offsets, sizes, names
-        self._mapped = Mapped(paths)
+        self._mapped = MmapCache(paths)
 
-    def key(self, i: int) -> str:
+    def image_name(self, i: int) -> str:
         return self._names[i]
 
-    def encoded(self, i: int) -> bytes:
+    def read_bytes(self, i: int) -> bytes:
         view = self._mapped.slice(int(self._files[i]), int(self._offsets[i]), int(self._sizes[i]))
         return view.tobytes()
 

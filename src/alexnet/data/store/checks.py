@@ -34,7 +34,7 @@ _TRAIN_NAME = re.compile(r"(n\d{8})_")
 
 
 @dataclass(frozen=True)
-class Finding:
+class Issue:
     """One thing found: `level` is error (do not train on it), warning (look at it) or note; `where` a file or split."""
 
     level: str
@@ -43,7 +43,7 @@ class Finding:
 
 
 @dataclass
-class Evidence:
+class FileRecords:
     """What is known of a split's files: name, label, sha256 (empty if unread), oddness and reason for not reading."""
 
     split: str
@@ -54,7 +54,7 @@ class Evidence:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def labels_against_names(classes: Sequence[str], found: Evidence) -> list[Finding]:
+def labels_against_names(classes: Sequence[str], found: FileRecords) -> list[Issue]:
     """Compare labels with the classes that files are named after, and name a wrong order of classes."""
     wnids = {number: label for label, title in enumerate(classes) if (number := wnid(title))}
     titles = {title: label for label, title in enumerate(classes)}
@@ -79,10 +79,10 @@ def labels_against_names(classes: Sequence[str], found: Evidence) -> list[Findin
             f"{votes[label].total()} images are named after {named!r}; {len(moved)} of {len(leaders)} classes are "
             f"off, so the labels were numbered in another order than the class names{kind}"
         )
-        return [Finding("error", found.split, message)]
+        return [Issue("error", found.split, message)]
     name, named, label = wrong[0]
     message = f"{len(wrong)} files are in another class than they are named after, first {name}: in {classes[label]!r}"
-    return [Finding("warning", found.split, message)]
+    return [Issue("warning", found.split, message)]
 
 
 def _named_after(name: str, wnids: dict[str, int], titles: dict[str, int]) -> str | None:
@@ -97,7 +97,7 @@ def _named_after(name: str, wnids: dict[str, int], titles: dict[str, int]) -> st
     return None
 
 
-def validation_order(classes: Sequence[str], found: Evidence) -> list[Finding]:
+def validation_order(classes: Sequence[str], found: FileRecords) -> list[Issue]:
     """Compare the first validation images of ILSVRC-2012 with their known categories."""
     if len(classes) != 1000:
         return []
@@ -115,33 +115,33 @@ def validation_order(classes: Sequence[str], found: Evidence) -> list[Finding]:
         f"wrong order of classes: {name} is labelled {said!r} but shows {true}, and so on for {len(wrong)} of the "
         f"first {len(FIRST_OF_VAL)}; ids of the ground truth are those of meta.mat, not ranks of sorted names"
     )
-    return [Finding("error", found.split, message)]
+    return [Issue("error", found.split, message)]
 
 
-def known_odd_files(classes: Sequence[str], found: Evidence) -> list[Finding]:
+def known_odd_files(classes: Sequence[str], found: FileRecords) -> list[Issue]:
     """Say of each known odd file of ILSVRC-2012's training set whether it was met and handled."""
     if found.split != "train":
         return []
     present = {PurePath(name).stem: name for name in found.names}
     whole = len(classes) == 1000 and all(wnid(title) for title in classes) and len(found.names) > 1_000_000
-    made: list[Finding] = []
+    made: list[Issue] = []
     for stem, sign in [(stem, "PNG") for stem in PNG_NAMED_JPEG] + [(stem, "CMYK") for stem in CMYK]:
         name = present.get(stem)
         if name is None:
             if whole:
-                made.append(Finding("warning", found.split, f"known odd file {stem} is absent: a cleaned copy?"))
+                made.append(Issue("warning", found.split, f"known odd file {stem} is absent: a cleaned copy?"))
         elif name in found.reasons:
-            made.append(Finding("error", name, f"known odd file ({sign}) was not read: {found.reasons[name]}"))
+            made.append(Issue("error", name, f"known odd file ({sign}) was not read: {found.reasons[name]}"))
         elif sign in found.notes.get(name, ""):
-            made.append(Finding("note", name, f"known odd file ({sign}) met and read as RGB"))
+            made.append(Issue("note", name, f"known odd file ({sign}) met and read as RGB"))
         else:
-            made.append(Finding("warning", name, f"known odd file is no longer {sign}: a cleaned copy?"))
+            made.append(Issue("warning", name, f"known odd file is no longer {sign}: a cleaned copy?"))
     return made
 
 
-def duplicates(found: Sequence[Evidence]) -> list[Finding]:
+def duplicates(found: Sequence[FileRecords]) -> list[Issue]:
     """Find files with the same bytes in two splits."""
-    made: list[Finding] = []
+    made: list[Issue] = []
     for a, first in enumerate(found):
         for second in found[a + 1 :]:
             shared = np.intersect1d(_words(first.hashes), _words(second.hashes))
@@ -152,7 +152,7 @@ def duplicates(found: Sequence[Evidence]) -> list[Finding]:
                 message = (
                     f"{len(pairs)} files are also in {first.split}, byte for byte; first {pairs[0][1]} = {pairs[0][0]}"
                 )
-                made.append(Finding("error", second.split, message))
+                made.append(Issue("error", second.split, message))
     return made
 
 
@@ -161,23 +161,21 @@ def _words(hashes: Sequence[bytes]) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join((digest or bytes(8))[:8] for digest in hashes), dtype="<u8")
 
 
-def unreadable(found: Evidence) -> list[Finding]:
+def unreadable(found: FileRecords) -> list[Issue]:
     """Report the files that cannot be read, the first few by name."""
-    made = [Finding("warning", name, f"unreadable: {reason}") for name, reason in list(found.reasons.items())[:20]]
+    made = [Issue("warning", name, f"unreadable: {reason}") for name, reason in list(found.reasons.items())[:20]]
     if len(found.reasons) > 20:
-        made.append(Finding("warning", found.split, f"{len(found.reasons) - 20} more files are unreadable"))
+        made.append(Issue("warning", found.split, f"{len(found.reasons) - 20} more files are unreadable"))
     if found.reasons and len(found.reasons) * 100 > len(found.names):
         share = 100 * len(found.reasons) / len(found.names)
-        made.append(
-            Finding("error", found.split, f"{share:.1f} % of its files are unreadable; training stops above 1 %")
-        )
+        made.append(Issue("error", found.split, f"{share:.1f} % of its files are unreadable; training stops above 1 %"))
     return made
 
 
-def odd(found: Evidence) -> list[Finding]:
+def odd(found: FileRecords) -> list[Issue]:
     """Sum up the files that are read but odd."""
     if not found.notes:
         return []
     kinds = Counter(re.sub(r",? (from )?\d.*", "", note) for text in found.notes.values() for note in text.split("; "))
     summary = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    return [Finding("note", found.split, f"{len(found.notes)} odd files are read all the same: {summary}")]
+    return [Issue("note", found.split, f"{len(found.notes)} odd files are read all the same: {summary}")]

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from alexnet.data.dataset import Source, Split
-from alexnet.data.decode import Pixels, decode_with_notes, square
-from alexnet.data.loader import order
+from alexnet.data.decode import Pixels, decode_with_notes
+from alexnet.data.random import permutation
 from alexnet.data.readers.open import open_source
 from alexnet.data.readers.store import FILES, REPORT, STATISTICS, is_store, read_manifest
 from alexnet.data.statistics import Statistics
@@ -81,7 +81,7 @@ def _sampled_sizes(split: Split) -> NDArray[np.int64]:
 
     def look(i: int) -> tuple[int, int] | None:
         try:
-            decoded = decode_with_notes(split.encoded(i))
+            decoded = decode_with_notes(split.read_bytes(i))
         except UnreadableImage:
             return None
         return decoded.height, decoded.width
@@ -126,7 +126,7 @@ def draw_contact_sheet(source: Source, path: Path, tiles: int = 48) -> None:
     shown: list[tuple[Pixels, str]] = []
     for i in _spread(split, tiles * 2):
         try:
-            shown.append((square(split.read(i), _TILE), source.classes[int(split.labels[i])]))
+            shown.append((split.resize_crop(i, _TILE), source.classes[int(split.labels[i])]))
         except UnreadableImage:
             continue
         if len(shown) == tiles:
@@ -150,7 +150,7 @@ def draw_contact_sheet(source: Source, path: Path, tiles: int = 48) -> None:
 
 def _spread(split: Split, wanted: int) -> list[int]:
     """Return positions of samples, one class after another, each class's in a fixed shuffled order."""
-    shuffled = order(len(split), seed=0, epoch=0)
+    shuffled = permutation(len(split), seed=0, epoch=0)
     labels = split.labels[shuffled]
     ranking = np.argsort(labels, kind="stable")
     _, starts, counts = np.unique(labels[ranking], return_index=True, return_counts=True)

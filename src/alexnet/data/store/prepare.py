@@ -25,7 +25,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from alexnet.data.dataset import Source, Split
-from alexnet.data.decode import SCALING_ROOM, decode_with_notes, square
+from alexnet.data.preprocess import SCALING_ROOM, decode_square
 from alexnet.data.readers.open import open_source
 from alexnet.data.readers.store import CODECS, FORMAT, MANIFEST, VERSION, is_store, read_manifest
 from alexnet.data.statistics import Accumulator
@@ -335,13 +335,13 @@ class _Worker:
 
     def _one(self, split: Split, i: int, out: NDArray[np.uint8]) -> Record:
         """Square image i into `out`, (S, S, 3), and return what is known of its file."""
-        key, label, size = _printable(split.key(i)), int(split.labels[i]), self._settings.size
+        key, label, size = _printable(split.image_name(i)), int(split.labels[i]), self._settings.size
         digest = b""
         try:
-            data = split.encoded(i)
+            data = split.read_bytes(i)
             digest = hashlib.sha256(data).digest()
-            decoded = decode_with_notes(data, shortest=SCALING_ROOM * size, exif_rotate=self._settings.exif_rotate)
-            out[:] = square(decoded.pixels, size)
+            decoded = decode_square(data, size, self._settings.exif_rotate)
+            out[:] = decoded.pixels
         except UnreadableImage as error:
             return Record(key, digest, label, 0, 0, "", str(error) or "it cannot be decoded")
         notes = list(decoded.notes)

@@ -18,7 +18,7 @@ from alexnet.data.readers.open import open_source
 from alexnet.data.readers.store import FILES, INDEX, LABELS, STATISTICS, is_store, map_array, read_manifest
 from alexnet.data.statistics import Statistics
 from alexnet.data.store import checks as findings
-from alexnet.data.store.checks import Evidence, Finding
+from alexnet.data.store.checks import FileRecords, Issue
 from alexnet.device import cpu_count
 from alexnet.errors import DataError, UnreadableImage
 from alexnet.files import file_sha256
@@ -33,7 +33,7 @@ def verify(
     workers: int | None = None,
     progress: Progress | None = None,
     download: bool = False,
-) -> list[Finding]:
+) -> list[Issue]:
     """Check a source or a store and return what was found, errors first; an empty list means nothing to remark.
 
     A source has every file hashed and decoded; a store has its files' sha256 compared with the manifest and the hashes
@@ -66,16 +66,16 @@ def verify(
     return sorted(made, key=lambda finding: rank[finding.level])
 
 
-def _scan(split: Split, workers: int | None, progress: Progress | None, before: int, total: int) -> Evidence:
+def _scan(split: Split, workers: int | None, progress: Progress | None, before: int, total: int) -> FileRecords:
     """Hash and decode every file of a split."""
-    found = Evidence(split.name, split.labels)
+    found = FileRecords(split.name, split.labels)
 
     def look(first: int) -> list[tuple[str, bytes, str, str]]:
         rows = []
         for i in range(first, min(len(split), first + _CHUNK)):
-            digest, notes, reason, name = b"", "", "", split.key(i)
+            digest, notes, reason, name = b"", "", "", split.image_name(i)
             try:
-                data = split.encoded(i)
+                data = split.read_bytes(i)
                 digest = hashlib.sha256(data).digest()
                 decoded = decode_with_notes(data)
                 notes = "; ".join(decoded.notes)
@@ -100,29 +100,29 @@ def _scan(split: Split, workers: int | None, progress: Progress | None, before: 
     return found
 
 
-def _official(root: Path, known: Edition, counts: dict[str, int]) -> list[Finding]:
+def _official(root: Path, known: Edition, counts: dict[str, int]) -> list[Issue]:
     """Compare the archives of an ILSVRC edition with the official counts and md5 sums."""
-    made: list[Finding] = []
+    made: list[Issue] = []
     for name, count in known.counts.items():
         if name in counts and counts[name] != count:
             message = f"{counts[name]} images where ILSVRC-{known.year} has {count}"
-            made.append(Finding("error", known.archives[name], message))
+            made.append(Issue("error", known.archives[name], message))
         elif name not in counts:
-            made.append(Finding("warning", known.archives[name], f"it is not there, so there is no {name} split"))
+            made.append(Issue("warning", known.archives[name], f"it is not there, so there is no {name} split"))
     for name, expected in known.md5.items():
         path = root / name
         if path.is_file():
             with open(path, "rb") as file:
                 actual = hashlib.file_digest(file, "md5").hexdigest()
             if actual != expected:
-                made.append(Finding("error", name, f"md5 is {actual}, officially {expected}; fetch it again"))
+                made.append(Issue("error", name, f"md5 is {actual}, officially {expected}; fetch it again"))
     return made
 
 
-def _store(root: Path, progress: Progress | None) -> tuple[list[Finding], list[Evidence], list[str]]:
+def _store(root: Path, progress: Progress | None) -> tuple[list[Issue], list[FileRecords], list[str]]:
     """Compare a store's files with its manifest."""
     manifest = read_manifest(root)
-    made: list[Finding] = []
+    made: list[Issue] = []
     wanted: list[tuple[str, dict[str, Any]]] = [(name, entry) for name, entry in manifest["files"].items()]
     for name, entry in manifest["splits"].items():
         wanted += [(shard["file"], shard) for shard in entry["shards"]]
@@ -133,7 +133,7 @@ def _store(root: Path, progress: Progress | None) -> tuple[list[Finding], list[E
         message = _compare(root / file, known)
         if message:
             damaged.add(file)
-            made.append(Finding("error", file, f"{message}; prepare the store again"))
+            made.append(Issue("error", file, f"{message}; prepare the store again"))
         done += int(known["bytes"])
         if progress is not None:
             progress(done, total)
@@ -144,11 +144,11 @@ def _store(root: Path, progress: Progress | None) -> tuple[list[Finding], list[E
         try:
             evidence.append(_recorded(root, name, entry, manifest, made, f"{name}/{INDEX}" in damaged))
         except (DataError, OSError, pa.ArrowException) as error:
-            made.append(Finding("error", name, " ".join(str(error).split())))
+            made.append(Issue("error", name, " ".join(str(error).split())))
     if STATISTICS in manifest["files"] and STATISTICS not in damaged:
         count = Statistics.load(root / STATISTICS).count
         if count != manifest["splits"]["train"]["count"]:
-            made.append(Finding("error", STATISTICS, f"it is of {count} images, not of the train split's"))
+            made.append(Issue("error", STATISTICS, f"it is of {count} images, not of the train split's"))
     return made, evidence, list(manifest["classes"])
 
 
@@ -163,23 +163,23 @@ def _compare(path: Path, known: dict[str, Any]) -> str:
 
 
 def _recorded(
-    root: Path, name: str, entry: dict[str, Any], manifest: dict[str, Any], made: list[Finding], index_damaged: bool
-) -> Evidence:
+    root: Path, name: str, entry: dict[str, Any], manifest: dict[str, Any], made: list[Issue], index_damaged: bool
+) -> FileRecords:
     """Return what a store recorded of a split's source files, after checking that its parts agree."""
     count = int(entry["count"])
     labels = np.asarray(map_array(root / name / LABELS, np.dtype(np.int64), (count,)))
     table = pq.read_table(root / name / FILES)
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(manifest["classes"]):
-        made.append(Finding("error", name, f"labels lie outside 0..{len(manifest['classes']) - 1}"))
+        made.append(Issue("error", name, f"labels lie outside 0..{len(manifest['classes']) - 1}"))
     if not np.array_equal(labels, table.column("label").to_numpy()):
-        made.append(Finding("error", name, f"{LABELS} and {FILES} do not agree"))
+        made.append(Issue("error", name, f"{LABELS} and {FILES} do not agree"))
     if INDEX in entry["files"] and not index_damaged:
         places = map_array(root / name / INDEX, np.dtype(np.int64), (count, 2))
         sizes = np.repeat([shard["bytes"] for shard in entry["shards"]], [shard["count"] for shard in entry["shards"]])
         if len(places) and ((places < 0).any() or (places.sum(axis=1) > sizes).any()):
-            made.append(Finding("error", f"{name}/{INDEX}", "it points outside the shards"))
+            made.append(Issue("error", f"{name}/{INDEX}", "it points outside the shards"))
     names, notes = table.column("file").to_pylist(), table.column("notes").to_pylist()
-    return Evidence(
+    return FileRecords(
         name,
         labels,
         names,
