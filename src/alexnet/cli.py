@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 
 from alexnet.commands import bench, completion, config, data, doctor, evaluate, predict, presets, report, summary, train
-from alexnet.commands.frame import Command, Parser, common_arguments, split_settings, unknown_flag
+from alexnet.commands.frame import Command, HelpFormat, Parser, common_arguments, split_settings, unknown_flag
 from alexnet.errors import AlexnetError, UsageError, describe_os_error, nearest
 from alexnet.files import cache_folder, write_text
 
@@ -33,7 +33,7 @@ def command_parser(wanted: str | None = None) -> Parser:
 
     parser = Parser(
         prog="alexnet",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormat,
         description='The 2012 paper "ImageNet Classification with Deep Convolutional Neural Networks", working.',
         epilog="examples:\n  alexnet train --preset tiny-64 --data pictures/ --out runs/first\n"
         "  alexnet evaluate runs/first --views 10\n  alexnet report runs/first\n"
@@ -47,7 +47,7 @@ def command_parser(wanted: str | None = None) -> Parser:
             command.name,
             help=command.about,
             description=command.about[0].upper() + command.about[1:] + ".",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=HelpFormat,
         )
         if wanted in (None, command.name):
             command.arguments(sub)

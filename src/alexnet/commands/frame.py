@@ -56,6 +56,13 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see `{self.prog} --help`")
 
 
+class HelpFormat(argparse.RawDescriptionHelpFormatter):
+    """Help with room for the longest command's name, and examples left as they are written."""
+
+    def __init__(self, prog: str, **options: Any) -> None:
+        super().__init__(prog, **{"max_help_position": 16, "width": 100, **options})
+
+
 class CommandError(AlexnetError):
     """Work that failed, with the exit code: 1, or 130 for a command that was stopped."""
 
@@ -176,7 +183,7 @@ def unknown_flag(flag: str, known: Iterable[str]) -> UsageError:
     names = sorted(known)
     flag = flag.partition("=")[0]
     close = [name for name in names if name.rpartition(".")[2] == flag.lstrip("-")]
-    close = close or difflib.get_close_matches(flag, names, n=2, cutoff=0.6)
+    close = close or difflib.get_close_matches(flag, names, n=1, cutoff=0.6)
     return UsageError(f"unknown flag {flag}" + (f"; did you mean {' or '.join(close)}?" if close else ""))
 
 
