@@ -63,8 +63,7 @@ def to_toml(config: Config) -> str:
     for section in sections():
         lines += ["", f"[{section.name}]"]
         for field in fields_of(getattr(config, section.name), section.name):
-            lines += [f"# {line}" for line in _help(field)]
-            lines.append(f"{_name(field)} = {_value(field.default)}")
+            lines += [f"# {_help(field)}", f"{_name(field)} = {_value(field.default)}"]
     return "\n".join([*lines, "", *_network(config.network)]) + "\n"
 
 
@@ -74,7 +73,7 @@ def _network(network: Network) -> Iterator[str]:
     yield f"name = {_value(network.name)}"
     yield f"about = {_value(network.about)}"
     for field in fields_of(network, "network"):
-        yield from (f"# {line}" for line in _help(field))
+        yield f"# {_help(field)}"
         yield f"{_name(field)} = {_value(field.default)}"
     if not network.layers:
         return
@@ -82,7 +81,7 @@ def _network(network: Network) -> Iterator[str]:
     for kind in dict.fromkeys(type(layer) for layer in network.layers):
         settings = list(fields_of(kind, kind.__name__))
         yield f"# {kind.__name__}{'' if settings else ': no settings'}"
-        yield from (f"#   {_name(field)}: {' '.join(_help(field))}" for field in settings)
+        yield from (f"#   {_name(field)}: {_help(field)}" for field in settings)
     for layer in network.layers:
         values = {"layer": type(layer).__name__} | {_name(f): f.default for f in fields_of(layer, "")}
         yield f"{layer.name} = {{ {', '.join(f'{name} = {_value(value)}' for name, value in values.items())} }}"
@@ -92,10 +91,11 @@ def _name(field: Field) -> str:
     return field.path.rpartition(".")[2]
 
 
-def _help(field: Field) -> list[str]:
-    """The help text, and the choices that it does not name."""
-    unnamed = [choice for choice in field.choices or () if choice not in field.about]
-    return [f"{field.about} ({' or '.join(field.choices or ())})" if unnamed else field.about]
+def _help(field: Field) -> str:
+    """The help text, and the choices where it does not name them."""
+    choices = field.choices or ()
+    named = all(choice in field.about for choice in choices)
+    return field.about if named else f"{field.about} ({' or '.join(choices)})"
 
 
 def _value(value: Any) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tomllib
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -47,9 +49,14 @@ def test_the_probe_ends_within_its_budget(monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_is_missing_is_named_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     requirements = ["torch>=2", 'onnx>=1.17; extra == "export"', "openvino >= 2025 ; extra == 'openvino'"]
     requirements.append('pytest>=8; extra == "dev"')
-    monkeypatch.setattr(doctor.metadata, "requires", lambda _: requirements)
+    monkeypatch.setattr("importlib.metadata.requires", lambda _: requirements)
     monkeypatch.setattr("alexnet.environment.version", lambda name: None if name in ("onnx", "pytest") else "1")
     assert doctor.missing() == [doctor.Missing("onnx", doctor.EXTRAS["export"], "pip install 'alexnet[export]'")]
+
+
+def test_every_extra_has_its_purpose() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert set(project["optional-dependencies"]) - {"dev"} <= set(doctor.EXTRAS)
 
 
 def test_an_engine_that_is_not_there_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from alexnet.commands.frame import Command, Result
-from alexnet.config import fields
 
 SHELLS = {
     "bash": "alexnet completion bash > ~/.local/share/bash-completion/completions/alexnet",
@@ -38,7 +37,7 @@ class Verb:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The shell; `verbs` of the whole command line are made when it runs."""
+    """The shell."""
     parser.add_argument("shell", metavar="SHELL", choices=tuple(SHELLS), help=f"{', '.join(SHELLS)}: print its file")
 
 
@@ -74,6 +73,7 @@ def command_verbs(parser: argparse.ArgumentParser, settings: set[str], name: str
 def setting_flags() -> Iterator[Flag]:
     """Every setting of any preset, and every layer, which `none` removes."""
     from alexnet import presets
+    from alexnet.config import fields
 
     flags: dict[str, Flag] = {}
     for config in map(presets.preset, presets.names()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import os
 import platform
 import re
@@ -11,7 +12,6 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +172,8 @@ def _size(folder: Path) -> int:
 
 def missing() -> list[Missing]:
     """The optional libraries of this package's extras that are not installed."""
+    from importlib import metadata  # slow to import
+
     from alexnet.environment import version
 
     try:
@@ -214,9 +216,10 @@ def _product_rate(dtype: Any) -> float:
     side, seconds = 128, 0.0
     while seconds < 0.02 and side < 2048:
         side *= 2
-        a = torch.ones(side, side, dtype=dtype)
-        seconds = _least_seconds(lambda a=a: a @ a, 0.0)  # type: ignore[misc]
-    return 2e-9 * side**3 / min(seconds, _least_seconds(lambda: a @ a, PROBE_SECONDS / 10))
+        matrix = torch.ones(side, side, dtype=dtype)
+        seconds = _least_seconds(functools.partial(torch.mm, matrix, matrix), 0.0)
+    seconds = min(seconds, _least_seconds(functools.partial(torch.mm, matrix, matrix), PROBE_SECONDS / 10))
+    return 2e-9 * side**3 / seconds
 
 
 def _least_seconds(work: Callable[[], object], budget: float) -> float:
@@ -232,31 +235,31 @@ def _least_seconds(work: Callable[[], object], budget: float) -> float:
             return least
 
 
-def diagnosis_text(found: Diagnosis) -> str:
+def diagnosis_text(diagnosis: Diagnosis) -> str:
     """The diagnosis in lines."""
     lines = [
-        ("versions", ", ".join(f"{name} {value or 'missing'}" for name, value in found.versions.items())),
-        ("system", found.platform),
-        ("processor", f"{found.cpu}, {found.instruction_class}"),
-        ("instructions", ", ".join(found.instruction_sets) or "the system does not name them"),
-        ("threads", f"{found.threads} of {found.cores} cores (OMP_NUM_THREADS or --train.threads changes it)"),
+        ("versions", ", ".join(f"{name} {value or 'missing'}" for name, value in diagnosis.versions.items())),
+        ("system", diagnosis.platform),
+        ("processor", f"{diagnosis.cpu}, {diagnosis.instruction_class}"),
+        ("instructions", ", ".join(diagnosis.instruction_sets) or "the system does not name them"),
+        ("threads", f"{diagnosis.threads} of {diagnosis.cores} cores (OMP_NUM_THREADS or --train.threads changes it)"),
     ]
-    lines += [("GPU", f"{gpu.name}, {gpu.memory / 2**30:.0f} GiB, compute {gpu.capability}") for gpu in found.gpus]
-    if not found.gpus:
+    lines += [("GPU", f"{gpu.name}, {gpu.memory / 2**30:.0f} GiB, compute {gpu.capability}") for gpu in diagnosis.gpus]
+    if not diagnosis.gpus:
         lines.append(("GPU", "torch finds none; everything runs on the CPU"))
-    if found.engine.in_use:
-        dtypes = " and ".join(found.engine.convolution_dtypes)
+    if diagnosis.engine.in_use:
+        dtypes = " and ".join(diagnosis.engine.convolution_dtypes)
         lines.append(("engine", f"the compiled kernels are in use; convolutions: {dtypes or 'torch is faster here'}"))
     else:
-        lines.append(("engine", f"not in use: {found.engine.why_not}"))
-    lines += [("cache", f"{cache.path}: {cache.size / 2**20:,.0f} MiB, {cache.what}") for cache in found.caches]
-    lines += [("missing", f"{entry.library}, for {entry.purpose}: {entry.command}") for entry in found.missing]
-    if not found.missing:
+        lines.append(("engine", f"not in use: {diagnosis.engine.why_not}"))
+    lines += [("cache", f"{cache.path}: {cache.size / 2**20:,.0f} MiB, {cache.what}") for cache in diagnosis.caches]
+    lines += [("missing", f"{entry.library}, for {entry.purpose}: {entry.command}") for entry in diagnosis.missing]
+    if not diagnosis.missing:
         lines.append(("missing", "no optional library"))
-    if found.probe:
-        rates = f"float32 {found.probe.float32_rate:,.0f}, bfloat16 {found.probe.bfloat16_rate:,.0f}"
+    if diagnosis.probe:
+        rates = f"float32 {diagnosis.probe.float32_rate:,.0f}, bfloat16 {diagnosis.probe.bfloat16_rate:,.0f}"
         lines.append(("speed", f"matrix products, 1e9 operations per second: {rates}"))
-        lines.append(("speed", f"forward and backward pass of digits, 32 images: {found.probe.pass_ms:.1f} ms"))
+        lines.append(("speed", f"forward and backward pass of digits, 32 images: {diagnosis.probe.pass_ms:.1f} ms"))
     width = max(len(name) for name, _ in lines) + 2
     return "\n".join(paragraph(f"{name:<{width}}{text}", " " * width) for name, text in lines)
 

@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING
 
-from alexnet.architecture import shape_text
 from alexnet.commands.frame import PRESET_HELP, Command, Result, named_config, settings_arguments, with_settings
 from alexnet.commands.text_table import paragraph, table
 
@@ -31,6 +30,8 @@ def run(args: argparse.Namespace) -> Result:
 
 def summary_text(counts: Summary) -> str:
     """The summary as a text table, with the quoted numbers below it where there are any."""
+    from alexnet.architecture import shape_text
+
     columns = "1 column" if counts.columns == 1 else f"{counts.columns} columns"
     title = f"{counts.preset}: {shape_text(counts.input)} in, {columns}, {counts.classes:,} classes"
     if counts.about:

@@ -27,6 +27,7 @@ SHORT["precision"] = "train.precision"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """What to train, on what, and where to."""
     parser.add_argument(
         "--preset", metavar="PRESET", help="network and recipe; `alexnet presets` lists them (default: digits)"
     )
@@ -44,6 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Result:
+    """Train or resume; a run that is stopped or fails says how to go on."""
     from alexnet import presets
 
     chosen = args.settings or args.without or any(getattr(args, name) is not None for name in SHORT)
@@ -104,6 +106,7 @@ def epilog() -> str:
 
 
 def say(result: Result) -> str:
+    """Length, speed and errors, and what may come next."""
     lines = [
         f"{result['run']}: {result['epochs']} epochs, {result['steps']} steps in {result['seconds']:.0f} s, "
         f"{result['images_per_second']:.0f} images/s"
