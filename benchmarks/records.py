@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet import text_table as tables
+from alexnet.commands import text_table as tables
 from alexnet.environment import commit, cpu_name, environment
 from alexnet.files import write_json
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,12 +21,15 @@ from alexnet.architecture import (
     MapNorm,
     Network,
     Pool,
+    check_network,
     hidden_layer,
     infer_shapes,
     output_side,
     parameters,
     pooled_side,
+    shape_text,
 )
+from alexnet.errors import UsageError
 
 PRESETS = presets.names()
 
@@ -117,7 +121,7 @@ def test_flooring_turns_224_into_54_and_227_into_55() -> None:
 
 
 def test_a_kernel_larger_than_its_input_is_refused_with_both_sizes() -> None:
-    with pytest.raises(ValueError, match="11.*7|7.*11") as error:
+    with pytest.raises(UsageError, match="11.*7|7.*11") as error:
         output_side(7, 11, 4)
     assert "\n" not in str(error.value)
 
@@ -224,39 +228,39 @@ def test_an_unknown_kind_of_layer_is_named() -> None:
     data = presets.preset("digits").network.to_dict()
     first = data["layers"][0]
     first[next(key for key, value in first.items() if value == "Conv")] = "Convolution"
-    with pytest.raises(ValueError, match="Convolution"):
+    with pytest.raises(UsageError, match="Convolution"):
         Network.from_dict(data)
 
 
 def test_an_unknown_field_of_a_layer_is_named() -> None:
     data = presets.preset("digits").network.to_dict()
     data["layers"][0]["dilation"] = 2
-    with pytest.raises(ValueError, match="dilation"):
+    with pytest.raises(UsageError, match="dilation"):
         Network.from_dict(data)
 
 
 def test_an_unknown_field_of_a_network_is_named() -> None:
     data = {**presets.preset("digits").network.to_dict(), "depth": 8}
-    with pytest.raises(ValueError, match="depth"):
+    with pytest.raises(UsageError, match="depth"):
         Network.from_dict(data)
 
 
 def test_a_layer_that_does_not_fit_is_named() -> None:
     network = dataclasses.replace(presets.preset("paper").network, image=20)
-    with pytest.raises(ValueError, match="pool|conv") as error:
+    with pytest.raises(UsageError, match="pool|conv") as error:
         infer_shapes(network)
     assert "\n" not in str(error.value)
 
 
 def test_maps_that_do_not_divide_into_columns_are_refused() -> None:
     network = Network("n", image=9, columns=2, layers=(Conv("c", 5, 3, sees="own"),))
-    with pytest.raises(ValueError, match="layer c.*columns"):
+    with pytest.raises(UsageError, match="layer c.*columns"):
         infer_shapes(network)
 
 
 def test_a_convolution_after_a_fully_connected_layer_is_refused() -> None:
     network = Network("n", image=9, columns=1, layers=(Full("f", 8), Conv("c", 5, 3)))
-    with pytest.raises(ValueError, match="layer c"):
+    with pytest.raises(UsageError, match="layer c"):
         infer_shapes(network)
 
 
@@ -276,16 +280,50 @@ def test_a_tanh_net_names_its_activations_so() -> None:
 @pytest.mark.parametrize(
     ("name", "field", "value", "wanted"),
     [
-        ("conv1", "kernels", "many", "a whole number"),
-        ("conv1", "std", "small", "a number"),
-        ("conv2", "sees", "both", "'own' or 'all'"),
+        ("conv1", "kernels", "many", "a whole number of at least 1"),
+        ("conv1", "kernels", 0, "a whole number of at least 1"),
+        ("conv1", "std", "small", "a number of at least 0, or none"),
+        ("conv1", "bias", float("nan"), "a number"),
+        ("conv2", "sees", "both", "own or all"),
         ("norm1", "divide", 1, "true or false"),
-        ("conv1", "kernels", None, "a whole number"),
-        ("conv1", "size", 1.5, "a whole number"),
+        ("norm1", "k", 0, "a number above 0"),
+        ("conv1", "kernels", None, "a whole number of at least 1"),
+        ("conv1", "size", 1.5, "a whole number of at least 1"),
+        ("drop6", "rate", 1, "a number of at least 0 and below 1"),
     ],
 )
 def test_a_field_of_another_type_is_named(name: str, field: str, value: object, wanted: str) -> None:
     data = presets.preset("paper").network.to_dict()
     next(layer for layer in data["layers"] if layer["name"] == name)[field] = value
-    with pytest.raises(ValueError, match=f"layer '{name}': {field} {re.escape(repr(value))} should be {wanted}"):
+    with pytest.raises(UsageError, match=f"^network.{name}.{field} {re.escape(repr(value))} should be {wanted}$"):
         Network.from_dict(data)
+
+
+def test_a_normalization_inside_columns_needs_maps_that_divide() -> None:
+    network = Network("n", image=9, columns=2, layers=(Conv("c", 5, 3), LRN("l")))
+    with pytest.raises(UsageError, match="layer l: 5 maps do not divide into 2 columns"):
+        infer_shapes(network)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_can_be_built(name: str) -> None:
+    check_network(presets.preset(name).network)
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        ((), "has no layers"),
+        ((Conv("c", 4, 3),), "not with c"),
+        ((Full("f", 8), Full("f")), "network.f is there twice"),
+        ((Full("image"),), "network.image"),
+        ((Full("a.b"),), "network.a.b"),
+    ],
+)
+def test_a_network_that_is_none_is_told(layers: tuple[Any, ...], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        check_network(Network("n", image=9, classes=3, columns=1, layers=layers))
+
+
+def test_a_shape_is_written_with_its_sides() -> None:
+    assert (shape_text((96, 55, 55)), shape_text((10,)), shape_text(None)) == ("96×55×55", "10", "–")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,8 @@ import pytest
 from PIL import Image
 
 from alexnet import cli, presets
-from alexnet.config import fields
+from alexnet.config import Config, fields
+from alexnet.config_file import from_document
 from alexnet.run import Run
 
 Said = tuple[int, str, str]
@@ -179,6 +181,63 @@ def test_presets_are_a_table_or_a_difference(alexnet: Callable[..., Said]) -> No
     assert "code-145" in alexnet("presets", "paper", "code-145")[1]
 
 
+def test_the_table_of_presets_has_a_line_for_each(alexnet: Callable[..., Said]) -> None:
+    lines = alexnet("presets")[1].splitlines()
+    assert [line.split()[0] for line in lines[2:]] == presets.names()
+
+
+def test_a_preset_beside_itself_without_an_idea(alexnet: Callable[..., Said]) -> None:
+    code, out, _ = alexnet("presets", "paper", "--without", "lrn,columns", "--optimizer.lr", "0.02")
+    assert code == 0
+    assert "paper without lrn, columns --optimizer.lr 0.02" in out.splitlines()[0]
+    assert "conv1 → relu1 → norm1 → pool1" in out and "conv1 → relu1 → pool1" in out
+    code, out, _ = alexnet("presets", "paper", "--without", "lrn", "--without", "columns", "--json")
+    assert {"network", "norm1", "norm2"} <= {row["where"] for row in json.loads(out)["differences"]}
+    assert "paper and paper do not differ" in alexnet("presets", "paper", "paper")[1]
+
+
+def test_a_network_without_an_idea_is_summed_up(alexnet: Callable[..., Said]) -> None:
+    code, out, _ = alexnet("summary", "paper", "--without", "columns", "--network.conv1.kernels", "48", "--json")
+    assert code == 0
+    result = json.loads(out)
+    layers = {layer["name"]: layer for layer in result["layers"]}
+    assert result["columns"] == 1 and layers["conv2"]["weights"] == 5 * 5 * 48 * 256
+    assert "quoted" not in result and "Numbers people quote" not in alexnet("summary", "paper", "--without", "lrn")[1]
+    assert "Numbers people quote" in alexnet("summary", "paper")[1]
+
+
+def test_a_run_is_summed_up_and_its_settings_are_printed(trained: Path, alexnet: Callable[..., Said]) -> None:
+    code, out, _ = alexnet("summary", trained, "--json")
+    assert code == 0 and json.loads(out)["classes"] == 7
+    code, out, _ = alexnet("config", trained)
+    assert code == 0 and from_document(tomllib.loads(out)) == Run.open(trained).config
+    code, out, _ = alexnet("config", trained, "--json")
+    assert Config.from_dict(json.loads(out)) == Run.open(trained).config
+
+
+@pytest.mark.parametrize("preset", presets.names())
+def test_a_presets_file_is_printed(preset: str, alexnet: Callable[..., Said]) -> None:
+    code, out, err = alexnet("config", preset)
+    assert (code, err) == (0, "") and from_document(tomllib.loads(out)) == presets.preset(preset)
+
+
+def test_a_file_and_flags_make_a_run_and_the_flags_win(
+    seven: Path, tmp_path: Path, alexnet: Callable[..., Said]
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(alexnet("config", "digits", "--without", "lrn", "--optimizer.lr", "0.25", "--train.seed", "7")[1])
+    words = ("--data", seven, "--out", tmp_path / "run", *QUICK, "--train.steps", 1)
+    code, _, err = alexnet("train", "--config", file, *words, "--optimizer.lr", "0.002", "--without", "dropout")
+    assert code == 0, err
+    config = Run.open(tmp_path / "run").config
+    assert (config.optimizer.lr, config.train.seed, config.train.steps) == (0.002, 7, 1)
+    assert not [layer.name for layer in config.network.layers if layer.name.startswith(("norm", "drop"))]
+    code, _, err = alexnet("train", "--config", tmp_path / "run", "--out", tmp_path / "again")  # as that run
+    assert code == 0, err
+    assert Run.open(tmp_path / "again").config == config
+    assert "leave --preset paper out" in alexnet("train", "--config", file, "--preset", "paper")[2]
+
+
 def test_a_source_is_described_and_verified(seven: Path, alexnet: Callable[..., Said]) -> None:
     code, out, _ = alexnet("data", "info", seven, "--json")
     assert code == 0 and json.loads(out)["classes"] == 7
@@ -286,8 +345,9 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     out = capsys.readouterr().out
+    said = " ".join(out.split())
     for command in cli.COMMANDS:
-        assert f" {command.name} " in out and command.about in out
+        assert f" {command.name} {command.about} " in said
 
 
 def test_train_help_has_a_text_for_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
@@ -296,8 +356,16 @@ def test_train_help_has_a_text_for_every_setting(capsys: pytest.CaptureFixture[s
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
     for entry in fields(presets.preset("digits")):
         assert len(entry.about) > 8
+        if entry.path.count(".") > 1:
+            continue  # of a layer: `alexnet config` tells these
         assert entry.about in lines[f"--{entry.path}"]
         assert not entry.choices or all(choice in lines[f"--{entry.path}"] for choice in entry.choices)
+
+
+def test_network_settings_are_explained_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    assert "--network.norm1 none removes a layer" in capsys.readouterr().out
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -314,7 +382,18 @@ def imported(*statement: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "words", [None, "--help", "summary paper", "presets", "presets paper code-145", "train --help"]
+    "words",
+    [
+        None,
+        "--help",
+        "summary paper",
+        "presets",
+        "presets paper code-145",
+        "presets paper --without lrn",
+        "config paper",
+        "completion bash",
+        "train --help",
+    ],
 )
 def test_light_commands_import_neither_torch_nor_numpy(words: str | None) -> None:
     code = (
@@ -329,7 +408,7 @@ def test_light_commands_import_neither_torch_nor_numpy(words: str | None) -> Non
 
 def test_a_reader_that_leaves_is_no_traceback() -> None:
     done = subprocess.run(
-        f"{sys.executable} -m alexnet.cli presets paper digits | true", shell=True, capture_output=True, text=True
+        f"{sys.executable} -m alexnet presets paper digits | true", shell=True, capture_output=True, text=True
     )
     assert done.stderr == ""
 
@@ -358,15 +437,24 @@ def test_an_unknown_preset_is_told_with_the_nearest(wrong: Callable[..., str], t
     [
         (("--optimiser.lr", "0.1"), "did you mean optimizer.lr?"),
         (("--train.epoch", "3"), "did you mean train.epochs?"),
-        (("--optimizer.lr", "fast"), "--optimizer.lr 'fast' should be a number"),
-        (("--optimizer.lr", "-1"), "--optimizer.lr -1.0 should be above 0"),
-        (("--optimizer.lr", "nan"), "should be above 0"),
-        (("--epochs", "0"), "--train.epochs 0 should be at least 1"),
-        (("--epochs", "many"), "--train.epochs 'many' should be a whole number"),
-        (("--data.center", "left"), "mean-image or imagenet"),
+        (("--optimizer.lr", "fast"), "optimizer.lr 'fast' should be a number above 0"),
+        (("--optimizer.lr", "-1"), "optimizer.lr '-1' should be a number above 0"),
+        (("--optimizer.lr", "nan"), "optimizer.lr 'nan' should be a number above 0"),
+        (("--epochs", "0"), "train.epochs '0' should be a whole number of at least 1"),
+        (("--epochs", "many"), "train.epochs 'many' should be a whole number"),
+        (("--data.center", "left"), "mean-image, imagenet or none"),
         (("--augment.crop", "maybe"), "true or false"),
         (("--optimizer.lr",), "--optimizer.lr needs a value"),
-        (("digits",), "'digits' is not understood"),
+        (("digits",), "unexpected argument 'digits'"),
+        (("--bogus", "3"), "unknown flag --bogus"),
+        (("--lr", "3"), "unknown flag --lr; did you mean --optimizer.lr?"),
+        (("--epoch=3",), "unknown flag --epoch; did you mean --epochs"),
+        (("--network.conv1.kernels", "31"), "31 maps do not divide into 2 columns"),
+        (("--network.conv1.kernel", "32"), "did you mean network.conv1.kernels?"),
+        (("--network.fc5", "none"), "one unit per class"),
+        (("--without", "lrm"), "did you mean lrn?"),
+        (("--without", "conv5"), "does not apply to digits"),
+        (("--config", "/nowhere.toml"), "/nowhere.toml: No such file"),
         (("--precision", "float8"), "float32"),
         (("--data.size", "8"), "at least the network's 14"),
         (("--device", "cuda:77"), "use cpu"),
@@ -535,7 +623,8 @@ def test_what_evaluate_cannot_do_is_told(
 
 
 def test_other_commands_tell_wrong_requests_too(wrong: Callable[..., str], tmp_path: Path) -> None:
-    assert "no preset (the table) or two" in wrong(2, "presets", "paper")
+    assert "no preset (the table of all), two" in wrong(2, "presets", "paper")
+    assert "no preset (the table of all), two" in wrong(2, "presets", "paper", "caffe", "--without", "lrn")
     assert "PRESET" in wrong(2, "summary")
     assert "at least 2" in wrong(2, "summary", "paper", "--classes", "1")
     assert "no such run directory" in wrong(2, "report", tmp_path / "absent")
@@ -543,7 +632,11 @@ def test_other_commands_tell_wrong_requests_too(wrong: Callable[..., str], tmp_p
     assert "no such folder" in wrong(2, "data", "verify", tmp_path / "absent")
     assert "no such folder" in wrong(2, "data", "prepare", tmp_path / "absent", tmp_path / "store")
     assert "ACTION" in wrong(2, "data")
-    assert "unrecognized arguments: --top" in wrong(2, "summary", "paper", "--top", "3")
+    assert wrong(2, "summary", "paper", "--top", "3") == "unknown flag --top; see `alexnet summary --help`"
+    assert wrong(2, "evaluate", "run", "--view", "10") == "unknown flag --view; did you mean --views?"
+    assert "unknown flag --codecs; did you mean --codec?" in wrong(2, "data", "prepare", "a", "b", "--codecs", "raw")
+    assert "unknown flag --optimizer.lr" in wrong(2, "evaluate", "run", "--optimizer.lr", "3")
+    assert "unknown flag --verson; did you mean --version?" in wrong(2, "--verson")
 
 
 def test_a_loss_that_is_not_finite_ends_with_the_step(
@@ -574,6 +667,34 @@ def test_an_evaluation_that_cannot_be_kept_is_still_told(
     code, out, err = alexnet("evaluate", trained, "--json")
     assert code == 0 and json.loads(out)["count"] == 28
     assert "the result is not kept in the run: evaluations.jsonl.new: Permission denied" in err
+
+
+def test_a_bug_is_told_in_one_line_and_its_traceback_kept(
+    alexnet: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("shapes (2, 3) and\n(4, 5) do not match")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("alexnet.commands.frame.named_config", fail)
+    monkeypatch.setattr("alexnet.commands.summary.named_config", fail)
+    code, out, err = alexnet("summary", "paper", "--json")
+    assert code == 1 and err.count("\n") == 1
+    assert err.startswith("alexnet: bug: ValueError: shapes (2, 3) and (4, 5) do not match; the traceback is in ")
+    kept = Path(err.strip().rpartition("the traceback is in ")[2])
+    assert kept.is_relative_to(tmp_path / "alexnet" / "bugs")
+    assert (
+        "alexnet summary paper --json" in kept.read_text() and "Traceback (most recent call last)" in kept.read_text()
+    )
+    assert json.loads(out)["error"].startswith("bug: ValueError")
+    assert "Traceback (most recent call last)" in alexnet("summary", "paper", "--debug")[2]
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    assert "--debug" in alexnet("summary", "paper")[2]
+
+
+def test_a_wrong_request_with_debug_shows_where_it_was_refused(alexnet: Callable[..., Said]) -> None:
+    code, _, err = alexnet("summary", "papers", "--debug")
+    assert code == 2 and "Traceback" in err and "did you mean paper?" in err.splitlines()[-1]
 
 
 @contextmanager
@@ -612,7 +733,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_after_it(
 def started(*words: object) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "alexnet.cli", *map(str, words)],
+        [sys.executable, "-m", "alexnet", *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alexnet import presets
-from alexnet.config import Config, check, fields, replace, sections
-from alexnet.errors import nearest
+from alexnet.config import Config, check, fields, flags, merge, replace, sections, text_of
+from alexnet.errors import UsageError, nearest
 
 PRESETS = presets.names()
 
@@ -67,7 +67,16 @@ def test_every_setting_has_a_help_text() -> None:
 def test_settings_are_listed_once_each() -> None:
     paths = [f.path for f in fields(digits())]
     expected = sum(len(dataclasses.fields(getattr(digits(), s.name))) for s in sections())
-    assert len(paths) == len(set(paths)) == expected + 1  # and network.activation
+    assert len([path for path in paths if not path.startswith("network.")]) == expected
+    assert len(paths) == len(set(paths))
+
+
+def test_every_field_of_the_network_is_a_setting() -> None:
+    network = digits().network
+    paths = {f.path for f in fields(digits())}
+    for part, prefix in ((network, "network"), *((layer, f"network.{layer.name}") for layer in network.layers)):
+        names = {f.name for f in dataclasses.fields(part)} - {"name", "about", "layers"}
+        assert {f"{prefix}.{name}" for name in names} <= paths
 
 
 def test_a_config_cannot_be_changed_in_place() -> None:
@@ -132,10 +141,13 @@ def test_the_activation_of_all_layers_is_a_setting() -> None:
         ("augment.color", "augment.colour"),
         ("schedule.milestone", "schedule.milestones"),
         ("train.batchsize", "train.batch_size"),
+        ("network.conv1.kernel", "network.conv1.kernels"),
+        ("network.fc44", "network.fc4"),
+        ("network.column", "network.columns"),
     ],
 )
 def test_an_unknown_setting_suggests_the_nearest(path: str, suggestion: str) -> None:
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UsageError) as error:
         replace(digits(), {path: "1"})
     message = str(error.value)
     assert path in message
@@ -146,21 +158,21 @@ def test_an_unknown_setting_suggests_the_nearest(path: str, suggestion: str) -> 
 def test_an_unknown_setting_in_a_file_is_named_with_the_nearest() -> None:
     data = json.loads(json.dumps(presets.preset("torchvision:resnet18").to_dict()))
     data["optimizer"]["momentun"] = data["optimizer"].pop("momentum")
-    with pytest.raises(ValueError, match="optimizer.momentun.*did you mean momentum"):
+    with pytest.raises(UsageError, match="optimizer.momentun.*did you mean optimizer.momentum"):
         Config.from_dict(data)
 
 
 def test_a_setting_of_the_wrong_type_in_a_file_is_named() -> None:
     data = json.loads(json.dumps(presets.preset("torchvision:resnet18").to_dict()))
     data["optimizer"]["lr"] = "fast"
-    with pytest.raises(ValueError, match="optimizer.lr"):
+    with pytest.raises(UsageError, match="optimizer.lr"):
         Config.from_dict(data)
 
 
 def test_a_choice_that_does_not_exist_in_a_file_is_named() -> None:
     data = json.loads(json.dumps(presets.preset("torchvision:resnet18").to_dict()))
     data["train"]["precision"] = "float8"
-    with pytest.raises(ValueError, match="train.precision"):
+    with pytest.raises(UsageError, match="train.precision"):
         Config.from_dict(data)
 
 
@@ -214,17 +226,27 @@ def test_a_choice_that_does_not_exist_in_a_file_is_named() -> None:
         ("schedule.threshold", "-1"),
         ("schedule.milestones", "3,a"),
         ("schedule.milestones", "-3"),
-        ("schedule.conv1_lr", "-1"),
-        ("schedule.conv1_epoch", "-1"),
-        ("schedule.freeze_conv1", "-1"),
+        ("train.margin", "-1"),
+        ("train.task", "regression"),
         ("network.activation", "sigmoid"),
+        ("network.classes", "1"),
+        ("network.columns", "0"),
+        ("network.image", "none"),
+        ("network.conv1.kernels", "0"),
+        ("network.conv1.kernels", "none"),
+        ("network.conv1.std", "-1"),
+        ("network.conv1.sees", "both"),
+        ("network.norm1.k", "0"),
+        ("network.drop4.rate", "1"),
+        ("network.fc4.units", "0"),
+        ("network.norm1", "gone"),
     ],
 )
 def test_a_bad_value_is_refused_in_one_line_that_names_the_setting(path: str, text: str) -> None:
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UsageError) as error:
         replace(digits(), {path: text})
     message = str(error.value)
-    assert f"--{path}" in message
+    assert path in message
     assert "should be" in message
     assert "\n" not in message
 
@@ -233,7 +255,7 @@ def test_a_bad_value_is_refused_in_one_line_that_names_the_setting(path: str, te
 def test_no_text_for_a_number_raises_anything_but_a_one_line_value_error(text: str) -> None:
     try:
         lr = replace(digits(), {"optimizer.lr": text}).optimizer.lr
-    except ValueError as error:
+    except UsageError as error:
         assert len(str(error).splitlines()) == 1
     else:
         assert math.isfinite(lr)
@@ -257,3 +279,119 @@ def test_the_defaults_are_the_papers() -> None:
 )
 def test_the_nearest_name_is_suggested_if_any_is_near(name: str, known: list[str], hint: str) -> None:
     assert nearest(name, known) == hint
+
+
+# The network
+
+
+def test_a_layer_is_changed_and_removed_by_path() -> None:
+    config = replace(digits(), {"network.conv1.kernels": "16", "network.norm1": "none", "network.columns": "1"})
+    layers = {layer.name: layer for layer in config.network.layers}
+    assert layers["conv1"] == dataclasses.replace(digits().network.layers[0], kernels=16)
+    assert "norm1" not in layers and len(layers) == len(digits().network.layers) - 1
+    assert config.network.columns == 1
+
+
+def test_a_setting_that_may_be_open_is_opened_by_none() -> None:
+    config = replace(digits(), {"network.conv1.std": "none", "network.fc4.decay": "0.1"})
+    layers = {layer.name: layer for layer in config.network.layers}
+    assert layers["conv1"].std is None and layers["fc4"].decay == 0.1
+    assert replace(config, {"network.fc4.decay": "none"}).network.layers[10].decay is None
+
+
+def test_the_settings_of_a_removed_layer_are_gone() -> None:
+    with pytest.raises(UsageError, match="network.norm1.size is not a setting"):
+        replace(digits(), {"network.norm1": "none", "network.norm1.size": "3"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"network.conv1.kernels": "31"}, "layer norm1: 31 maps do not divide into 2 columns"),
+        ({"network.conv2.kernels": "63"}, "layer conv2: 63 kernels do not divide into 2 columns"),
+        ({"network.conv1.size": "40"}, "layer conv1: a 40×40 window does not fit"),
+        ({"network.fc5": "none"}, "one unit per class"),
+        ({"network.fc5.units": "9"}, "one unit per class"),
+        ({"network.image": "17"}, "data.size 16 should be at least the network's 17"),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_told_in_one_line(changes: dict[str, str], said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        replace(digits(), changes)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_setting_of_a_preset_is_written_and_read_as_text(name: str) -> None:
+    config = presets.preset(name)
+    for entry in fields(config):
+        assert entry.parse(text_of(entry.default)) == entry.default, entry.path
+
+
+# A file's tables
+
+
+def test_tables_change_only_what_they_name() -> None:
+    document = {"optimizer": {"lr": 1}, "network": {"columns": 1, "norm1": "none", "conv1": {"kernels": 8}}}
+    changes = {"optimizer.lr": "1", "network.columns": "1", "network.norm1": "none", "network.conv1.kernels": "8"}
+    assert merge(digits(), document) == replace(digits(), changes)
+
+
+def test_tables_that_name_their_kinds_are_the_whole_network() -> None:
+    layers = {"conv1": {"layer": "Conv", "kernels": 4, "size": 3}, "fc2": {"layer": "Full"}}
+    network = merge(digits(), {"network": layers}).network
+    assert [layer.name for layer in network.layers] == ["conv1", "fc2"]
+    assert network.layers[0].stride == 1 and network.layers[1].units is None
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ({"optimiser": {"lr": 0.1}}, "optimiser is not a section of settings; did you mean optimizer?"),
+        ({"optimizer": {"rl": 0.1}}, "optimizer.rl is not a setting; did you mean optimizer.lr?"),
+        ({"optimizer": {"lr": "fast"}}, "optimizer.lr 'fast' should be a number above 0"),
+        ({"optimizer": {"lr": True}}, "optimizer.lr True should be a number above 0"),
+        ({"optimizer": {"lr": float("inf")}}, "optimizer.lr inf should be"),
+        ({"optimizer": {"lr": 10**400}}, "optimizer.lr"),
+        ({"optimizer": 3}, "optimizer 3 should be a table"),
+        ({"train": {"epochs": 2.0}}, "train.epochs 2.0 should be a whole number of at least 1"),
+        ({"schedule": {"milestones": [3, "7"]}}, "schedule.milestones [3, '7'] should be whole numbers"),
+        ({"network": {"conv1": {"kernels": "many"}}}, "network.conv1.kernels 'many' should be a whole number"),
+        ({"network": {"conv1": {"layer": "Conv", "kernels": 4}}}, "network.conv1.size is missing"),
+        ({"network": {"conv1": {"layer": "Con", "size": 4}}}, "did you mean Conv?"),
+        ({"network": {"conv9": {"size": 4}}}, "network.conv9 is not a setting or layer"),
+        ({"network": {"conv1": 3}}, "network.conv1 3 should be none"),
+        ({"network": {"conv1": {"layer": "Conv", "kernels": 4, "size": 3}, "norm1": "none"}}, "network.norm1 should"),
+        ({"network": []}, "network [] should be a table"),
+    ],
+)
+def test_what_a_file_has_wrong_is_told_in_one_line(document: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        merge(digits(), document)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+# Flags that make one config of another
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimizer.lr": "0.25", "schedule.milestones": "3,7", "augment.mirror": "true"},
+        {"network.norm1": "none", "network.conv1.std": "none", "network.drop4.rate": "0.25", "network.columns": "1"},
+    ],
+)
+def test_flags_repeat_what_was_changed(changes: dict[str, str]) -> None:
+    config = replace(digits(), changes)
+    assert flags(digits(), config).keys() == changes.keys()
+    assert replace(digits(), flags(digits(), config)) == config
+
+
+def test_flags_cannot_add_a_layer() -> None:
+    with pytest.raises(UsageError, match="only a file"):
+        flags(replace(digits(), {"network.norm1": "none"}), digits())
+    with pytest.raises(UsageError, match="differ"):
+        first, second, *rest = digits().network.layers
+        network = dataclasses.replace(digits().network, layers=(second, first, *rest))
+        flags(digits(), dataclasses.replace(digits(), network=network))

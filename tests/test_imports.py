@@ -40,13 +40,15 @@ EXTRAS = (
 ROOMS = (
     "errors",
     "files",
-    "text_table",
     "progress",
     "device",
     "environment",
+    "setting",
     "architecture",
     "config",
     "presets",
+    "ablations",
+    "config_file",
     "comparison",
     "run",
     "engine",
@@ -63,6 +65,7 @@ ROOMS = (
     "report",
     "commands",
     "cli",
+    "__main__",
 )
 FACE = "alexnet"  # the public names, imported when they are first asked for; its version anyone may read
 

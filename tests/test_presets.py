@@ -235,7 +235,7 @@ def test_the_recipe_of_the_2012_source() -> None:
     optimizer, schedule, augment = config.optimizer, config.schedule, config.augment
     assert (optimizer.lr, optimizer.bias_lr, optimizer.bias_decay, optimizer.bias_lr_drops) == (0.01, 2, 0, False)
     assert (schedule.kind, schedule.milestones, schedule.factor) == ("epochs", (23, 51, 78), 10)
-    assert (schedule.conv1_epoch, schedule.conv1_lr, schedule.freeze_conv1) == (68, 1e-5, 72)
+    assert schedule.layers == ("conv1@68=1e-5", "conv1@72=0")
     assert (augment.colour, augment.colour_divisor, augment.colour_until, augment.shared) == (0.1, 1.1, 68, 32)
     assert (config.train.epochs, config.data.size - config.network.image) == (93, 2 * 16)
 

@@ -10,56 +10,65 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import typing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from alexnet.errors import UsageError, nearest
+from alexnet.setting import REQUIRED, Field, checked, fields_of, setting
+
 Sees = Literal["own", "all"]
+
+_KERNELS = "kernels, one for each output map"
+_UP = "rounds sizes up, with zeros past the right and bottom edges, as the 2012 code did; else down"
+_STD = "σ of the normal initial weights; none: uniform in ±1/√fan-in"
+_BIAS = "initial value of the biases"
+_DECAY = "weight decay of this layer; none: the optimizer's"
 
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution; `sees` says whether a column's kernels see their own column's maps or every column's."""
+    """A convolution (paper §3.5)."""
 
     name: str
-    kernels: int
-    size: int
-    stride: int = 1
-    pad: int = 0
-    sees: Sees = "all"
-    std: float | None = 0.01  # of the initial weights; None: uniform in ±1/√fan-in
-    bias: float = 0.0
-    decay: float | None = None  # weight decay of this layer; None: the optimizer's
-    ceil: bool = True  # sizes by ceil, zeros past the right and bottom edges, as in the 2012 code
+    kernels: int = setting(REQUIRED, _KERNELS, minimum=1)
+    size: int = setting(REQUIRED, "side of a kernel", minimum=1)
+    stride: int = setting(1, "pixels between neighbouring windows", minimum=1)
+    pad: int = setting(0, "rows and columns of zeros at each edge", minimum=0)
+    sees: Sees = setting("all", "own: kernels see the maps of their own column; all: of all columns")
+    std: float | None = setting(0.01, _STD, minimum=0)
+    bias: float = setting(0.0, _BIAS)
+    decay: float | None = setting(None, _DECAY, minimum=0)
+    ceil: bool = setting(True, _UP)
 
 
 @dataclass(frozen=True)
 class Local:
-    """A locally-connected layer: the connections of a convolution, but every position has kernels of its own."""
+    """A locally-connected layer: a convolution in which every position has kernels of its own."""
 
     name: str
-    kernels: int
-    size: int
-    pad: int = 0
-    std: float | None = 0.01
-    bias: float = 0.0
-    decay: float | None = None
+    kernels: int = setting(REQUIRED, _KERNELS, minimum=1)
+    size: int = setting(REQUIRED, "side of a kernel", minimum=1)
+    pad: int = setting(0, "rows and columns of zeros at each edge", minimum=0)
+    std: float | None = setting(0.01, _STD, minimum=0)
+    bias: float = setting(0.0, _BIAS)
+    decay: float | None = setting(None, _DECAY, minimum=0)
 
 
 @dataclass(frozen=True)
 class Full:
-    """A fully-connected layer, which always sees both columns."""
+    """A fully-connected layer, which always sees all columns."""
 
     name: str
-    units: int | None = None  # None: one a class
-    std: float | None = 0.01
-    bias: float = 0.0
-    decay: float | None = None
+    units: int | None = setting(None, "outputs; none: one per class", minimum=1)
+    std: float | None = setting(0.01, _STD, minimum=0)
+    bias: float = setting(0.0, _BIAS)
+    decay: float | None = setting(None, _DECAY, minimum=0)
 
 
 @dataclass(frozen=True)
 class Activation:
-    """The network's nonlinearity (`Network.activation`), element by element."""
+    """The network's nonlinearity (`network.activation`), element by element (paper §3.1)."""
 
     name: str
 
@@ -69,12 +78,12 @@ class LRN:
     """Local response normalization across neighbouring kernel maps (paper §3.3)."""
 
     name: str
-    size: int = 5
-    alpha: float = 1e-4
-    beta: float = 0.75
-    k: float = 2.0
-    divide: bool = False  # α divided by the size, as libraries do; the printed sum is not
-    within: Sees = "own"  # whether the sum stays in its column
+    size: int = setting(5, "n, the neighbouring maps that are summed over", minimum=1)
+    alpha: float = setting(1e-4, "α, the weight of the sum of squares", minimum=0)
+    beta: float = setting(0.75, "β, the exponent")
+    k: float = setting(2.0, "k, what is added to the sum", above=0)
+    divide: bool = setting(False, "divides α by the size, as libraries do; the printed formula does not")
+    within: Sees = setting("own", "own: the sum stays in its column; all: it crosses columns")
 
 
 @dataclass(frozen=True)
@@ -82,30 +91,30 @@ class MapNorm:
     """Normalization within each map over a size×size neighbourhood (2012 source, not in the paper)."""
 
     name: str
-    size: int = 5
-    alpha: float = 1e-3
-    beta: float = 0.75
-    k: float = 1.0
-    divide: bool = True  # α divided by size²
+    size: int = setting(5, "side of the neighbourhood", minimum=1)
+    alpha: float = setting(1e-3, "α, the weight of the sum of squares", minimum=0)
+    beta: float = setting(0.75, "β, the exponent")
+    k: float = setting(1.0, "k, what is added to the sum", above=0)
+    divide: bool = setting(True, "divides α by size²")
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Max or average pooling over size×size windows, `stride` apart (paper §3.4)."""
+    """Pooling over size×size windows (paper §3.4)."""
 
     name: str
-    size: int = 3
-    stride: int = 2
-    kind: Literal["max", "avg"] = "max"
-    ceil: bool = True
+    size: int = setting(3, "side of a window", minimum=1)
+    stride: int = setting(2, "pixels between neighbouring windows", minimum=1)
+    kind: Literal["max", "avg"] = setting("max", "the maximum or the average of a window")
+    ceil: bool = setting(True, _UP)
 
 
 @dataclass(frozen=True)
 class Dropout:
-    """Zero each value with probability `rate` in training; the others are scaled up by 1/(1−rate) (paper §4.2)."""
+    """Dropout in training; what is kept is scaled up by 1/(1−rate) (paper §4.2)."""
 
     name: str
-    rate: float = 0.5
+    rate: float = setting(0.5, "probability with which a value is set to zero", minimum=0, below=1)
 
 
 Layer = Conv | Local | Full | Activation | LRN | MapNorm | Pool | Dropout
@@ -116,15 +125,16 @@ KINDS: dict[str, type] = {c.__name__: c for c in (Conv, Local, Full, Activation,
 class Network:
     """A whole network: what it takes, its columns and its layers.
 
-    `image` is the side of the square input in pixels; `layers` is empty for a network built by another library
-    (`name` is then `torchvision:NAME`).
+    `layers` is empty for a network built by another library (`name` is then `torchvision:NAME`).
     """
 
     name: str
-    image: int = 224
-    classes: int = 1000
-    columns: int = 2
-    activation: Literal["relu", "tanh"] = "relu"
+    image: int = setting(224, "side of the square input, pixels", minimum=1)
+    classes: int = setting(1000, "classes; training takes the number that its images have", minimum=2)
+    columns: int = setting(
+        2, "columns, which layers that see their own keep apart (paper §3.2, there on two GPUs)", minimum=1
+    )
+    activation: Literal["relu", "tanh"] = setting("relu", "the nonlinearity of all activation layers")
     layers: tuple[Layer, ...] = ()
     about: str = ""
 
@@ -144,43 +154,51 @@ class Network:
         return out
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Network:
-        """Read back what `to_dict` wrote. Raises ValueError for a kind, field or type that is not known."""
-        layers: list[Layer] = []
-        for entry in data["layers"]:
-            fields = dict(entry)
-            kind = fields.pop("layer", None)
-            if kind not in KINDS:
-                raise ValueError(f"layer {fields.get('name')!r} is of kind {kind!r}; known kinds: {', '.join(KINDS)}")
-            try:
-                layers.append(_typed(KINDS[kind](**fields)))
-            except TypeError as error:
-                raise ValueError(f"layer {fields.get('name')!r}: {error}") from None
-        try:
-            return _typed(cls(**{**data, "layers": tuple(layers)}))
-        except TypeError as error:
-            raise ValueError(f"network {data.get('name')!r}: {error}") from None
+    def from_dict(cls, data: Mapping[str, Any]) -> Network:
+        """Read back what `to_dict` wrote. Raises UsageError for a kind, field or value that is wrong, naming it."""
+        values = dict(data)
+        own = {"name": values.pop("name", ""), "about": values.pop("about", "")}
+        layers = tuple(layer_from_dict(entry) for entry in values.pop("layers", ()))
+        return checked(cls, "network", values, layers=layers, **own)
+
+    def fields(self) -> list[Field]:
+        """Every setting of the network, then of its layers, as `network.conv1.kernels`."""
+        layers = [field for layer in self.layers for field in fields_of(layer, f"network.{layer.name}")]
+        return [*fields_of(self, "network"), *layers]
+
+    def replace_layer(self, name: str, *layers: Layer) -> Network:
+        """The network with other layers, or none, in the place of one."""
+        at = [layer.name for layer in self.layers].index(name)
+        return dataclasses.replace(self, layers=(*self.layers[:at], *layers, *self.layers[at + 1 :]))
 
 
-def _typed(part: Any) -> Any:
-    """The layer or network, if every field has the type it is declared with. Raises TypeError naming the first not."""
-    for name, hint in typing.get_type_hints(type(part)).items():
-        value = getattr(part, name)
-        if typing.get_origin(hint) is tuple:
-            continue  # the layers, each checked for itself
-        choices = typing.get_args(hint)
-        if typing.get_origin(hint) is Literal:
-            good, wanted = value in choices, " or ".join(map(repr, choices))
-        else:
-            kinds = tuple(kind for kind in choices or (hint,) if kind is not type(None))
-            whole = float in kinds and type(value) is int
-            good = type(value) in kinds or whole or (value is None and len(choices) > 1)
-            wanted = {"int": "a whole number", "float": "a number", "bool": "true or false"}.get(
-                kinds[0].__name__, "a text"
-            )
-        if not good:
-            raise TypeError(f"{name} {value!r} should be {wanted}")
-    return part
+def layer_from_dict(data: Mapping[str, Any]) -> Layer:
+    """A layer from its JSON: `{"layer": "Conv", "name": "conv1", …}`. Raises UsageError."""
+    fields = dict(data)
+    kind, name = fields.pop("layer", None), fields.pop("name", None)
+    if not isinstance(name, str) or not name:
+        raise UsageError(f"network.layers: a layer's name {name!r} should be a text")
+    if kind not in KINDS:
+        raise UsageError(f"network.{name}.layer {kind!r} should be {', '.join(KINDS)}{nearest(str(kind), KINDS)}")
+    return checked(KINDS[kind], f"network.{name}", fields, name=name)
+
+
+def check_network(network: Network) -> None:
+    """Raise UsageError for a network that cannot be built, naming the layer: names, sizes, columns, last outputs."""
+    if network.library:
+        return
+    names = [layer.name for layer in network.layers]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"network.{name} is there twice; layers need names of their own")
+        if name in (f.name for f in dataclasses.fields(Network)) or not name.isidentifier():
+            raise UsageError(f"network.{name}: a layer's name should be of letters, digits and _, and not a setting's")
+    shapes = infer_shapes(network)
+    if not shapes or shapes[-1].shape != (network.classes,):
+        raise UsageError(
+            f"the network {network.name} should end with a fully-connected layer of one unit per class "
+            f"({network.classes})" + (f", not with {shapes[-1].name}" if shapes else ", but has no layers")
+        )
 
 
 @dataclass(frozen=True)
@@ -210,11 +228,11 @@ def output_side(side: int, size: int, stride: int, pad: int = 0, ceil: bool = Tr
     """Rows (or columns) of the output of a convolution or pooling over `side` rows.
 
     The 2012 code sizes by `1 + ceil((2·pad + side − size) / stride)`; with `ceil` false the division is floored.
-    Raises ValueError where the kernel is larger than its padded input.
+    Raises UsageError where the kernel is larger than its padded input.
     """
     room = side + 2 * pad - size
     if room < 0:
-        raise ValueError(f"a {size}×{size} window does not fit an input of side {side} with padding {pad}")
+        raise UsageError(f"a {size}×{size} window does not fit an input of side {side} with padding {pad}")
     return 1 + (-(-room // stride) if ceil else room // stride)
 
 
@@ -224,17 +242,16 @@ def pooled_side(side: int, size: int, stride: int, ceil: bool = True) -> int:
 
 
 def infer_shapes(network: Network) -> list[LayerShape]:
-    """Every layer with its output shape and counts, in order. Raises ValueError naming the layer that does not fit."""
+    """Every layer with its output shape and counts, in order. Raises UsageError naming the layer that does not fit."""
     shape: tuple[int, ...] = (3, network.image, network.image)
-    out = []
+    shapes = []
     for layer in network.layers:
         try:
-            found = _infer(network, layer, shape)
-        except ValueError as error:
-            raise ValueError(f"{network.name}, layer {layer.name}: {error}") from None
-        out.append(found)
-        shape = found.shape
-    return out
+            shapes.append(_infer(network, layer, shape))
+        except UsageError as error:
+            raise UsageError(f"{network.name}, layer {layer.name}: {error}") from None
+        shape = shapes[-1].shape
+    return shapes
 
 
 def _infer(network: Network, layer: Layer, shape: tuple[int, ...]) -> LayerShape:
@@ -245,20 +262,20 @@ def _infer(network: Network, layer: Layer, shape: tuple[int, ...]) -> LayerShape
         units = layer.units or network.classes
         out = (units,)
         weights, biases, connections = fan_in * units, units, fan_in * units
-    elif isinstance(layer, Conv | Local | Pool):
+    elif not isinstance(layer, Activation | Dropout):
         if len(shape) != 3:
-            raise ValueError("needs maps, but a fully-connected layer comes before it")
+            raise UsageError("needs maps, but a fully-connected layer comes before it")
         maps, height, width = shape
-        stride = 1 if isinstance(layer, Local) else layer.stride
-        pad = 0 if isinstance(layer, Pool) else layer.pad
-        ceil = True if isinstance(layer, Local) else layer.ceil
-        sides = [output_side(side, layer.size, stride, pad, ceil) for side in (height, width)]
+        columns = groups(network, layer)
+        if maps % columns:
+            raise UsageError(f"{maps} maps do not divide into {columns} columns")
         if isinstance(layer, Pool):
-            out = (maps, *(pooled_side(side, layer.size, stride, ceil) for side in (height, width)))
-        else:
-            columns = groups(network, layer)
-            if maps % columns or layer.kernels % columns:
-                raise ValueError(f"{maps} maps and {layer.kernels} kernels do not divide into {columns} columns")
+            out = (maps, *(pooled_side(side, layer.size, layer.stride, layer.ceil) for side in (height, width)))
+        elif isinstance(layer, Conv | Local):
+            if layer.kernels % columns:
+                raise UsageError(f"{layer.kernels} kernels do not divide into {columns} columns")
+            stride, ceil = (layer.stride, layer.ceil) if isinstance(layer, Conv) else (1, True)
+            sides = [output_side(side, layer.size, stride, layer.pad, ceil) for side in (height, width)]
             kernel = layer.size**2 * maps // columns
             out = (layer.kernels, *sides)
             places = math.prod(sides)
@@ -276,7 +293,12 @@ def groups(network: Network, layer: Layer) -> int:
 
 def parameters(network: Network) -> int:
     """Weights and biases of the whole network."""
-    return sum(m.parameters for m in infer_shapes(network))
+    return sum(entry.parameters for entry in infer_shapes(network))
+
+
+def shape_text(shape: Sequence[int] | None) -> str:
+    """A shape as people write it: 96×55×55, or a dash where it is not known."""
+    return "×".join(map(str, shape)) if shape else "–"
 
 
 def hidden_layer(network: Network) -> str:

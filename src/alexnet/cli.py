@@ -1,113 +1,158 @@
 """The command `alexnet`: a table of commands, each importing what it needs when it runs.
 
 Prose and progress go to stderr; with `--json` one JSON object goes to stdout. Exit codes: 0 done, 1 the work failed,
-2 the request was wrong.
+2 the request was wrong, 130 stopped. Only an AlexnetError, or what the system says of a file, is a message for the
+user; any other exception is a bug, whose traceback is kept.
 """
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+import time
+import traceback
+from collections.abc import Iterator, Sequence
 
-from alexnet.commands import bench, data, evaluate, predict, presets, report, summary, train
-from alexnet.commands.frame import Parser, json_argument
-from alexnet.errors import AlexnetError, UsageError, describe_os_error
+from alexnet.commands import bench, completion, config, data, doctor, evaluate, predict, presets, report, summary, train
+from alexnet.commands.frame import Command, HelpFormat, Parser, common_arguments, split_settings, unknown_flag
+from alexnet.errors import AlexnetError, UsageError, describe_os_error, nearest
+from alexnet.files import cache_folder, write_text
 
-COMMANDS = tuple(module.COMMAND for module in (train, evaluate, predict, summary, presets, data, report, bench))
+COMMANDS: tuple[Command, ...] = tuple(
+    module.COMMAND
+    for module in (train, evaluate, predict, summary, presets, config, data, report, bench, doctor, completion)
+)
 
 
-def _parser(wanted: str | None) -> Parser:
+def command_parser(wanted: str | None = None) -> Parser:
+    """The parser of the whole command line; only the command that is wanted, or with None every one, has arguments."""
+    from alexnet import __version__
+
     parser = Parser(
         prog="alexnet",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormat,
         description='The 2012 paper "ImageNet Classification with Deep Convolutional Neural Networks", working.',
         epilog="examples:\n  alexnet train --preset tiny-64 --data pictures/ --out runs/first\n"
         "  alexnet evaluate runs/first --views 10\n  alexnet report runs/first\n"
         "  alexnet COMMAND --help says more",
     )
-    from alexnet import __version__
-
     parser.add_argument("--version", action="version", version=f"alexnet {__version__}")
-    json_argument(parser)
+    common_arguments(parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for command in COMMANDS:
         sub = commands.add_parser(
             command.name,
             help=command.about,
-            description=command.about.capitalize() + ".",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            description=command.about[0].upper() + command.about[1:] + ".",
+            formatter_class=HelpFormat,
         )
-        if command.name == wanted:
+        if wanted in (None, command.name):
             command.arguments(sub)
-            if command.name == "train":
-                sub.epilog = train.epilog()
-        if command.name != "data":
-            json_argument(sub)
+            if command.epilog and wanted:
+                sub.epilog = command.epilog()
+        common_arguments(sub)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    as_json = "--json" in words
     try:
         return _main(words)
     except AlexnetError as error:
-        return _fail(" ".join(str(error).split()), error.exit_code, as_json)
+        return _fail(str(error), error.exit_code, words)
     except KeyboardInterrupt:
-        return _fail("stopped", 130, as_json)
-    except (ValueError, ImportError) as error:
-        return _fail(" ".join(str(error).split()), 2, as_json)
+        return _fail("stopped", 130, words)
     except BrokenPipeError:  # who reads our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        return _fail(describe_os_error(error), 1, as_json)
-    except (MemoryError, RuntimeError) as error:
-        what = " ".join(str(error).split())
-        if not isinstance(error, MemoryError) and "out of memory" not in what and "allocate memory" not in what:
-            raise
-        return _fail(f"out of memory; try a smaller --train.batch_size or --data.memory ({what[:200]})", 1, as_json)
+        return _fail(describe_os_error(error), 1, words)
+    except Exception as error:
+        what = str(error)
+        if isinstance(error, MemoryError) or "out of memory" in what or "allocate memory" in what:
+            advice = "try a smaller --train.batch_size or --data.memory"
+            return _fail(f"out of memory; {advice} ({what[:200]})", 1, words)
+        return _fail(f"bug: {type(error).__name__}: {what[:300]}; {_keep_traceback(words)}", 1, words)
 
 
 def _main(words: list[str]) -> int:
     names = [command.name for command in COMMANDS]
     wanted = next((word for word in words if not word.startswith("-")), None)
     if wanted is not None and wanted not in names:
-        close = difflib.get_close_matches(wanted, names, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]}?" if close else f"commands: {', '.join(names)}"
-        raise UsageError(f"{wanted!r} is no command; {hint}")
-    parser = _parser(wanted)
-    if wanted == "train":
-        args, rest = parser.parse_known_args(words)
-    else:
-        args, rest = parser.parse_args(words), []
-    if args.command is None:
+        raise UsageError(f"unknown command {wanted!r}{nearest(wanted, names) or '; commands: ' + ', '.join(names)}")
+    command = COMMANDS[names.index(wanted)] if wanted else None
+    settings, rest = split_settings(words) if command and command.settings else ({}, words)
+    parser = command_parser(wanted or "")
+    args, left = parser.parse_known_args(rest)
+    if left:
+        raise _unknown(left, parser, command)
+    if command is None:
         if "--json" in words:
             raise UsageError(f"a command is needed: {', '.join(names)}")
         parser.print_help(sys.stderr)
         return 2
-    args.rest, args.argv = rest, words
-    command = COMMANDS[names.index(args.command)]
+    args.settings, args.argv, args.parser = settings, words, command_parser
+    args.with_settings = [entry.name for entry in COMMANDS if entry.settings]
     result = command.run(args)
     if getattr(args, "json", False):
         result.pop("text", None)
         print(json.dumps(result))
     else:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text
+            sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may not be text
         print(command.say(result))
     sys.stdout.flush()
     return int(result.get("exit_code", 0))
 
 
-def _fail(message: str, code: int, as_json: bool) -> int:
-    if as_json:
+def _unknown(left: list[str], parser: Parser, command: Command | None) -> UsageError:
+    """What to say of words that no argument takes."""
+    flag = next((word for word in left if word.startswith("-")), None)
+    where = f"see `alexnet {command.name} --help`" if command else "see `alexnet --help`"
+    if flag is None:
+        return UsageError(f"unexpected argument {left[0]!r}; {where}")
+    known = [name for action in _actions(parser) for name in action.option_strings]
+    if command and command.settings:
+        from alexnet import presets
+        from alexnet.config import fields
+
+        known += [f"--{entry.path}" for entry in fields(presets.preset("digits"))]
+    error = unknown_flag(flag, known)
+    return error if "did you mean" in str(error) else UsageError(f"{error}; {where}")
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """The arguments of a parser and of the parsers below it."""
+    for action in parser._actions:
+        yield action
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                yield from _actions(sub)
+
+
+def _keep_traceback(words: list[str]) -> str:
+    """Keep the traceback of the exception at hand in the cache folder; returns where it is, in words."""
+    trace = traceback.format_exc()
+    try:
+        folder = cache_folder("bugs")
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{os.getpid()}.txt"
+        write_text(path, f"alexnet {' '.join(words)}\n\n{trace}".encode(errors="backslashreplace").decode())
+    except (OSError, RuntimeError):
+        return "its traceback could not be kept: give --debug to see it"
+    return f"the traceback is in {path}"
+
+
+def _fail(message: str, code: int, words: list[str]) -> int:
+    """Say in one line what is wrong (and with --json as an object), and with --debug where it was raised."""
+    message = " ".join(message.split())
+    if "--debug" in words:
+        traceback.print_exc()
+    if "--json" in words:
         print(json.dumps({"error": message}))
     print(f"alexnet: {message}", file=sys.stderr)
     return code

@@ -10,23 +10,33 @@ from typing import Any
 from alexnet import presets
 from alexnet.architecture import LRN, Conv, Full, Layer, Local, MapNorm, Network, Pool, parameters
 from alexnet.config import Config, fields
-from alexnet.text_table import table
+from alexnet.setting import Field
 
-FIELD_WORDS = {
-    "std": "σ of the initial weights",
-    "bias": "initial biases",
-    "decay": "weight decay",
-    "ceil": "sized by ceil",
-    "sees": "kernels see columns",
-    "within": "sum over columns",
-    "divide": "α divided by the size",
-    "size": "size",
-    "rate": "rate",
-    "image": "side of the input, pixels",
-    "kind": "kind",
-}
-NONE_WORDS = {"std": "uniform in ±1/√fan-in", "decay": "the optimizer's", "units": "one a class"}
+NONE_WORDS = {"std": "uniform in ±1/√fan-in", "decay": "the optimizer's", "units": "one per class"}
 ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class PresetRow:
+    """One preset in the table: its network in a few numbers and words, and its source."""
+
+    preset: str
+    input: int  # side in pixels
+    columns: int
+    classes: int
+    convolutions: int
+    locally_connected: int
+    kernels: tuple[int, ...]  # of each convolution or locally-connected layer
+    full: tuple[int, ...]  # units of each fully-connected layer
+    normalization: str
+    pooling: str
+    activation: str
+    parameters: int
+    source: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as JSON."""
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True)
@@ -38,42 +48,14 @@ class Difference:
     a: str
     b: str
 
+    def to_json(self) -> dict[str, str]:
+        """The difference as JSON."""
+        return dataclasses.asdict(self)
 
-def presets_data() -> list[dict[str, Any]]:
-    """One dictionary a preset: input, columns, convolutions, kernels, normalization, pooling, parameters, source."""
+
+def preset_rows() -> list[PresetRow]:
+    """One row per preset, the paper's first."""
     return [_row(presets.preset(name)) for name in presets.names()]
-
-
-def presets_table() -> str:
-    """All presets as a text table."""
-    head = [
-        "preset",
-        "input",
-        "columns",
-        "kernels",
-        "fully connected",
-        "normalization",
-        "pooling",
-        "parameters",
-        "source",
-    ]
-    rows = []
-    for row in presets_data():
-        columns = str(row["columns"])
-        rows.append(
-            [
-                row["preset"],
-                f"{row['input']}×{row['input']}",
-                columns,
-                "-".join(map(str, row["kernels"])),
-                "-".join(map(str, row["full"])),
-                row["normalization"],
-                row["pooling"],
-                f"{row['parameters']:,}",
-                row["source"],
-            ]
-        )
-    return table(head, rows, right=(1, 2, 7))
 
 
 def difference(a: Config, b: Config) -> list[Difference]:
@@ -86,45 +68,35 @@ def difference(a: Config, b: Config) -> list[Difference]:
     ]
     rows += _orders(first, second)
     rows += _layers(first, second)
-    others = {setting.path: setting.default for setting in fields(b)}
-    for setting in fields(a):
+    for setting, other in zip(_recipe(a), _recipe(b), strict=True):
         where, _, name = setting.path.partition(".")
-        other = others[setting.path]
-        if setting.default != other and where != "network" and setting.path != "data.source":
-            rows.append(Difference(where, name, _value(name, setting.default), _value(name, other)))
+        if setting.default != other.default and setting.path != "data.source":
+            rows.append(Difference(where, name, *_values(name, setting.default, other.default)))
     return rows
 
 
-def render_difference(a: Config, b: Config) -> str:
-    """How two presets differ, as a text table."""
-    rows = difference(a, b)
-    if not rows:
-        return f"{a.preset} and {b.preset} do not differ."
-    cells, before = [], ""
-    for row in rows:
-        cells.append([row.where if row.where != before else "", FIELD_WORDS.get(row.field, row.field), row.a, row.b])
-        before = row.where
-    return table(["where", "what", a.preset, b.preset], cells)
+def _recipe(config: Config) -> list[Field]:
+    """The settings of everything but the network."""
+    return [setting for setting in fields(config) if not setting.path.startswith("network.")]
 
 
-def _row(config: Config) -> dict[str, Any]:
+def _row(config: Config) -> PresetRow:
     network = config.network
-    kernels = [layer.kernels for layer in network.layers if isinstance(layer, Conv | Local)]
-    return {
-        "preset": config.preset,
-        "input": network.image,
-        "columns": network.columns,
-        "classes": network.classes,
-        "convolutions": sum(isinstance(layer, Conv) for layer in network.layers),
-        "locally_connected": sum(isinstance(layer, Local) for layer in network.layers),
-        "kernels": kernels,
-        "full": [layer.units or network.classes for layer in network.layers if isinstance(layer, Full)],
-        "normalization": _normalization(network),
-        "pooling": _pooling(network),
-        "activation": network.activation,
-        "parameters": parameters(network),
-        "source": network.about,
-    }
+    return PresetRow(
+        preset=config.preset,
+        input=network.image,
+        columns=network.columns,
+        classes=network.classes,
+        convolutions=sum(isinstance(layer, Conv) for layer in network.layers),
+        locally_connected=sum(isinstance(layer, Local) for layer in network.layers),
+        kernels=tuple(layer.kernels for layer in network.layers if isinstance(layer, Conv | Local)),
+        full=tuple(layer.units or network.classes for layer in network.layers if isinstance(layer, Full)),
+        normalization=_normalization(network),
+        pooling=_pooling(network),
+        activation=network.activation,
+        parameters=parameters(network),
+        source=network.about,
+    )
 
 
 def _normalization(network: Network) -> str:

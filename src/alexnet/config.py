@@ -1,26 +1,19 @@
-"""The settings of a run: frozen dataclasses, one route from a preset and flags to a `Config`.
+"""The settings of a run: frozen dataclasses, and one route to a `Config` from a preset, flags or a file.
 
 Nothing here imports torch, so `alexnet --help` is instant. Every field's help text says its unit;
-`alexnet train --help` is made from them.
+`alexnet train --help` and the comments of `alexnet config` are made from them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import types
-import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from alexnet.architecture import Network
+from alexnet.architecture import Layer, Network, check_network, layer_from_dict
 from alexnet.errors import UsageError, nearest
-
-
-def setting(default: Any, about: str) -> Any:
-    """A dataclass field with its help text."""
-    return field(default=default, metadata={"help": about})
+from alexnet.setting import Field, checked, fields_of, setting
 
 
 @dataclass(frozen=True)
@@ -28,16 +21,18 @@ class Data:
     """Where the images come from and how they reach the network (paper §2)."""
 
     source: str = setting("digits", "digits, a folder of class folders, a folder of Parquet files, …")
-    size: int = setting(256, "pixels: the shorter side is scaled to this, then the central square is cut")
+    size: int = setting(256, "pixels: the shorter side is scaled to this, then the central square is cut", minimum=1)
     exif_rotate: bool = setting(False, "turn pictures as their EXIF orientation says (nobody did in 2012)")
     center: Literal["mean-image", "imagenet", "none"] = setting(
         "mean-image",
         "mean-image subtracts each pixel's mean over the training set; imagenet scales to 0..1 and "
         "normalises with ImageNet's channel means and deviations; none leaves 0..255",
     )
-    validation: float = setting(0.1, "share of train held out for validation when the source has no val split")
-    workers: int = setting(0, "decoding threads; 0: one a core")
-    memory: int = setting(2048, "MiB: a split that fits is decoded once and kept")
+    validation: float = setting(
+        0.1, "share of train held out for validation when the source has no val split", above=0, below=1
+    )
+    workers: int = setting(0, "decoding threads; 0: one per core", minimum=0)
+    memory: int = setting(2048, "MiB: a split that fits is decoded once and kept", minimum=0)
 
 
 @dataclass(frozen=True)
@@ -46,68 +41,67 @@ class Augment:
 
     crop: bool = setting(True, "random crops of the network's input size; otherwise the centre")
     mirror: bool = setting(True, "mirror every second image, drawn by a coin")
-    colour: float = setting(0.0, "σ of the PCA colour noise's three factors; 0: none (the paper: 0.1)")
+    colour: float = setting(0.0, "σ of the PCA colour noise's three factors; 0: none (the paper: 0.1)", minimum=0)
     colour_scale: Literal["sqrt", "value"] = setting(
         "sqrt",
         "what multiplies a component: sqrt(λ), its standard deviation (2012 source), or λ, the text read literally",
     )
-    colour_divisor: float = setting(1.0, "the noisy image is divided by this (2012 source: 1.1)")
-    colour_until: int = setting(0, "epoch after which colour noise is off; 0: never")
-    shared: int = setting(1, "consecutive images that share one crop and one coin (2012 source: 32)")
+    colour_divisor: float = setting(1.0, "the noisy image is divided by this (2012 source: 1.1)", above=0)
+    colour_until: int = setting(0, "epoch after which colour noise is off; 0: never", minimum=0)
+    shared: int = setting(1, "consecutive images that share one crop and one coin (2012 source: 32)", minimum=1)
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """The paper's update rule: v ← m·v − decay·ε·w − ε·∂L/∂w, w ← w + v (§5)."""
+    """The paper's update rule: v ← m·v − decay·lr·w − lr·∂L/∂w, w ← w + v (§5)."""
 
-    lr: float = setting(0.01, "ε, the learning rate of the weights")
-    momentum: float = setting(0.9, "m, what is kept of the last update")
-    weight_decay: float = setting(0.0005, "decay per step, multiplied by ε")
-    bias_lr: float = setting(1.0, "the biases' rate as a multiple of the weights'")
-    bias_decay: float = setting(1.0, "the biases' decay as a multiple of the weights'")
-    bias_lr_drops: bool = setting(True, "whether the biases' rate is lowered with the weights'")
+    lr: float = setting(0.01, "the learning rate of the weights", above=0)
+    momentum: float = setting(0.9, "m, what is kept of the last update", minimum=0, below=1)
+    weight_decay: float = setting(0.0005, "decay per step, multiplied by the learning rate", minimum=0)
+    bias_lr: float = setting(1.0, "the biases' learning rate as a multiple of the weights'", minimum=0)
+    bias_decay: float = setting(1.0, "the biases' decay as a multiple of the weights'", minimum=0)
+    bias_lr_drops: bool = setting(True, "whether the biases' learning rate is lowered with the weights'")
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """When the rate is divided (paper §5), and what the 2012 source did late in a run."""
+    """When the learning rate is divided (paper §5), and learning rates of single layers."""
 
     kind: Literal["plateau", "epochs"] = setting(
         "plateau", "plateau: when the validation error stops improving; epochs: after given ones"
     )
-    factor: float = setting(10.0, "the rate is divided by this")
-    drops: int = setting(3, "plateau: divide at most this often; the next plateau after the last ends the run")
-    patience: int = setting(5, "plateau: epochs without improvement before a drop")
-    threshold: float = setting(0.1, "plateau: points of validation error that count as an improvement")
-    milestones: tuple[int, ...] = setting((), "epochs: after these (as 23,51,78)")
-    conv1_epoch: int = setting(0, "after this epoch conv1 learns at conv1_lr; 0: never")
-    conv1_lr: float = setting(1e-5, "conv1's rate after conv1_epoch")
+    factor: float = setting(10.0, "the learning rate is divided by this", above=1)
+    drops: int = setting(
+        3, "plateau: divide at most this often; the next plateau after the last ends the run", minimum=0
+    )
+    patience: int = setting(5, "plateau: epochs without improvement before a drop", minimum=1)
+    threshold: float = setting(0.1, "plateau: points of validation error that count as an improvement", minimum=0)
+    milestones: tuple[int, ...] = setting((), "epochs: after these (as 23,51,78)", minimum=1)
     layers: tuple[str, ...] = setting(
         (),
         "learning rates of layers, as conv1@68=1e-5 (after epoch 68 this rate), conv1@72=0 (frozen) or fc8=x10 (ten "
         "times the others'); the later entry wins",
     )
-    freeze_conv1: int = setting(0, "after this epoch conv1 no longer learns; 0: never")
 
 
 @dataclass(frozen=True)
 class Train:
     """Length, batch, arithmetic and bookkeeping of a run."""
 
-    epochs: int = setting(90, "passes over the training set at most")
-    steps: int = setting(0, "stop after this many steps; 0: no such limit")
-    batch_size: int = setting(128, "images a step")
+    epochs: int = setting(90, "passes over the training set at most", minimum=1)
+    steps: int = setting(0, "stop after this many steps; 0: no such limit", minimum=0)
+    batch_size: int = setting(128, "images per step", minimum=1)
     precision: Literal["float32", "bfloat16"] = setting("float32", "bfloat16: autocast; the weights stay float32")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
-    seed: int = setting(0, "decides initial weights, order and every draw")
-    threads: int = setting(0, "CPU threads; 0: one a core. Exact resume needs the same number")
-    log_every: int = setting(50, "steps between two lines of metrics")
+    seed: int = setting(0, "decides initial weights, order and every draw", minimum=0, below=2**63)
+    threads: int = setting(0, "CPU threads; 0: one per core. Exact resume needs the same number", minimum=0)
+    log_every: int = setting(50, "steps between two lines of metrics", minimum=1)
     task: Literal["softmax", "hinge"] = setting("softmax", "softmax: cross-entropy; hinge: the multi-class SVM loss")
-    margin: float = setting(1.0, "hinge: Δ, by how much the true class's score should exceed every other")
+    margin: float = setting(1.0, "hinge: Δ, by how much the true class's score should exceed every other", minimum=0)
     init: str = setting("", "a model whose weights are copied by name and shape before the first step")
     track: tuple[str, ...] = setting((), "where else metrics go: tensorboard, wandb, mlflow")
-    save_every: float = setting(300.0, "seconds between two checkpoints within an epoch")
-    evaluate_every: int = setting(1, "epochs between two evaluations of the validation split")
+    save_every: float = setting(300.0, "seconds between two checkpoints within an epoch", minimum=0)
+    evaluate_every: int = setting(1, "epochs between two evaluations of the validation split", minimum=1)
 
 
 @dataclass(frozen=True)
@@ -129,23 +123,14 @@ class Config:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Config:
-        """Read back what `to_dict` wrote. Raises ValueError for fields that are not known."""
-        parts: dict[str, Any] = {}
-        for section in sections():
-            kind = _hint(cls, section.name)
-            known = {f.name for f in dataclasses.fields(kind)}
-            values = dict(data.get(section.name, {}))
-            for name in values:
-                if name not in known:
-                    raise UsageError(f"{section.name}.{name} is no setting{nearest(name, known)}")
-            for f in dataclasses.fields(kind):
-                if f.name in values:
-                    field_ = Field(f"{section.name}.{f.name}", _hint(kind, f.name), f.default, "")
-                    values[f.name] = _read(field_, values[f.name])
-            parts[section.name] = kind(**values)
-        config = cls(preset=data["preset"], network=Network.from_dict(data["network"]), **parts)
-        check(config)
-        return config
+        """Read back what `to_dict` wrote; a missing section or setting has its default.
+
+        Raises UsageError naming the first setting that is unknown, missing or wrong.
+        """
+        if not isinstance(data.get("preset"), str) or not isinstance(data.get("network"), Mapping):
+            raise UsageError("settings should name their preset and describe their network")
+        config = cls(preset=data["preset"], network=Network.from_dict(data["network"]))
+        return merge(config, {name: value for name, value in data.items() if name not in ("preset", "network")})
 
 
 def sections() -> list[dataclasses.Field[Any]]:
@@ -153,144 +138,135 @@ def sections() -> list[dataclasses.Field[Any]]:
     return [f for f in dataclasses.fields(Config) if f.name not in ("preset", "network")]
 
 
-def _hint(owner: type, name: str) -> Any:
-    return typing.get_type_hints(owner)[name]
-
-
-@dataclass(frozen=True)
-class Field:
-    """One setting as the command line sees it: `path` is `optimizer.lr`."""
-
-    path: str
-    hint: Any
-    default: Any
-    about: str
-
-    @property
-    def choices(self) -> tuple[str, ...] | None:
-        """The allowed values of a Literal, or None."""
-        return typing.get_args(self.hint) if typing.get_origin(self.hint) is Literal else None
-
-
 def fields(config: Config) -> Iterator[Field]:
-    """Every setting of a config with its current value, in order."""
+    """Every setting of a config with its current value, in order; those of the network and of its layers last."""
     for section in sections():
-        kind = _hint(Config, section.name)
-        for f in dataclasses.fields(kind):
-            value = getattr(getattr(config, section.name), f.name)
-            yield Field(f"{section.name}.{f.name}", _hint(kind, f.name), value, f.metadata["help"])
-    yield Field(
-        "network.activation",
-        _hint(Network, "activation"),
-        config.network.activation,
-        "relu or tanh, for every layer (the four-layer nets of claim 1)",
-    )
+        yield from fields_of(getattr(config, section.name), section.name)
+    yield from config.network.fields()
 
 
 def replace(config: Config, changes: Mapping[str, str]) -> Config:
-    """A config with settings changed by path (`{"optimizer.lr": "0.02"}`).
+    """A config with settings changed by path: `{"optimizer.lr": "0.02", "network.norm1": "none"}`.
 
-    Raises ValueError for an unknown path (naming the nearest) and for a value of the wrong type or range.
+    `none` removes a layer, or leaves open a setting that may be. Raises UsageError for an unknown path (naming the
+    nearest) and for a value of the wrong type or range.
     """
-    known = {f.path: f for f in fields(config)}
     for path, text in changes.items():
-        if path not in known:
-            raise UsageError(f"--{path} is no setting{nearest(path, known)}; `alexnet train --help` lists them")
-        section, _, name = path.partition(".")
-        value = _parse(known[path], text)
-        part = dataclasses.replace(getattr(config, section), **{name: value})
-        config = dataclasses.replace(config, **{section: part})
+        names = path.split(".")
+        entry = {field.path: field for field in fields(config)}.get(path)
+        if entry is not None:
+            value: Any = entry.parse(text)
+        elif len(names) == 2 and names[0] == "network" and names[1] in _layers(config):
+            value = text
+        else:
+            known = [*(field.path for field in fields(config)), *(f"network.{name}" for name in _layers(config))]
+            raise UsageError(f"{path} is not a setting{nearest(path, known)}; `alexnet train --help` lists them")
+        for name in reversed(names):
+            value = {name: value}
+        config = _merged(config, value)
     check(config)
     return config
 
 
-def _parse(setting: Field, text: str) -> Any:
-    hint = setting.hint
-    try:
-        if setting.choices:
-            if text not in setting.choices:
-                raise ValueError
-            return text
-        if hint is bool:
-            return {
-                "true": True,
-                "false": False,
-                "1": True,
-                "0": False,
-                "yes": True,
-                "no": False,
-                "on": True,
-                "off": False,
-            }[text.lower()]
-        if hint is int or hint is float:
-            return hint(text)
-        if typing.get_origin(hint) is tuple:
-            kind = typing.get_args(hint)[0]
-            return tuple(kind(part) for part in text.replace(",", " ").split())
-        return text
-    except (ValueError, KeyError):
-        raise UsageError(f"--{setting.path} {text!r} should be {_wanted(setting)}") from None
+def merge(config: Config, document: Mapping[str, Any]) -> Config:
+    """A config with the settings of a file in the place of its own: `{"optimizer": {"lr": 0.02}}`.
+
+    In `network`, tables named for layers change these layers' settings, and "none" removes one. Where the tables say
+    what kind of layer they describe, as `alexnet config` writes them, they are the whole network, in their order.
+    Raises UsageError.
+    """
+    config = _merged(config, document)
+    check(config)
+    return config
 
 
-def _read(setting: Field, value: Any) -> Any:
-    """A value from a file, checked against the setting's type."""
-    hint = setting.hint
-    if typing.get_origin(hint) is tuple and isinstance(value, list):
-        value = tuple(value)
-    kinds: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}
-    right = kinds.get(hint, (object,))
-    good = isinstance(value, right) and (hint is bool or not isinstance(value, bool))
-    if setting.choices:
-        good = value in setting.choices
-    if typing.get_origin(hint) is tuple:
-        good = isinstance(value, tuple) and all(type(part) is typing.get_args(hint)[0] for part in value)
-    if not good:
-        raise UsageError(f"{setting.path} {value!r} should be {_wanted(setting)}")
-    return value
+def _merged(config: Config, document: Mapping[str, Any]) -> Config:
+    parts: dict[str, Any] = {}
+    for name, values in document.items():
+        known = [section.name for section in sections()]
+        if name == "network":
+            parts[name] = _merged_network(config.network, values)
+        elif name in known:
+            part = getattr(config, name)
+            parts[name] = checked(type(part), name, values, part)
+        else:
+            raise UsageError(f"{name} is not a section of settings{nearest(name, [*known, 'network'])}")
+    return dataclasses.replace(config, **parts)
 
 
-def _wanted(setting: Field) -> str:
-    if setting.choices:
-        return " or ".join(setting.choices)
-    if isinstance(setting.hint, types.GenericAlias):
-        return "whole numbers, as 23,51,78"
-    return {bool: "true or false", int: "a whole number", float: "a number"}.get(setting.hint, "a text")
+def _merged_network(network: Network, values: Any) -> Network:
+    if not isinstance(values, Mapping):
+        raise UsageError(f"network {values!r} should be a table of settings")
+    own = {field.path.partition(".")[2] for field in fields_of(Network, "network")}
+    texts = {name: values[name] for name in ("name", "about") if isinstance(values.get(name), str)}
+    settings = {name: value for name, value in values.items() if name in own}
+    tables = {name: value for name, value in values.items() if name not in own and name not in texts}
+    whole = [name for name, table in tables.items() if isinstance(table, Mapping) and "layer" in table]
+    if whole and len(whole) < len(tables):
+        odd = next(name for name in tables if name not in whole)
+        raise UsageError(f'network.{odd} should say its kind, as network.{whole[0]} does: layer = "Conv", say')
+    network = dataclasses.replace(checked(Network, "network", settings, network), **texts)
+    if whole:
+        layers = tuple(layer_from_dict({**table, "name": name}) for name, table in tables.items())
+        return dataclasses.replace(network, layers=layers)
+    for name, table in tables.items():
+        layer = {layer.name: layer for layer in network.layers}.get(name)
+        if layer is None:
+            names = [layer.name for layer in network.layers]
+            raise UsageError(f"network.{name} is not a setting or layer{nearest(name, [*own, *names])}")
+        network = network.replace_layer(name, *_changed(layer, table))
+    return network
+
+
+def _changed(layer: Layer, table: Any) -> list[Layer]:
+    path = f"network.{layer.name}"
+    if table == "none":
+        return []
+    if not isinstance(table, Mapping):
+        raise UsageError(f"{path} {table!r} should be none, which removes the layer; its settings are {path}.NAME")
+    return [checked(type(layer), path, table, layer)]
+
+
+def _layers(config: Config) -> list[str]:
+    return [layer.name for layer in config.network.layers]
+
+
+def flags(base: Config, config: Config) -> dict[str, str]:
+    """The changes by path that make one config of another: `replace(base, flags(base, config))` is `config`.
+
+    Layers are only removed or changed. Raises UsageError where the other has a layer that `base` does not have in this
+    place; only a file describes that.
+    """
+    before = {field.path: field.default for field in fields(base)}
+    changes = {}
+    for name in _layers(base):
+        if name not in _layers(config):
+            changes[f"network.{name}"] = "none"
+    for entry in fields(config):
+        if entry.path not in before:
+            raise UsageError(f"{entry.path} is not a setting of {base.preset}; only a file of settings can add a layer")
+        if entry.default != before[entry.path]:
+            changes[entry.path] = text_of(entry.default)
+    kept = [layer for layer in base.network.layers if f"network.{layer.name}" not in changes]
+    if [(layer.name, type(layer)) for layer in kept] != [(layer.name, type(layer)) for layer in config.network.layers]:
+        raise UsageError(f"the layers of {config.preset} differ from those of {base.preset} in more than settings")
+    return changes
+
+
+def text_of(value: Any) -> str:
+    """A setting's value as it is written on the command line."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def check(config: Config) -> None:
-    """Raise ValueError for the first setting that cannot work, naming it and its range."""
-    t, o, a, d, s = config.train, config.optimizer, config.augment, config.data, config.schedule
-    rules = [
-        (t.epochs >= 1, "train.epochs", t.epochs, "at least 1"),
-        (t.steps >= 0, "train.steps", t.steps, "0 or more"),
-        (t.batch_size >= 1, "train.batch_size", t.batch_size, "at least 1"),
-        (t.log_every >= 1, "train.log_every", t.log_every, "at least 1"),
-        (t.evaluate_every >= 1, "train.evaluate_every", t.evaluate_every, "at least 1"),
-        (0 <= t.seed < 2**63, "train.seed", t.seed, "from 0 to 2^63 − 1"),
-        (t.threads >= 0, "train.threads", t.threads, "0 or more"),
-        (0 < o.lr < math.inf, "optimizer.lr", o.lr, "above 0"),
-        (0 <= o.bias_lr < math.inf, "optimizer.bias_lr", o.bias_lr, "0 or more"),
-        (0 <= o.bias_decay < math.inf, "optimizer.bias_decay", o.bias_decay, "0 or more"),
-        (0 <= o.momentum < 1, "optimizer.momentum", o.momentum, "from 0 to below 1"),
-        (0 <= o.weight_decay < math.inf, "optimizer.weight_decay", o.weight_decay, "0 or more"),
-        (0 <= a.colour < math.inf, "augment.colour", a.colour, "0 or more"),
-        (0 < a.colour_divisor < math.inf, "augment.colour_divisor", a.colour_divisor, "above 0"),
-        (a.shared >= 1, "augment.shared", a.shared, "at least 1"),
-        (d.size >= config.network.image, "data.size", d.size, f"at least the network's {config.network.image}"),
-        (0 < d.validation < 1, "data.validation", d.validation, "between 0 and 1"),
-        (a.colour_until >= 0, "augment.colour_until", a.colour_until, "0 or more"),
-        (d.workers >= 0, "data.workers", d.workers, "0 or more"),
-        (d.memory >= 0, "data.memory", d.memory, "0 or more"),
-        (0 <= t.save_every < math.inf, "train.save_every", t.save_every, "0 or more seconds"),
-        (0 <= s.threshold < math.inf, "schedule.threshold", s.threshold, "0 or more"),
-        (all(m >= 1 for m in s.milestones), "schedule.milestones", s.milestones, "epochs from 1 on"),
-        (0 <= s.conv1_lr < math.inf, "schedule.conv1_lr", s.conv1_lr, "0 or more"),
-        (s.conv1_epoch >= 0, "schedule.conv1_epoch", s.conv1_epoch, "0 or more"),
-        (s.freeze_conv1 >= 0, "schedule.freeze_conv1", s.freeze_conv1, "0 or more"),
-        (1 < s.factor < math.inf, "schedule.factor", s.factor, "above 1"),
-        (s.drops >= 0, "schedule.drops", s.drops, "0 or more"),
-        (s.patience >= 1, "schedule.patience", s.patience, "at least 1"),
-    ]
-    for holds, path, value, wanted in rules:
-        if not holds:
-            raise UsageError(f"--{path} {value} should be {wanted}")
+    """Raise UsageError for the first setting that cannot work, naming it and what it should be."""
+    for entry in fields(config):
+        entry.check(entry.default)
+    check_network(config.network)
+    size, image = config.data.size, config.network.image
+    if size < image:
+        raise UsageError(f"data.size {size} should be at least the network's {image} (network.image)")

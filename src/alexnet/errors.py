@@ -1,4 +1,4 @@
-"""The project's own errors: they alone are told in one line; any other exception is a bug.
+"""The project's own errors: they alone are shown in one line; any other exception is a bug.
 
 A message says what is wrong, with which file or field, and how to mend it.
 """

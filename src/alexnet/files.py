@@ -24,17 +24,17 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", **options: Any)
     even after a power cut. Raises OSError (disk full, say) with the old file untouched.
     """
     path = Path(path)
-    beside = path.with_name(path.name + TEMPORARY)
+    temporary = path.with_name(path.name + TEMPORARY)
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
     try:
-        with open(beside, mode, **options) as file:
+        with open(temporary, mode, **options) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(temporary, path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
 
@@ -102,7 +102,7 @@ def lock(path: str | os.PathLike[str]) -> Iterator[None]:
 def cache_folder(*parts: str) -> Path:
     """The user's cache folder for this package, or one below it: `$XDG_CACHE_HOME/alexnet`, by default in ~/.cache.
 
-    It is not made. Raises RuntimeError where the user has no home.
+    It may not exist yet. Raises RuntimeError where the user has no home.
     """
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root).joinpath("alexnet", *parts)

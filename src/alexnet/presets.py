@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Literal
 
 from alexnet.architecture import LRN, Activation, Conv, Dropout, Full, Layer, Local, MapNorm, Network, Pool
 from alexnet.config import Augment, Config, Data, Optimizer, Schedule, Train, check
-from alexnet.errors import nearest
+from alexnet.errors import UsageError, nearest
+from alexnet.setting import Field
 
 
 def _paper_layers() -> tuple[Layer, ...]:
@@ -87,7 +89,7 @@ def _code_145() -> Config:
         network=Network("code-145", layers=layers, about="the 2012 source, ILSVRC-2010 run"),
         augment=Augment(colour=0.1, colour_divisor=1.1, colour_until=68, shared=32),
         optimizer=Optimizer(bias_lr=2.0, bias_decay=0.0, bias_lr_drops=False),
-        schedule=Schedule(kind="epochs", milestones=(23, 51, 78), conv1_epoch=68, conv1_lr=1e-5, freeze_conv1=72),
+        schedule=Schedule(kind="epochs", milestones=(23, 51, 78), layers=("conv1@68=1e-5", "conv1@72=0")),
         train=Train(epochs=93),
     )
 
@@ -185,7 +187,7 @@ def _conv6() -> Config:
     """The net with a sixth convolution over the last pooling layer, for 10,184 and 22,000 categories (§6, §7)."""
     layers = list(_paper_layers())
     at = next(i for i, layer in enumerate(layers) if layer.name == "fc6")
-    layers[at:at] = [Conv("conv6", 256, 3, pad=1), Activation("reluc6")]
+    layers[at:at] = [Conv("conv6", 256, 3, pad=1), Activation("relu_conv6")]
     network = Network("conv6", layers=tuple(layers), about="the paper's conv6 net, §6")
     return dataclasses.replace(_paper(), preset="conv6", network=network)
 
@@ -358,7 +360,7 @@ def _digits() -> Config:
         network=Network("digits", image=14, classes=10, layers=layers, about="two columns in miniature"),
         data=Data(size=16),
         augment=Augment(mirror=False),
-        optimizer=Optimizer(lr=0.005),  # the paper's 0.01 is for 128 images a step, not 32
+        optimizer=Optimizer(lr=0.005),  # the paper's 0.01 is for 128 images per step, not 32
         schedule=Schedule(patience=10, threshold=0.1),
         train=Train(epochs=100, batch_size=32, log_every=20),
     )
@@ -388,7 +390,7 @@ def names() -> list[str]:
 def preset(name: str, classes: int | None = None, activation: str | None = None) -> Config:
     """The config of a preset, or of `torchvision:NAME` with the paper's recipe.
 
-    `classes` and `activation` ("relu" or "tanh") replace the preset's own. Raises ValueError for an unknown name,
+    `classes` and `activation` ("relu" or "tanh") replace the preset's own. Raises UsageError for an unknown name,
     naming the nearest, and for a class count below 2.
     """
     if name.startswith("torchvision:"):
@@ -397,15 +399,13 @@ def preset(name: str, classes: int | None = None, activation: str | None = None)
         config = _PRESETS[name]()
     else:
         hint = nearest(name, _PRESETS) or f"; choose one of {', '.join(_PRESETS)} or torchvision:NAME"
-        raise ValueError(f"no preset is named {name!r}{hint}")
+        raise UsageError(f"no preset is named {name!r}{hint}")
     network = config.network
     if classes is not None:
-        if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
-            raise ValueError(f"num_classes {classes!r} should be a whole number of at least 2")
+        Field("num_classes", int, None, "", {"minimum": 2}).check(classes)
         network = dataclasses.replace(network, classes=classes)
     if activation is not None:
-        if activation not in ("relu", "tanh"):
-            raise ValueError(f"activation {activation!r} should be relu or tanh")
+        Field("activation", Literal["relu", "tanh"], None, "").check(activation)
         network = dataclasses.replace(network, activation=activation)  # type: ignore[arg-type]
     config = dataclasses.replace(config, network=network)
     check(config)

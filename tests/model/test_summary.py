@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from alexnet import presets
+from alexnet.commands.summary import summary_text
+from alexnet.config import replace
 from alexnet.model.alexnet import AlexNet
-from alexnet.model.summary import quoted, render_summary, summary
+from alexnet.model.summary import quoted, summary
 from alexnet.model.zoo import build
 
 SMALL = ["cifar-26", "cifar-18", "cifar-13", "cifar-11", "tiny-64", "digits"]
@@ -20,8 +22,8 @@ def test_shapes_are_those_of_the_models_taps(name):
     network = presets.preset(name).network
     model = build(network)
     taps = model.taps(torch.zeros(1, 3, network.image, network.image))
-    assert {layer["name"]: layer["shape"] for layer in summary(network)["layers"]} == {
-        tap: list(value.shape[1:]) for tap, value in taps.items()
+    assert {layer.name: layer.shape for layer in summary(network).layers} == {
+        tap: tuple(value.shape[1:]) for tap, value in taps.items()
     }
 
 
@@ -29,27 +31,27 @@ def test_shapes_are_those_of_the_models_taps(name):
 def test_counts_are_those_of_the_models_parameters(name):
     network = presets.preset(name).network
     counted = {key: value.numel() for key, value in _model(network).named_parameters()}
-    layers = {layer["name"]: layer for layer in summary(network)["layers"]}
+    layers = {layer.name: layer for layer in summary(network).layers}
     for key, count in counted.items():
         name, _, kind = key.partition(".")
-        assert layers[name]["weights" if kind == "weight" else "biases"] == count
-    assert summary(network)["total"]["parameters"] == sum(counted.values())
+        assert getattr(layers[name], "weights" if kind == "weight" else "biases") == count
+    assert summary(network).total.parameters == sum(counted.values())
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("paper", 60_965_224), ("one-weird-trick", 61_100_840)])
 def test_known_totals(name, parameters):
-    assert summary(presets.preset(name).network)["total"]["parameters"] == parameters
+    assert summary(presets.preset(name).network).total.parameters == parameters
 
 
 def test_connections_are_the_multiplications_of_one_image():
-    layers = {layer["name"]: layer for layer in summary(presets.preset("paper").network)["layers"]}
-    assert layers["conv1"]["connections"] == 55 * 55 * 96 * 11 * 11 * 3
-    assert layers["conv2"]["connections"] == 27 * 27 * 256 * 5 * 5 * 48
-    assert layers["fc7"]["connections"] == 4096 * 4096
+    layers = {layer.name: layer for layer in summary(presets.preset("paper").network).layers}
+    assert layers["conv1"].connections == 55 * 55 * 96 * 11 * 11 * 3
+    assert layers["conv2"].connections == 27 * 27 * 256 * 5 * 5 * 48
+    assert layers["fc7"].connections == 4096 * 4096
 
 
 def test_quoted_figures_stand_beside_the_counted_ones():
-    text = render_summary(presets.preset("paper").network)
+    text = summary_text(summary(presets.preset("paper").network))
     for figure in (
         "60,000,000",
         "60,965,224",
@@ -73,24 +75,25 @@ def test_quoted_figures_are_counted_from_the_description():
 
 
 def test_only_the_paper_has_quoted_figures():
-    assert "quoted" in summary(presets.preset("paper").network)
-    assert "quoted" not in summary(presets.preset("code-145").network)
+    assert "quoted" in summary(presets.preset("paper", classes=10).network).to_json()
+    assert "quoted" not in summary(presets.preset("code-145").network).to_json()
+    assert not summary(replace(presets.preset("paper"), {"network.norm1": "none"}).network).quoted
 
 
 def test_a_library_network_counts_every_parameter():
     data = summary(presets.preset("torchvision:vgg16", classes=10).network)
-    last = data["layers"][-1]
-    assert (last["name"], last["shape"], last["weights"], last["biases"]) == ("classifier.6", [10], 40960, 10)
-    assert data["total"]["parameters"] == 138_357_544 - 990 * 4097
+    last = data.layers[-1]
+    assert (last.name, last.shape, last.weights, last.biases) == ("classifier.6", (10,), 40960, 10)
+    assert data.total.parameters == 138_357_544 - 990 * 4097
 
 
 def test_parameters_outside_leaf_modules_are_counted():
     data = summary(presets.preset("torchvision:vit_b_16").network)
-    assert data["total"]["parameters"] == 86_567_656
+    assert data.total.parameters == 86_567_656
 
 
 def test_rendering_is_aligned():
-    lines = render_summary(presets.preset("digits").network).splitlines()
+    lines = summary_text(summary(presets.preset("digits").network)).splitlines()
     rules = [line for line in lines if line.startswith("─")]
     assert len({len(line) for line in rules}) == 1
     assert max(map(len, lines)) == len(rules[0])
@@ -99,7 +102,7 @@ def test_rendering_is_aligned():
 def test_needs_no_torch():
     code = (
         "import sys; from alexnet import presets; from alexnet.model import summary; from alexnet import comparison; "
-        "summary.render_summary(presets.preset('paper').network); comparison.presets_table(); "
+        "summary.summary(presets.preset('paper').network).to_json(); comparison.preset_rows(); "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -3,35 +3,64 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from alexnet.errors import AlexnetError, UsageError
 
+if TYPE_CHECKING:
+    from alexnet.config import Config
+
 Result = dict[str, Any]
+
+SOURCE_HELP = (
+    "digits, a folder of class folders (with or without train/ val/ test/), a folder of Parquet files, ILSVRC "
+    "or WebDataset tars, hf:owner/name, a torchvision data set, or a store"
+)
+PRESET_HELP = "a preset, torchvision:NAME, a run directory, or a file that `alexnet config` wrote"
+
+
+def text(result: Result) -> str:
+    """The prose of a result that brings its own."""
+    return result["text"]
 
 
 @dataclass(frozen=True)
 class Command:
     """One command: its line in `alexnet --help`, its arguments, its work, and the prose of its result.
 
-    `run` imports what it needs and returns what `--json` prints; `say` makes prose of that.
+    `run` imports what it needs and returns what `--json` prints; `say` makes prose of that. With `settings` it takes
+    `--section.name VALUE`, which `run` finds in `args.settings`; `epilog` ends its help.
     """
 
     name: str
     about: str
     arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], Result]
-    say: Callable[[Result], str]
+    say: Callable[[Result], str] = text
+    settings: bool = False
+    epilog: Callable[[], str] | None = None
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with one line for a wrong request."""
+    """argparse without abbreviations, and with one line for a wrong request."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError instead of printing the usage."""
         raise UsageError(f"{message}; see `{self.prog} --help`")
+
+
+class HelpFormat(argparse.RawDescriptionHelpFormatter):
+    """Help with room for the longest command's name, and examples left as they are written."""
+
+    def __init__(self, prog: str, **options: Any) -> None:
+        super().__init__(prog, **{"max_help_position": 16, "width": 100, **options})
 
 
 class CommandError(AlexnetError):
@@ -42,19 +71,23 @@ class CommandError(AlexnetError):
         self.exit_code = exit_code
 
 
-SOURCE_HELP = (
-    "digits, a folder of class folders (with or without train/ val/ test/), a folder of Parquet files, ILSVRC "
-    "or WebDataset tars, hf:owner/name, a torchvision data set, or a store"
-)
+def common_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every command takes: `--json` and `--debug`."""
+    parser.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help="print where a failure was raised"
+    )
+    json_argument(parser)
 
 
 def json_argument(parser: argparse.ArgumentParser) -> None:
+    """`--json`."""
     parser.add_argument(
         "--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON object on stdout"
     )
 
 
 def model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which weights of a run compute, where, and how."""
     parser.add_argument("--checkpoint", choices=("best", "last"), help="default: best by validation error")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
@@ -70,10 +103,91 @@ def model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def text(result: Result) -> str:
-    return result["text"]
+def settings_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--without`; the settings themselves, `--section.name VALUE`, are read before the parser."""
+    from alexnet.ablations import ABLATIONS
+
+    parser.add_argument(
+        "--without",
+        metavar="X,Y",
+        type=lambda names: names.split(","),
+        action="extend",
+        default=[],
+        help=f"leave ideas of the paper out: {', '.join(ABLATIONS)}",
+    )
+
+
+def split_settings(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """`--section.name VALUE` and `--section.name=VALUE` as path → text, and the other words.
+
+    Raises UsageError for one without a value.
+    """
+    settings: dict[str, str] = {}
+    rest: list[str] = []
+    remaining = iter(words)
+    for word in remaining:
+        flag, equals, value = word.partition("=")
+        if not flag.startswith("--") or "." not in flag:
+            rest.append(word)
+            continue
+        if not equals:
+            value = next(remaining, "--")
+            if value.startswith("--"):
+                raise UsageError(f"{flag} needs a value")
+        settings[flag[2:]] = value
+    return settings, rest
+
+
+def named_config(name: str, classes: int | None = None) -> Config:
+    """The settings that a word on the command line means: a preset's, a run's, or a file's. Raises UsageError."""
+    from alexnet import config, config_file, presets
+
+    path = Path(name)
+    if name not in presets.names() and path.is_dir():
+        from alexnet.run import Run
+
+        chosen = Run.open(path).config
+    elif path.suffix in (".toml", ".json"):
+        chosen = config_file.read_config(path)
+    else:
+        chosen = presets.preset(name)
+    return chosen if classes is None else config.replace(chosen, {"network.classes": str(classes)})
+
+
+def with_settings(base: Config, args: argparse.Namespace) -> Config:
+    """The config with what `--without` and `--section.name` change; the flags win. Raises UsageError."""
+    from alexnet import config
+    from alexnet.ablations import without
+
+    return config.replace(without(base, args.without), args.settings)
+
+
+def settings_help(preset: str) -> str:
+    """Every setting with its help text and what a preset has, for the end of a command's help."""
+    from alexnet import config, presets
+
+    lines = [f"settings, each as --section.name VALUE (in brackets: what preset {preset} has):"]
+    for entry in config.fields(presets.preset(preset)):
+        if entry.path.count(".") == 1:
+            choices = f" {{{','.join(entry.choices)}}}" if entry.choices else ""
+            lines.append(f"  --{entry.path}{choices}  {entry.about} [{config.text_of(entry.default)}]")
+    lines += [
+        "settings of a layer, which `alexnet config PRESET` prints, say --network.conv1.kernels 48;",
+        "--network.norm1 none removes a layer",
+    ]
+    return "\n".join(lines)
+
+
+def unknown_flag(flag: str, known: Iterable[str]) -> UsageError:
+    """What to say of a flag that a command does not have: the flag of that last name, or the nearest ones."""
+    names = sorted(known)
+    flag = flag.partition("=")[0]
+    close = [name for name in names if name.rpartition(".")[2] == flag.lstrip("-")]
+    close = close or difflib.get_close_matches(flag, names, n=1, cutoff=0.6)
+    return UsageError(f"unknown flag {flag}" + (f"; did you mean {' or '.join(close)}?" if close else ""))
 
 
 def describe_errors(result: Result) -> str:
+    """Errors, loss and count of a measurement in words."""
     top5 = "" if result["top5_error"] is None else f", top-5 error {result['top5_error']:.2f} %"
     return f"top-1 error {result['top1_error']:.2f} %{top5}, loss {result['loss']:.4f}, {result['count']:,} images"

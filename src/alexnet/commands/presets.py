@@ -1,33 +1,90 @@
-"""`alexnet presets`: the table of presets, or how two differ."""
+"""`alexnet presets`: the table of presets, or how two configurations differ."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+from typing import TYPE_CHECKING
 
-from alexnet.commands.frame import Command, Result, text
+from alexnet.commands.frame import PRESET_HELP, Command, Result, named_config, settings_arguments, with_settings
+from alexnet.commands.text_table import table
 from alexnet.errors import UsageError
+
+if TYPE_CHECKING:
+    from alexnet.comparison import Difference, PresetRow
+
+FIELD_WORDS = {
+    "std": "σ of the initial weights",
+    "bias": "initial biases",
+    "decay": "weight decay",
+    "ceil": "sized by ceil",
+    "sees": "kernels see columns",
+    "within": "sum over columns",
+    "divide": "α divided by the size",
+    "image": "side of the input, pixels",
+}
+HEAD = ("preset", "input", "columns", "kernels", "fully connected", "normalization", "pooling", "parameters", "source")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("presets", metavar="PRESET", nargs="*", help="none: the table; two: how they differ")
+    """No preset, one with changes, or two."""
+    parser.add_argument("presets", metavar="PRESET", nargs="*", help=f"none: the table of all; else {PRESET_HELP}")
+    settings_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> Result:
-    from alexnet import comparison, presets
+    """All presets, or the differences of two, or of one and the same with other settings."""
+    from alexnet import comparison
 
-    if not args.presets:
-        return {"presets": comparison.presets_data(), "text": comparison.presets_table()}
-    if len(args.presets) != 2:
-        raise UsageError("`alexnet presets` takes no preset (the table) or two (how they differ)")
-    first, second = (presets.preset(name) for name in args.presets)
-    rows = [dataclasses.asdict(row) for row in comparison.difference(first, second)]
+    changes = ["without " + ", ".join(args.without)] if args.without else []
+    changes += [f"--{path} {text}" for path, text in args.settings.items()]
+    if not args.presets and not changes:
+        rows = comparison.preset_rows()
+        return {"presets": [row.to_json() for row in rows], "text": presets_text(rows)}
+    if len(args.presets) != (1 if changes else 2):
+        raise UsageError(
+            "`alexnet presets` takes no preset (the table of all), two (how they differ), or one with --without or "
+            "settings (what that changes)"
+        )
+    first, last = named_config(args.presets[0]), named_config(args.presets[-1])
+    second = with_settings(last, args)
+    names = args.presets[0], " ".join([args.presets[-1], *changes])
+    differences = comparison.difference(first, second)
     return {
-        "a": first.preset,
-        "b": second.preset,
-        "differences": rows,
-        "text": comparison.render_difference(first, second),
+        "a": names[0],
+        "b": names[1],
+        "differences": [row.to_json() for row in differences],
+        "text": difference_text(differences, *names),
     }
 
 
-COMMAND = Command("presets", "the table of presets, or how two differ", arguments, run, text)
+def presets_text(rows: list[PresetRow]) -> str:
+    """All presets as a text table."""
+    cells = [
+        [
+            row.preset,
+            f"{row.input}×{row.input}",
+            str(row.columns),
+            "-".join(map(str, row.kernels)),
+            "-".join(map(str, row.full)),
+            row.normalization,
+            row.pooling,
+            f"{row.parameters:,}",
+            row.source,
+        ]
+        for row in rows
+    ]
+    return table(HEAD, cells, right=(1, 2, 7))
+
+
+def difference_text(rows: list[Difference], a: str, b: str) -> str:
+    """How two configurations differ, as a text table under their names."""
+    if not rows:
+        return f"{a} and {b} do not differ."
+    cells, before = [], ""
+    for row in rows:
+        cells.append([row.where if row.where != before else "", FIELD_WORDS.get(row.field, row.field), row.a, row.b])
+        before = row.where
+    return table(["where", "what", a, b], cells)
+
+
+COMMAND = Command("presets", "the table of presets, or how two differ", arguments, run, settings=True)

@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alexnet.commands.frame import SOURCE_HELP, Command, CommandError, Result, describe_errors
+from alexnet.commands.frame import (
+    SOURCE_HELP,
+    Command,
+    CommandError,
+    Result,
+    describe_errors,
+    named_config,
+    settings_arguments,
+    settings_help,
+    with_settings,
+)
 from alexnet.errors import UsageError, describe_os_error
+
+if TYPE_CHECKING:
+    from alexnet.config import Config
+
+SHORT = {"data": "data.source", "epochs": "train.epochs", "seed": "train.seed", "device": "train.device"}
+SHORT["precision"] = "train.precision"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--preset", metavar="P", help="network and recipe, see `alexnet presets` (default: digits)")
+    """What to train, on what, and where to."""
+    parser.add_argument(
+        "--preset", metavar="PRESET", help="network and recipe; `alexnet presets` lists them (default: digits)"
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="settings from a file that `alexnet config` wrote, or from a run; flags win"
+    )
     parser.add_argument("--data", metavar="SRC", help=SOURCE_HELP)
     parser.add_argument("--out", metavar="DIR", help="the run directory (default: runs/PRESET, numbered)")
     parser.add_argument("--resume", metavar="DIR", help="go on with an interrupted run, exactly as if it had not been")
@@ -19,29 +41,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", metavar="N", help="short for --train.epochs")
     parser.add_argument("--seed", metavar="N", help="short for --train.seed")
     parser.add_argument("--device", metavar="D", help="short for --train.device")
+    settings_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> Result:
-    from alexnet import config as settings
+    """Train or resume; a run that is stopped or fails says how to go on."""
     from alexnet import presets
 
-    changes = _settings(args.rest)
-    short = {
-        "data": "data.source",
-        "precision": "train.precision",
-        "epochs": "train.epochs",
-        "seed": "train.seed",
-        "device": "train.device",
-    }
-    for name, path in short.items():
-        if getattr(args, name) is not None:
-            changes[path] = getattr(args, name)
+    chosen = args.settings or args.without or any(getattr(args, name) is not None for name in SHORT)
     if args.resume:
-        if changes or args.preset or args.out:
+        if chosen or args.preset or args.config or args.out:
             raise UsageError("--resume goes on with the run's own settings; leave the others out")
         config, out = presets.preset("digits"), Path(args.resume)
     else:
-        config = settings.replace(presets.preset(args.preset or "digits"), changes)
+        config = chosen_config(args)
         out = Path(args.out) if args.out else _free(Path("runs") / config.preset.replace(":", "-"))
     from alexnet.errors import TrainingError
     from alexnet.progress import Terminal
@@ -64,21 +77,19 @@ def run(args: argparse.Namespace) -> Result:
         ) from None
 
 
-def _settings(rest: Sequence[str]) -> dict[str, str]:
-    """`--a.b value` and `--a.b=value` as a dictionary."""
-    out: dict[str, str] = {}
-    words = list(rest)
-    while words:
-        word = words.pop(0)
-        if not word.startswith("--"):
-            raise UsageError(f"{word!r} is not understood here; settings are written --section.name value")
-        path, equals, value = word[2:].partition("=")
-        if not equals:
-            if not words:
-                raise UsageError(f"--{path} needs a value")
-            value = words.pop(0)
-        out[path] = value
-    return out
+def chosen_config(args: argparse.Namespace) -> Config:
+    """The settings asked for: those of `--config` or `--preset`, without `--without`, and the flags over them."""
+    from alexnet import config_file
+
+    if args.config is None:
+        base = named_config(args.preset or "digits")
+    elif Path(args.config).is_dir():
+        base = named_config(args.config)
+    else:
+        base = config_file.read_config(args.config, args.preset)
+    short = {path: getattr(args, name) for name, path in SHORT.items() if getattr(args, name) is not None}
+    args.settings = {**args.settings, **short}
+    return with_settings(base, args)
 
 
 def _free(path: Path) -> Path:
@@ -89,18 +100,13 @@ def _free(path: Path) -> Path:
     return free
 
 
-def epilog(preset: str = "digits") -> str:
-    from alexnet import config, presets
-
-    lines = [f"settings, each as --section.name VALUE (in brackets: what preset {preset} has):"]
-    for entry in config.fields(presets.preset(preset)):
-        choices = f" {{{','.join(entry.choices)}}}" if entry.choices else ""
-        default = ",".join(map(str, entry.default)) if isinstance(entry.default, tuple) else entry.default
-        lines.append(f"  --{entry.path}{choices}  {entry.about} [{default}]")
-    return "\n".join(lines)
+def epilog() -> str:
+    """Every setting of the default preset."""
+    return settings_help("digits")
 
 
 def say(result: Result) -> str:
+    """Length, speed and errors, and what may come next."""
     lines = [
         f"{result['run']}: {result['epochs']} epochs, {result['steps']} steps in {result['seconds']:.0f} s, "
         f"{result['images_per_second']:.0f} images/s"
@@ -112,4 +118,6 @@ def say(result: Result) -> str:
     return "\n".join(lines)
 
 
-COMMAND = Command("train", "train a network; every setting has a flag", arguments, run, say)
+COMMAND = Command(
+    "train", "train a network; every setting has a flag", arguments, run, say, settings=True, epilog=epilog
+)

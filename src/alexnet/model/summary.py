@@ -1,6 +1,6 @@
-"""What a network is made of: each layer's output, neurons, weights and connections, and the figures people quote.
+"""What a network is made of: each layer's output, neurons, weights and connections, and the numbers people quote.
 
-All counts come from the network's description; only the quoted figures, which are others', are written down here.
+All counts come from the network's description; only the quoted numbers, which are others', are written down here.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from alexnet import presets
 from alexnet.architecture import (
     LRN,
     Activation,
@@ -25,7 +26,6 @@ from alexnet.architecture import (
     groups,
     infer_shapes,
 )
-from alexnet.text_table import paragraph, table, times
 
 QUOTED_PARAMETERS = 60_000_000  # the paper's abstract
 QUOTED_NEURONS = 650_000  # the paper's abstract
@@ -35,8 +35,33 @@ QUOTED_UNSHARED = 105_705_600  # a talk: conv1 without weight sharing
 
 
 @dataclass(frozen=True)
+class LayerSummary:
+    """One layer: what it does in words, its output shape (None where it is not known), and its counts."""
+
+    name: str
+    kind: str
+    about: str
+    shape: tuple[int, ...] | None
+    neurons: int  # outputs of a layer that has weights
+    weights: int
+    biases: int
+    connections: int  # uses of a weight for one image
+
+
+@dataclass(frozen=True)
+class Total:
+    """The sums over a network's layers."""
+
+    neurons: int
+    weights: int
+    biases: int
+    parameters: int
+    connections: int
+
+
+@dataclass(frozen=True)
 class Quoted:
-    """A figure people quote beside the one counted here, and why they differ."""
+    """A number people quote, the one counted here, and why they differ."""
 
     what: str
     quoted: int
@@ -44,33 +69,54 @@ class Quoted:
     why: str
 
 
-def summary(network: Network) -> dict[str, Any]:
-    """Every layer's name, output shape and counts, and their totals; for `paper` the quoted figures too.
+@dataclass(frozen=True)
+class Summary:
+    """A network's input (C, H, W), layers and totals; for the paper's network the numbers people quote too."""
 
-    Returns `{"preset", "input", "columns", "classes", "layers": [{"name", "kind", "about", "shape", "neurons",
-    "weights", "biases", "connections"}], "total": {"neurons", "weights", "biases", "parameters", "connections"},
-    "quoted": [...]}`. Neurons are the outputs of layers with weights; connections are uses of a weight for one image.
-    """
-    layers = (
-        _library_layers(network) if network.library else [_entry(network, entry) for entry in infer_shapes(network)]
+    preset: str
+    about: str
+    input: tuple[int, ...]
+    columns: int
+    classes: int
+    layers: tuple[LayerSummary, ...]
+    quoted: tuple[Quoted, ...] = ()
+
+    @property
+    def total(self) -> Total:
+        """The sums over all layers."""
+        neurons, weights, biases, connections = (
+            sum(getattr(layer, name) for layer in self.layers)
+            for name in ("neurons", "weights", "biases", "connections")
+        )
+        return Total(neurons, weights, biases, weights + biases, connections)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `alexnet summary --json` prints."""
+        out = {**dataclasses.asdict(self), "total": dataclasses.asdict(self.total)}
+        if not self.quoted:
+            del out["quoted"]
+        return out
+
+
+def summary(network: Network) -> Summary:
+    """Every layer's output shape and counts. Raises UsageError for a network that does not fit together."""
+    if network.library:
+        layers = _library_layers(network)
+    else:
+        layers = [_layer_summary(network, entry) for entry in infer_shapes(network)]
+    return Summary(
+        preset=network.name,
+        about=network.about,
+        input=(3, network.image, network.image),
+        columns=network.columns,
+        classes=network.classes,
+        layers=tuple(layers),
+        quoted=tuple(quoted(network)) if network == presets.preset("paper", network.classes).network else (),
     )
-    total = {key: sum(layer[key] for layer in layers) for key in ("neurons", "weights", "biases", "connections")}
-    total["parameters"] = total["weights"] + total["biases"]
-    out: dict[str, Any] = {
-        "preset": network.name,
-        "input": [3, network.image, network.image],
-        "columns": network.columns,
-        "classes": network.classes,
-        "layers": layers,
-        "total": total,
-    }
-    if network.name == "paper":
-        out["quoted"] = [dataclasses.asdict(figure) for figure in quoted(network)]
-    return out
 
 
 def quoted(network: Network) -> list[Quoted]:
-    """The figures people quote of the paper's network, each with ours counted from the description."""
+    """The numbers people quote of the paper's network, each with the one counted from its description."""
     entries = infer_shapes(network)
     conv1 = entries[0]
     parameters = sum(entry.parameters for entry in entries)
@@ -119,32 +165,6 @@ def quoted(network: Network) -> list[Quoted]:
     ]
 
 
-def render_summary(network: Network) -> str:
-    """The summary as a text table, with the quoted figures below it where there are any."""
-    data = summary(network)
-    columns = "1 column" if network.columns == 1 else f"{network.columns} columns"
-    title = f"{network.name}: {times(data['input'])} in, {columns}, {network.classes:,} classes"
-    if network.about:
-        title += f" ({network.about})"
-    rows = [["input", "", times(data["input"]), "", "", "", ""]]
-    rows += [[layer["name"], layer["about"], times(layer["shape"]), *_counts(layer)] for layer in data["layers"]]
-    rows.append(["total", "", "", *_counts(data["total"])])
-    head = ["layer", "", "output", "neurons", "weights", "biases", "connections"]
-    parts = [
-        title,
-        table(head, rows, right=(2, 3, 4, 5, 6), foot=True),
-        f"{data['total']['parameters']:,} parameters: {data['total']['weights']:,} weights and "
-        f"{data['total']['biases']:,} biases",
-    ]
-    if network.name == "paper":
-        parts.append("Figures people quote")
-        figures = quoted(network)
-        rows = [[figure.what, f"{figure.quoted:,}", f"{figure.counted:,}"] for figure in figures]
-        parts.append(table(["", "quoted", "counted here"], rows, right=(1, 2)))
-        parts.append("\n".join(paragraph(f"· {figure.what}: {figure.why}.", "  ") for figure in figures))
-    return "\n\n".join(parts)
-
-
 def describe_layer(network: Network, layer: Layer) -> str:
     """What a layer does, in a few words: `256 kernels 5×5, pad 2, own column`."""
     match layer:
@@ -153,7 +173,7 @@ def describe_layer(network: Network, layer: Layer) -> str:
             words += [f"stride {layer.stride}"] if layer.stride > 1 else []
             words += [f"pad {layer.pad}"] if layer.pad else []
             if network.columns > 1:
-                words.append("own column" if layer.sees == "own" else "both columns")
+                words.append("own column" if layer.sees == "own" else "all columns")
             return ", ".join(words)
         case Local():
             pad = f", pad {layer.pad}" if layer.pad else ""
@@ -174,24 +194,20 @@ def describe_layer(network: Network, layer: Layer) -> str:
             return f"dropout {layer.rate:g}"
 
 
-def _entry(network: Network, entry: LayerShape) -> dict[str, Any]:
-    return {
-        "name": entry.name,
-        "kind": type(entry.layer).__name__,
-        "about": describe_layer(network, entry.layer),
-        "shape": list(entry.shape),
-        "neurons": entry.neurons,
-        "weights": entry.weights,
-        "biases": entry.biases,
-        "connections": entry.connections,
-    }
+def _layer_summary(network: Network, entry: LayerShape) -> LayerSummary:
+    return LayerSummary(
+        name=entry.name,
+        kind=type(entry.layer).__name__,
+        about=describe_layer(network, entry.layer),
+        shape=entry.shape,
+        neurons=entry.neurons,
+        weights=entry.weights,
+        biases=entry.biases,
+        connections=entry.connections,
+    )
 
 
-def _counts(entry: dict[str, Any]) -> list[str]:
-    return [f"{entry[key]:,}" if entry[key] else "" for key in ("neurons", "weights", "biases", "connections")]
-
-
-def _library_layers(network: Network) -> list[dict[str, Any]]:
+def _library_layers(network: Network) -> list[LayerSummary]:
     """The modules of another library's network that have parameters or no parts, in the order of its own listing."""
     import torch
     from torch import nn
@@ -201,7 +217,7 @@ def _library_layers(network: Network) -> list[dict[str, Any]]:
     with torch.device("meta"):  # shapes and counts need no memory
         model = build(network).eval()
         body = model.get_submodule("body")
-        shapes: dict[str, list[int]] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for name, module in body.named_modules():
             module.register_forward_hook(_keep_shape(shapes, name))
         with torch.no_grad():
@@ -217,23 +233,23 @@ def _library_layers(network: Network) -> list[dict[str, Any]]:
         multiplies = isinstance(module, nn.Conv2d | nn.Linear) and shape is not None
         places = math.prod(shape or ()) // (shape or (1,))[0 if isinstance(module, nn.Conv2d) else -1]
         layers.append(
-            {
-                "name": name or "(whole)",
-                "kind": type(module).__name__,
-                "about": type(module).__name__,
-                "shape": shape,
-                "neurons": math.prod(shape or ()) if multiplies else 0,
-                "weights": weights,
-                "biases": biases,
-                "connections": weights * places if multiplies else 0,
-            }
+            LayerSummary(
+                name=name or "(whole)",
+                kind=type(module).__name__,
+                about=type(module).__name__,
+                shape=shape,
+                neurons=math.prod(shape or ()) if multiplies else 0,
+                weights=weights,
+                biases=biases,
+                connections=weights * places if multiplies else 0,
+            )
         )
     return layers
 
 
-def _keep_shape(shapes: dict[str, list[int]], name: str) -> Any:
+def _keep_shape(shapes: dict[str, tuple[int, ...]], name: str) -> Any:
     def hook(module: Any, inputs: Any, output: Any) -> None:
         if hasattr(output, "shape"):
-            shapes[name] = list(output.shape[1:])
+            shapes[name] = tuple(output.shape[1:])
 
     return hook

@@ -59,7 +59,7 @@ def write_report(run: Run, progress: Progress = quiet, gallery: int = GALLERY) -
         ]
     else:
         looking = [left_out(name, title, trouble) for name, title in looks]
-    counted = summary(run.config.network)
+    counted = summary(run.config.network).to_json()
     body = [
         _header(run, history, counted),
         _headline(run, history, seen, counted),

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from alexnet.architecture import shape_text
 from alexnet.report.analysis import Example, Observations
 from alexnet.report.charts import CELLS_AS_TABLE, confusion_image, confusion_table, curves, data_uri
 from alexnet.report.history import Curve, History
 from alexnet.report.kernels import Kernels
-from alexnet.text_table import times
 
 PIXELATED = 64  # pixels: smaller images are shown with their pixels
 SPLITS = {"test": "Test", "val": "Validation"}
@@ -185,12 +185,12 @@ def confusions(seen: Observations, classes: Sequence[str]) -> str:
 def layers(data: dict[str, Any]) -> str:
     """The summary of the network as a table."""
     rows = [
-        f'<tr><th scope="row">input</th><td>{times(data["input"])}</td><td class="more"></td><td></td>'
+        f'<tr><th scope="row">input</th><td>{shape_text(data["input"])}</td><td class="more"></td><td></td>'
         '<td class="more"></td></tr>'
     ]
     rows += [
         f'<tr{"" if layer["weights"] else " class=light"}><th scope="row">{escape(layer["name"])}'
-        f"<small>{escape(layer['about'])}</small></th><td>{times(layer['shape'])}</td>"
+        f"<small>{escape(layer['about'])}</small></th><td>{shape_text(layer['shape'])}</td>"
         f'<td class="more">{_count(layer["neurons"])}</td><td>{_count(layer["weights"] + layer["biases"])}</td>'
         f'<td class="more">{_count(layer["connections"])}</td></tr>'
         for layer in data["layers"]

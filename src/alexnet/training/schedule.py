@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any
 
 from alexnet.config import Optimizer, Schedule
@@ -51,12 +52,14 @@ class RateSchedule:
         for group in groups:
             bias = group["kind"] == "bias"
             base = self.lr
-            if group["layer"] == "conv1" and 0 < self.schedule.conv1_epoch < epoch:
-                base = self.schedule.conv1_lr
-            elif bias and not self.optimizer.bias_lr_drops:
+            if bias and not self.optimizer.bias_lr_drops:
                 base = self.optimizer.lr
-            group["frozen"] = group["layer"] == "conv1" and 0 < self.schedule.freeze_conv1 < epoch
-            base = 0.0 if group["frozen"] else base
+            for entry in self.schedule.layers:
+                layers, _, rate = entry.partition("=")
+                pattern, _, after = layers.partition("@")
+                if fnmatchcase(group["layer"], pattern) and int(after or 0) < epoch:
+                    base = self.lr * float(rate[1:]) if rate.startswith("x") else float(rate)
+            group["frozen"] = base == 0
             group["lr"] = base * (self.optimizer.bias_lr if bias else 1.0)
 
     def state(self) -> dict[str, Any]:

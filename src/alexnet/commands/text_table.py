@@ -32,8 +32,3 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[in
 def paragraph(text: str, indent: str = "", width: int = 100) -> str:
     """A text broken into lines of at most `width` characters, those after the first indented."""
     return textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-
-
-def times(shape: Sequence[int] | None) -> str:
-    """A shape as people write it: 96×55×55, or a dash where it is not known."""
-    return "×".join(map(str, shape)) if shape else "–"
