@@ -14,6 +14,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", metavar="P", help="network and recipe, see `alexnet presets` (default: digits)")
     parser.add_argument("--data", metavar="SRC", help=SOURCE_HELP)
     parser.add_argument("--out", metavar="DIR", help="the run directory (default: runs/PRESET, numbered)")
+    parser.add_argument("--init", metavar="MODEL", help="a run or .safetensors file whose weights the run begins with")
     parser.add_argument("--resume", metavar="DIR", help="go on with an interrupted run, exactly as if it had not been")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), help="short for --train.precision")
     parser.add_argument("--epochs", metavar="N", help="short for --train.epochs")
@@ -28,6 +29,7 @@ def run(args: argparse.Namespace) -> Result:
     changes = _settings(args.rest)
     short = {
         "data": "data.source",
+        "init": "train.init",
         "precision": "train.precision",
         "epochs": "train.epochs",
         "seed": "train.seed",
@@ -39,16 +41,22 @@ def run(args: argparse.Namespace) -> Result:
     if args.resume:
         if changes or args.preset or args.out:
             raise UsageError("--resume goes on with the run's own settings; leave the others out")
-        config, out = presets.preset("digits"), Path(args.resume)
+        config, out = None, Path(args.resume)
     else:
-        config = settings.replace(presets.preset(args.preset or "digits"), changes)
+        config = presets.preset(args.preset or "digits")
+        if args.preset == "fine-tune":  # its network is that of the model it begins from
+            from alexnet.training.init import initialise_from
+
+            config = initialise_from(settings.replace(config, {"train.init": changes.get("train.init", "")}))
+        config = settings.replace(config, changes)
         out = Path(args.out) if args.out else _free(Path("runs") / config.preset.replace(":", "-"))
     from alexnet.errors import TrainingError
     from alexnet.progress import Terminal
-    from alexnet.training.loop import train
+    from alexnet.training.loop import resume, train
 
     try:
-        return train(config, out, bool(args.resume), Terminal(), ["alexnet", *args.argv])
+        result = train(config, out, Terminal(), ["alexnet", *args.argv]) if config else resume(out, Terminal())
+        return result.to_json()
     except KeyboardInterrupt:
         if not (out / "config.json").exists():
             raise CommandError("stopped before the run began; there is nothing to resume", 130) from None
