@@ -32,7 +32,7 @@ from torch import Tensor
 
 from alexnet import presets
 from alexnet.architecture import infer_shapes, parameters
-from alexnet.checkpoint import save_checkpoint
+from alexnet.checkpoint import Checkpoint, save_checkpoint
 from alexnet.config import Config
 from alexnet.data.augment import Augmentation
 from alexnet.data.statistics import Accumulator
@@ -263,7 +263,7 @@ def fresh_run(preset: str, folder: Path) -> tuple[Path, Path]:
     sums.add(noise)
     sums.statistics().save(run.statistics_file)
     write_json(run.path / "source.json", {"classes": [str(i) for i in range(config.network.classes)], "splits": {}})
-    save_checkpoint(run.checkpoints, "last", AlexNet(config.network).state_dict(), {}, "bench")
+    save_checkpoint(run.checkpoints / "last.safetensors", Checkpoint(AlexNet(config.network).state_dict()))
     picture = folder / "picture.jpg"
     Image.fromarray(noise[0]).resize((400, 300)).save(picture)
     return run.path, picture

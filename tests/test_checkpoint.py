@@ -1,22 +1,25 @@
-"""Checkpoints outlive a kill at any moment: the old pair or the new one is there, whole, and never a mix.
+"""Checkpoints outlive a kill at any moment: the old one or the new one is there, whole.
 
 A kill is played by raising, in place of the k-th file operation, an exception that nothing catches, for every k. What
 the interrupted process would have cleaned up is then still lying about, as after a real kill.
 """
 
 import errno
+import json
 import os
 import pickle
 import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from alexnet.checkpoint import (
@@ -24,6 +27,8 @@ from alexnet.checkpoint import (
     has_checkpoint,
     load_checkpoint,
     load_weights,
+    read_checkpoint,
+    read_record,
     recover_checkpoint,
     save_checkpoint,
 )
@@ -73,14 +78,16 @@ def weights_of(number: int) -> dict[str, Tensor]:
 
 
 def save(folder: Path, number: int, name: str = "last") -> None:
-    save_checkpoint(folder, name, weights_of(number), {"number": number}, f"{name} {number}")
+    checkpoint = Checkpoint(weights_of(number), {"a.bias": torch.full((5,), float(number))}, {"number": number})
+    save_checkpoint(folder / f"{name}.safetensors", checkpoint)
 
 
 def number_in(checkpoint: Checkpoint) -> int:
-    """Which save this is; fails where weights and state are of two."""
-    numbers = {float(value) for tensor in checkpoint.weights.values() for value in tensor.flatten()}
+    """Which save this is; fails where weights, velocities and state are of two."""
+    tensors = [*checkpoint.weights.values(), *checkpoint.velocities.values()]
+    numbers = {float(value) for tensor in tensors for value in tensor.flatten()}
     assert numbers == {float(checkpoint.state["number"])}, "weights and state are of two saves"
-    assert set(checkpoint.weights) == {"a.weight", "a.bias"}
+    assert set(checkpoint.weights) == {"a.weight", "a.bias"} and set(checkpoint.velocities) == {"a.bias"}
     return checkpoint.state["number"]
 
 
@@ -111,36 +118,47 @@ def test_what_is_saved_is_loaded_to_the_bit(folder: Path) -> None:
         "count": torch.tensor(7),
     }
     state = {
-        "position": {"epoch": 3, "step": 17, "loss": 0.1},
-        "best": float("inf"),
+        "train": {"epoch": 3, "step": 17, "loss": 0.1},
         "none": None,
         "list": [1, 2.5, "x"],
-        "velocity": {"bias": torch.randn(4, generator=generator)},
     }
-    save_checkpoint(folder, "last", weights, state, "t")
+    velocities = {"bias": torch.randn(4, generator=generator)}
+    save_checkpoint(folder / "last.safetensors", Checkpoint(weights, velocities, state))
     checkpoint = load_checkpoint(folder, "last")
     assert checkpoint.weights.keys() == weights.keys()
     for key, value in weights.items():
         assert torch.equal(checkpoint.weights[key], value), key
         assert checkpoint.weights[key].dtype == value.dtype, key
-    assert torch.equal(checkpoint.state["velocity"]["bias"], state["velocity"]["bias"])  # type: ignore[index]
-    for key in ("position", "best", "none", "list"):
-        assert checkpoint.state[key] == state[key], key
+    assert checkpoint.velocities.keys() == {"bias"}
+    assert torch.equal(checkpoint.velocities["bias"], velocities["bias"])
+    assert checkpoint.state == state
+    assert (checkpoint.origin, checkpoint.damage) == (str(folder / "last.safetensors"), "")
 
 
-def test_the_files_are_safetensors_and_a_state_loadable_as_weights_only(folder: Path) -> None:
+def test_the_file_is_read_by_safetensors_with_its_state_in_the_header(folder: Path) -> None:
     save(folder, 1)
-    assert sorted(path.name for path in folder.iterdir()) == ["last.safetensors", "last.state.pt"]
+    assert [path.name for path in folder.iterdir()] == ["last.safetensors"]
     with safe_open(folder / "last.safetensors", framework="pt") as file:
-        assert set(file.keys()) == {"a.weight", "a.bias"}
-    assert torch.load(folder / "last.state.pt", weights_only=True)["number"] == 1
+        assert set(file.keys()) == {"a.weight", "a.bias", "velocity/a.bias"}
+        assert json.loads(file.metadata()["alexnet"]) == {"number": 1}
 
 
-def test_saving_again_replaces_the_pair_and_leaves_nothing_else(folder: Path) -> None:
+def test_saving_again_keeps_the_one_before_and_nothing_else(folder: Path) -> None:
     for number in range(1, 4):
         save(folder, number)
+        save(folder, number, "best")
     assert number_in(load_checkpoint(folder, "last")) == 3
-    assert sorted(path.name for path in folder.iterdir()) == ["last.safetensors", "last.state.pt"]
+    assert number_in(load_checkpoint(folder, "best")) == 3
+    assert number_in(read_checkpoint(folder / "previous.safetensors")) == 2
+    names = ["best.safetensors", "last.safetensors", "previous.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+
+
+def test_a_state_that_is_not_json_leaves_the_old_checkpoint(folder: Path) -> None:
+    save(folder, 1)
+    with pytest.raises(ValueError):
+        save_checkpoint(folder / "last.safetensors", Checkpoint({}, {}, {"loss": float("nan")}))
+    assert number_in(load_checkpoint(folder, "last")) == 1
 
 
 def test_checkpoints_of_two_names_do_not_touch_each_other(folder: Path) -> None:
@@ -154,13 +172,13 @@ def test_checkpoints_of_two_names_do_not_touch_each_other(folder: Path) -> None:
 def test_saving_does_not_change_the_model_or_need_its_gradients(folder: Path) -> None:
     model = create_model("digits")
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    save_checkpoint(folder, "last", dict(model.named_parameters()), {}, "t")
+    save_checkpoint(folder / "last.safetensors", Checkpoint(dict(model.named_parameters())))
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("halve", [False, True])
-def test_a_kill_at_any_operation_of_a_save_leaves_the_old_pair_or_the_new(tmp_path: Path, halve: bool) -> None:
+def test_a_kill_at_any_operation_of_a_save_leaves_the_old_or_the_new(tmp_path: Path, halve: bool) -> None:
     folder = tmp_path / "count"
     save(folder, 1)
     operations = operations_of(folder, lambda: save(folder, 2))
@@ -175,7 +193,7 @@ def test_a_kill_at_any_operation_of_a_save_leaves_the_old_pair_or_the_new(tmp_pa
         seen.append(number_in(load_checkpoint(folder, "last")))
         assert number_in(recover_checkpoint(folder, "last")) == seen[-1]
         assert number_in(load_checkpoint(folder, "last")) == seen[-1]
-    assert seen == sorted(seen)  # once the new pair counts, it goes on counting
+    assert seen == sorted(seen)  # once the new one counts, it goes on counting
     assert seen[0] == 1
 
 
@@ -245,15 +263,16 @@ def test_two_interrupted_saves_with_a_recovery_between_lose_nothing(tmp_path: Pa
         assert number_in(recover_checkpoint(folder, "last")) in (expected, 3), folder.name
 
 
-def test_two_interrupted_saves_without_a_recovery_between_lose_nothing(tmp_path: Path) -> None:
-    for folder, expected in every_two_kills(tmp_path, lambda base: None, "best"):
-        assert number_in(load_checkpoint(folder, "best")) in (expected, 3), folder.name
+@pytest.mark.parametrize("name", ["best", "last"])
+def test_two_interrupted_saves_without_a_recovery_between_lose_nothing(name: str, tmp_path: Path) -> None:
+    for folder, expected in every_two_kills(tmp_path, lambda base: None, name):
+        assert number_in(load_checkpoint(folder, name)) in (expected, 3), folder.name
 
 
 def test_an_interrupted_save_of_one_name_does_not_hurt_the_other(tmp_path: Path) -> None:
     probe = tmp_path / "probe"
-    save(probe, 1)
-    for at in range(1, operations_of(probe, lambda: save(probe, 2)) + 1):
+    save(probe, 1, "best")
+    for at in range(1, operations_of(probe, lambda: save(probe, 2, "best")) + 1):
         folder = tmp_path / f"{at}"
         save(folder, 1, "best")
         save(folder, 2, "last")
@@ -264,34 +283,19 @@ def test_an_interrupted_save_of_one_name_does_not_hurt_the_other(tmp_path: Path)
         assert number_in(load_checkpoint(folder, "best")) in (1, 3)
 
 
-def test_after_a_recovery_only_the_pair_is_left(tmp_path: Path) -> None:
-    probe = tmp_path / "probe"
-    save(probe, 1)
-    for at in range(1, operations_of(probe, lambda: save(probe, 2)) + 1):
-        folder = tmp_path / f"{at}"
-        save(folder, 1)
-        with interrupted(at), pytest.raises(KilledError):
+def test_a_full_disk_leaves_the_old_checkpoint_and_says_so(folder: Path) -> None:
+    save(folder, 1)
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.MonkeyPatch.context() as patch:
+        operations = Operations(1, full, halve=True)
+        patch.setattr(os, "fsync", operations.wrap("fsync"))
+        with pytest.raises(OSError) as error:
             save(folder, 2)
-        recover_checkpoint(folder, "last")
-        save(folder, 3)
-        assert sorted(path.name for path in folder.iterdir()) == ["last.safetensors", "last.state.pt"]
-
-
-def test_a_full_disk_at_any_write_leaves_the_old_pair_and_says_so(tmp_path: Path) -> None:
-    for at in (1, 2):
-        folder = tmp_path / f"full at {at}"
-        save(folder, 1)
-        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        with pytest.MonkeyPatch.context() as patch:
-            operations = Operations(at, full, halve=True)
-            patch.setattr(os, "fsync", operations.wrap("fsync"))
-            with pytest.raises(OSError) as error:
-                save(folder, 2)
-        assert error.value.errno == errno.ENOSPC
-        assert number_in(load_checkpoint(folder, "last")) == 1
-        assert sorted(path.name for path in folder.iterdir()) == ["last.safetensors", "last.state.pt"]
-        save(folder, 3)
-        assert number_in(load_checkpoint(folder, "last")) == 3
+    assert error.value.errno == errno.ENOSPC
+    assert [path.name for path in folder.iterdir()] == ["last.safetensors"]
+    assert number_in(load_checkpoint(folder, "last")) == 1
+    save(folder, 3)
+    assert number_in(load_checkpoint(folder, "last")) == 3
 
 
 def test_a_folder_that_cannot_be_written_loses_nothing(folder: Path) -> None:
@@ -307,65 +311,133 @@ def test_a_folder_that_cannot_be_written_loses_nothing(folder: Path) -> None:
         folder.chmod(0o700)
 
 
-@pytest.mark.parametrize("suffix", ["safetensors", "state.pt"])
-def test_a_truncated_file_is_named_whatever_its_length(folder: Path, suffix: str) -> None:
+def test_a_truncated_file_is_named_whatever_its_length(folder: Path) -> None:
     save(folder, 1)
-    path = folder / f"last.{suffix}"
+    path = folder / "last.safetensors"
     content = path.read_bytes()
     for length in sorted({0, 1, 7, 8, 9, len(content) // 4, len(content) // 2, len(content) - 1}):
         path.write_bytes(content[:length])
         with pytest.raises(CheckpointError) as error:
             load_checkpoint(folder, "last")
-        assert "last" in str(error.value)
+        assert str(path) in str(error.value)
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("suffix", ["safetensors", "state.pt"])
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\0" * 4096, b"not a checkpoint", pickle.dumps([1, 2], protocol=2)],
-    ids=["empty", "zeros", "text", "pickle"],
+    [b"", b"\0" * 4096, b"not a checkpoint", pickle.dumps([1, 2], protocol=2), b"\xff" * 64],
+    ids=["empty", "zeros", "text", "pickle", "a header too long"],
 )
-def test_a_file_of_something_else_is_a_checkpoint_error(folder: Path, suffix: str, content: bytes) -> None:
+def test_a_file_of_something_else_is_a_checkpoint_error(folder: Path, content: bytes) -> None:
     save(folder, 1)
-    (folder / f"last.{suffix}").write_bytes(content)
+    (folder / "last.safetensors").write_bytes(content)
     with pytest.raises(CheckpointError, match="last"):
         load_checkpoint(folder, "last")
 
 
-def test_a_state_that_is_no_dictionary_is_a_checkpoint_error(folder: Path) -> None:
-    save(folder, 1)
-    torch.save([1, 2], folder / "last.state.pt")
+@pytest.mark.parametrize("state", ["[1, 2]", "3", "{", "null", ""])
+def test_a_state_that_is_no_object_is_a_checkpoint_error(folder: Path, state: str) -> None:
+    save_file({"a": torch.zeros(1)}, write(folder / "last.safetensors"), {"alexnet": state})
     with pytest.raises(CheckpointError, match="last"):
         load_checkpoint(folder, "last")
 
 
-def test_a_state_that_would_run_code_is_not_run(folder: Path, tmp_path: Path) -> None:
-    class Harmful:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return os.mkdir, (str(tmp_path / "made by the state"),)
+def write(path: Path) -> Path:
+    """A path whose folder is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
+
+def test_any_safetensors_file_is_a_checkpoint_of_weights_alone(tmp_path: Path) -> None:
+    save_file(weights_of(4), tmp_path / "a.safetensors", {"format": "pt"})
+    checkpoint = read_checkpoint(tmp_path / "a.safetensors")
+    assert checkpoint.weights.keys() == {"a.weight", "a.bias"} and not checkpoint.velocities and not checkpoint.state
+    with pytest.raises(CheckpointError, match=r"b\.safetensors does not exist"):
+        read_checkpoint(tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"", b"half", None], ids=["empty", "text", "missing"])
+def test_a_damaged_last_gives_way_to_the_one_before_and_says_so(folder: Path, content: bytes | None) -> None:
     save(folder, 1)
-    torch.save({"number": 1, "token": "last 1", "harm": Harmful()}, folder / "last.state.pt")
-    with pytest.raises(CheckpointError):
-        load_checkpoint(folder, "last")
-    assert not (tmp_path / "made by the state").exists()
+    save(folder, 2)
+    last, previous = folder / "last.safetensors", folder / "previous.safetensors"
+    last.unlink() if content is None else last.write_bytes(content)
+    for _ in range(2):  # reading changes nothing
+        checkpoint = load_checkpoint(folder, "last")
+        assert number_in(checkpoint) == 1 and checkpoint.origin == str(previous)
+        assert str(last) in checkpoint.damage and str(previous) in checkpoint.damage and "\n" not in checkpoint.damage
+    assert number_in(recover_checkpoint(folder, "last")) == 1
+    assert number_in(load_checkpoint(folder, "last")) == 1 and not previous.exists()
+    assert not load_checkpoint(folder, "last").damage
 
 
-@pytest.mark.parametrize("missing", ["safetensors", "state.pt"])
-def test_half_a_pair_is_no_checkpoint(folder: Path, missing: str) -> None:
+def test_where_both_are_damaged_the_last_is_named(folder: Path) -> None:
+    for name in ("last", "previous"):
+        write(folder / f"{name}.safetensors").write_bytes(b"half")
+    with pytest.raises(CheckpointError, match=r"last\.safetensors is damaged .*previous\.safetensors, is damaged too"):
+        recover_checkpoint(folder, "last")
+    assert (folder / "last.safetensors").read_bytes() == b"half"
+
+
+def test_a_damaged_best_has_nothing_to_give_way_to(folder: Path) -> None:
     save(folder, 1)
-    (folder / f"last.{missing}").unlink()
-    with pytest.raises(CheckpointError, match="last"):
-        load_checkpoint(folder, "last")
+    save(folder, 2)
+    (folder / "best.safetensors").write_bytes(b"half")
+    with pytest.raises(CheckpointError, match=r"best\.safetensors is damaged"):
+        load_checkpoint(folder, "best")
 
 
-def test_weights_and_state_of_two_saves_are_not_mixed(folder: Path, tmp_path: Path) -> None:
-    save(folder, 1)
-    save(tmp_path / "other", 2)
-    shutil.copy(tmp_path / "other" / "last.safetensors", folder)
-    with pytest.raises(CheckpointError, match="belong together"):
-        load_checkpoint(folder, "last")
+@dataclass
+class Part:
+    count: int
+    share: float | None
+
+
+@dataclass
+class Whole:
+    part: Part
+    names: tuple[str, ...]
+    sums: dict[str, float]
+    extra: dict[str, Any]
+    over: bool
+
+
+GOOD = {
+    "part": {"count": 3, "share": None},
+    "names": ["a"],
+    "sums": {"a": 1},
+    "extra": {"any": [None]},
+    "over": False,
+}
+
+
+def test_a_record_is_read_back_from_json() -> None:
+    whole = Whole(Part(3, 0.5), ("a", "b"), {"a": 1.0}, {"any": [None]}, True)
+    assert read_record(Whole, json.loads(json.dumps(asdict(whole))), "x") == whole
+    assert read_record(Whole, GOOD, "x") == Whole(Part(3, None), ("a",), {"a": 1.0}, {"any": [None]}, False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"part": 3}, r"x\.part 3 should be an object"),
+        ({"part": {"count": 1}}, r"x\.part\.share is missing"),
+        ({"part": {"count": -1, "share": 0}}, r"x\.part\.count -1 should be a whole number of at least 0"),
+        ({"part": {"count": 1.0, "share": 0}}, r"x\.part\.count 1\.0"),
+        ({"part": {"count": True, "share": 0}}, r"x\.part\.count True"),
+        ({"part": {"count": 1, "share": float("inf")}}, r"x\.part\.share inf should be a finite number"),
+        ({"part": {"count": 1, "share": "1"}}, r"x\.part\.share '1'"),
+        ({"names": "a"}, r"x\.names 'a' should be a list"),
+        ({"names": [1]}, r"x\.names 1 should be a text"),
+        ({"sums": []}, r"x\.sums \[\] should be an object"),
+        ({"sums": {"a": None}}, r"x\.sums\.a None"),
+        ({"over": 0}, r"x\.over 0 should be true or false"),
+        ({"more": 1}, r"x\.more is not known"),
+    ],
+)
+def test_a_record_that_does_not_fit_is_refused_by_its_field(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        read_record(Whole, {**GOOD, **change}, "x")
 
 
 def test_a_folder_without_a_checkpoint_says_so(folder: Path) -> None:
@@ -379,7 +451,7 @@ def test_a_folder_without_a_checkpoint_says_so(folder: Path) -> None:
 
 def test_weights_are_loaded_into_the_model_they_were_saved_from(folder: Path) -> None:
     first, second = create_model("digits", seed=1), create_model("digits", seed=2)
-    save_checkpoint(folder, "last", first.state_dict(), {}, "t")
+    save_checkpoint(folder / "last.safetensors", Checkpoint(first.state_dict()))
     load_weights(second, load_checkpoint(folder, "last").weights, "last.safetensors")
     assert all(torch.equal(value, first.state_dict()[key]) for key, value in second.state_dict().items())
 

@@ -93,7 +93,7 @@ def test_a_missing_run_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_config_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"no run directory: it has no config\.json"):
+    with pytest.raises(RunError, match=r"not a run directory: it has no config\.json"):
         Run.open(tmp_path)
 
 

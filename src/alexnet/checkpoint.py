@@ -1,90 +1,120 @@
-"""Checkpoints that survive a kill at any moment: weights as safetensors, state beside them.
+"""Checkpoints that survive a kill at any moment: one safetensors file each, without pickle.
 
-A checkpoint is a pair of files that carry the same token. Both are written beside and renamed, and the pair before is
-kept as `previous` until the new one is whole; loading takes the newest pair whose tokens agree.
+Weights stand under their names, velocities under `velocity/NAME`, and everything else is JSON in the header's metadata
+under the key `alexnet`. A file is written beside, synced and renamed; before a new `last` takes its place, the old one
+becomes `previous`, to which loading falls back where `last` is missing or damaged.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
+import dataclasses
+import json
+import math
 import os
-from dataclasses import dataclass
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from alexnet.errors import CheckpointError
+from alexnet.files import atomic_write
 
-SUFFIXES = (".safetensors", ".state.pt")
+KEY = "alexnet"  # of the header's metadata
+VELOCITY = "velocity/"
+FALLBACK = {"last": "previous"}  # what is read where a checkpoint is damaged
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights by name and, for `last`, the state of the run."""
+    """Weights by name; for `last` also velocities by name; `state` is what else a run needs to go on.
 
-    weights: dict[str, Tensor]
-    state: dict[str, Any]
+    `origin` is the file it was read from, `damage` what to warn of where that is not the one asked for.
+    """
+
+    weights: Mapping[str, Tensor]
+    velocities: Mapping[str, Tensor] = field(default_factory=dict)
+    state: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = ""
+    damage: str = ""
 
 
-def save_checkpoint(folder: Path, name: str, weights: dict[str, Tensor], state: dict[str, Any], token: str) -> None:
-    """Write the pair `name.safetensors` and `name.state.pt`. Raises OSError (disk full, say) with nothing lost."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _remove_left_over(folder)
-    if any(_previous(folder / f"{name}{suffix}", name).exists() for suffix in SUFFIXES):
-        with contextlib.suppress(CheckpointError):
-            recover_checkpoint(folder, name)  # an earlier save was interrupted
-    tensors = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
-    pair = [
-        (folder / f"{name}{SUFFIXES[0]}", save(tensors, metadata={"token": token})),
-        (folder / f"{name}{SUFFIXES[1]}", _state_bytes({**state, "token": token})),
-    ]
-    beside = []
-    try:
-        for path, content in pair:
-            beside.append(path.with_name(path.name + ".new"))
-            _write(beside[-1], content)
-    except OSError:
-        for path in beside:
-            path.unlink(missing_ok=True)
-        raise
-    for path, _ in pair:
-        if path.exists():
-            os.replace(path, _previous(path, name))
-    for (path, _), new in zip(pair, beside, strict=True):
-        os.replace(new, path)
-    _sync(folder)
-    for path, _ in pair:
-        _previous(path, name).unlink(missing_ok=True)
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write `path` (`checkpoints/last.safetensors`). Raises OSError (disk full, say) with nothing lost."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {**checkpoint.weights, **{VELOCITY + name: value for name, value in checkpoint.velocities.items()}}
+    content = save(
+        {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+        metadata={KEY: json.dumps(checkpoint.state, allow_nan=False)},
+    )
+    with atomic_write(path) as file:
+        file.write(content)
+        if path.stem in FALLBACK and path.exists():
+            file.flush()
+            os.fsync(file.fileno())  # the new one is whole before the old one moves
+            os.replace(path, path.with_stem(FALLBACK[path.stem]))
 
 
 def load_checkpoint(folder: Path, name: str) -> Checkpoint:
-    """The newest whole pair called `name`. Raises CheckpointError where there is none."""
-    return _find(folder, name)[0]
+    """The checkpoint called `name`, or the one before a `last` that is missing or damaged; `damage` then says so.
+
+    Raises CheckpointError where there is none.
+    """
+    path = folder / f"{name}.safetensors"
+    if not has_checkpoint(folder, name):
+        raise CheckpointError(f"{path} does not exist; the run has not saved yet")
+    try:
+        return read_checkpoint(path)
+    except CheckpointError as error:
+        if name not in FALLBACK:
+            raise
+        before = path.with_stem(FALLBACK[name])
+        if not before.exists():
+            raise
+        try:
+            checkpoint = read_checkpoint(before)
+        except CheckpointError:
+            raise CheckpointError(f"{error}; the one before it, {before.name}, is damaged too") from None
+        return dataclasses.replace(checkpoint, damage=f"{error}; the one before it is used: {before}")
 
 
 def recover_checkpoint(folder: Path, name: str) -> Checkpoint:
-    """As `load_checkpoint`, and put the pair back under its name after an interrupted save; for the run's owner."""
-    checkpoint, paths = _find(folder, name)
-    for path, suffix in zip(paths, SUFFIXES, strict=True):
-        if path != folder / (name + suffix):
-            os.replace(path, folder / (name + suffix))
-    for suffix in SUFFIXES:
-        (folder / f"{name}.previous{suffix}").unlink(missing_ok=True)
+    """As `load_checkpoint`, and put a fallback in the place of the damaged file; for the process that trains."""
+    checkpoint = load_checkpoint(folder, name)
+    if checkpoint.damage:  # else the next save would move the damaged one over the good one
+        os.replace(checkpoint.origin, folder / f"{name}.safetensors")
     return checkpoint
 
 
 def has_checkpoint(folder: Path, name: str) -> bool:
-    """Whether there is any file of that checkpoint, whole or not."""
-    return any((folder / f"{stem}.safetensors").exists() for stem in (name, f"{name}.previous"))
+    """Whether there is a file of that checkpoint, whole or not."""
+    return any((folder / f"{stem}.safetensors").exists() for stem in (name, FALLBACK.get(name, name)))
 
 
-def load_weights(model: nn.Module, weights: dict[str, Tensor], origin: str) -> None:
+def read_checkpoint(path: Path) -> Checkpoint:
+    """One file, also one without state or velocities. Raises CheckpointError naming it where it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            state = json.loads((file.metadata() or {}).get(KEY, "{}"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist") from None
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or is not a safetensors file ({error})") from None
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path}: its state should be an object in braces")
+    velocities = {key.removeprefix(VELOCITY): value for key, value in tensors.items() if key.startswith(VELOCITY)}
+    weights = {key: value for key, value in tensors.items() if not key.startswith(VELOCITY)}
+    return Checkpoint(weights, velocities, state, str(path))
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
     """Copy weights into a model. Raises CheckpointError naming the first tensor that is missing, extra or misshapen."""
     own = model.state_dict()
     for key in sorted(own.keys() | weights.keys()):
@@ -96,58 +126,45 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], origin: str) -> N
             raise CheckpointError(
                 f"{origin} is of another network: {key} is {tuple(weights[key].shape)}, here {tuple(own[key].shape)}"
             )
-    model.load_state_dict(weights)
+        if own[key].dtype != weights[key].dtype:
+            raise CheckpointError(f"{origin}: {key} is {weights[key].dtype}, here {own[key].dtype}")
+    model.load_state_dict(dict(weights))
 
 
-def _find(folder: Path, name: str) -> tuple[Checkpoint, tuple[Path, Path]]:
-    stems = (name, f"{name}.previous")
-    states = {}
-    for stem in stems:
-        path = folder / f"{stem}.state.pt"
-        with contextlib.suppress(OSError, RuntimeError, EOFError, ValueError, KeyError, UnpicklingError):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            if isinstance(state, dict):
-                states[path] = state
-    for stem in stems:
-        weights = folder / f"{stem}.safetensors"
-        with contextlib.suppress(OSError, SafetensorError), safe_open(weights, framework="pt") as file:
-            token = (file.metadata() or {}).get("token")
-            for path, state in states.items():
-                if state.get("token") == token:
-                    tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                    return Checkpoint(tensors, state), (weights, path)
-    if not has_checkpoint(folder, name):
-        raise CheckpointError(f"{folder / name}.safetensors does not exist; the run has not saved yet")
-    raise CheckpointError(f"{folder / name}.safetensors and {name}.state.pt are broken or do not belong together")
+def read_record(kind: type[Record], value: Any, where: str) -> Record:
+    """A dataclass from a checkpoint's JSON, each field checked: whole numbers from 0 on, finite numbers, texts, ….
+
+    Raises CheckpointError naming the first field that is missing, unknown or of another type.
+    """
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{where} {value!r} should be an object in braces")
+    hints = typing.get_type_hints(kind)
+    for name in [*hints, *value]:
+        if name not in value:
+            raise CheckpointError(f"{where}.{name} is missing")
+        if name not in hints:
+            raise CheckpointError(f"{where}.{name} is not known")
+    return kind(**{name: _read(hint, value[name], f"{where}.{name}") for name, hint in hints.items()})
 
 
-def _previous(path: Path, name: str) -> Path:
-    return path.with_name(path.name.replace(name, f"{name}.previous", 1))
-
-
-def _state_bytes(state: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Make renames outlive a power cut, where the system can."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _remove_left_over(folder: Path) -> None:
-    for path in folder.glob("*.new"):
-        path.unlink(missing_ok=True)
+def _read(hint: Any, value: Any, where: str) -> Any:
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin is types.UnionType:
+        return None if value is None else _read(parts[0], value, where)
+    if dataclasses.is_dataclass(hint):
+        return read_record(typing.cast(type, hint), value, where)
+    if origin is dict and isinstance(value, dict):
+        return {key: _read(parts[1], entry, f"{where}.{key}") for key, entry in value.items()}
+    if origin is tuple and isinstance(value, list):
+        return tuple(_read(parts[0], entry, where) for entry in value)
+    if hint is float:
+        if type(value) in (int, float) and math.isfinite(value):
+            return float(value)
+    elif type(value) is hint and not (hint is int and value < 0):
+        return value
+    wanted = {int: "a whole number of at least 0", float: "a finite number", bool: "true or false", str: "a text"}
+    raise CheckpointError(
+        f"{where} {value!r} should be {wanted.get(hint, 'an object' if origin is dict else 'a list')}"
+    )

@@ -366,6 +366,11 @@ def _digits() -> Config:
     )
 
 
+def _fine_tune() -> Config:
+    """The recipe for going on from another run (§7); `training.init` puts that run's network in the place of this."""
+    return Config(preset="fine-tune", network=_digits().network, schedule=Schedule(patience=3, drops=2))
+
+
 _PRESETS: dict[str, Callable[[], Config]] = {
     "paper": _paper,
     "code-145": _code_145,
@@ -397,6 +402,8 @@ def preset(name: str, classes: int | None = None, activation: str | None = None)
         config = _torchvision(name)
     elif name in _PRESETS:
         config = _PRESETS[name]()
+    elif name == "fine-tune":  # a recipe without a network of its own
+        config = _fine_tune()
     else:
         hint = nearest(name, _PRESETS) or f"; choose one of {', '.join(_PRESETS)} or torchvision:NAME"
         raise UsageError(f"no preset is named {name!r}{hint}")

@@ -58,7 +58,7 @@ quiet = Progress()
 
 
 class Terminal(Progress):
-    """Prose and a bar on stderr; without a terminal, a line an epoch."""
+    """Prose and a bar on stderr; without a terminal, a line per epoch."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
@@ -129,5 +129,5 @@ class Terminal(Progress):
         top5 = "" if result["top5_error"] is None else f", top-5 {result['top5_error']:.2f} %"
         self.note(
             f"epoch {epoch}/{self.epochs}: validation error top-1 {result['top1_error']:.2f} %{top5}, "
-            f"loss {result['loss']:.4f}, ε {lr:g}"
+            f"loss {result['loss']:.4f}, lr {lr:g}"
         )

@@ -4,11 +4,12 @@
 config.json          every setting, and the network layer by layer
 environment.json     versions, hardware, commit, command
 source.json          classes, sizes of the splits, what could not be read
+init.json            which weights came from another model, where some did
 statistics.npz       mean image and PCA of the training set
-metrics.jsonl        a line an evaluation or log interval, errors in percent
+metrics.jsonl        a line per log interval, epoch and validation, errors in percent
 evaluations.jsonl    what `alexnet evaluate` measured, errors in percent
-checkpoints/         last and best: weights as safetensors, state beside them
-tensorboard/  report.html  figures/
+checkpoints/         last, previous and best, one safetensors file each
+trackers.json  tensorboard/  report.html  figures/
 .lock                held while a process trains
 ```
 """
@@ -44,7 +45,7 @@ class Run:
             raise RunError(f"{path} exists; go on with `--resume {path}` or choose another --out")
         begun = {"checkpoints", "environment.json", "environment.json.part", "config.json.part"}  # by a run killed here
         if path.exists() and {entry.name for entry in path.iterdir()} - begun:
-            raise RunError(f"{path} exists and is no run; choose another --out")
+            raise RunError(f"{path} exists and is not a run; choose another --out")
         (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         run = cls(path)
         write_json(run.path / "environment.json", environment(command))
@@ -58,7 +59,7 @@ class Run:
         if not path.is_dir():
             raise RunError(f"{path}: there is no such run directory; `alexnet train --out {path}` makes one")
         if not (path / "config.json").is_file():
-            raise RunError(f"{path} is no run directory: it has no config.json")
+            raise RunError(f"{path} is not a run directory: it has no config.json")
         return cls(path)
 
     @contextlib.contextmanager
@@ -130,8 +131,13 @@ class Run:
 
     @property
     def metrics_file(self) -> Path:
-        """One JSON object a line."""
+        """One JSON object per line."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def init_file(self) -> Path:
+        """Which weights came from another model; only where some did."""
+        return self.path / "init.json"
 
     @property
     def statistics_file(self) -> Path:
@@ -140,7 +146,7 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of `last` and `best`."""
+        """The folder of `last`, `previous` and `best`."""
         return self.path / "checkpoints"
 
     @property
@@ -162,4 +168,4 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in whole.splitlines() if line.strip()]
     except ValueError as error:
-        raise RunError(f"{path} is not a JSON object a line: {error}") from None
+        raise RunError(f"{path} is not one JSON object per line: {error}") from None

@@ -163,7 +163,7 @@ def test_a_run_without_a_save_is_told(trained: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_no_run_is_named(seven: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="seven is no run directory"):
+    with pytest.raises(RunError, match="seven is not a run directory"):
         load(seven)
     with pytest.raises(RunError, match="no such run directory"):
         load(tmp_path / "absent")

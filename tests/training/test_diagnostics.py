@@ -1,18 +1,22 @@
 """A run that does not learn is told so, once, with what to try."""
 
+import json
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from alexnet.checkpoint import read_record
 from alexnet.config import Config
 from alexnet.model.zoo import create_model
 from alexnet.progress import Progress
-from alexnet.training import diagnostics as health
-from alexnet.training.diagnostics import Health, dead_shares
+from alexnet.training import diagnostics
+from alexnet.training.diagnostics import Diagnostics, DiagnosticsState, dead_shares
 from alexnet.training.loop import train
 
 
@@ -31,11 +35,11 @@ IMAGES = torch.linspace(-100, 100, 8 * 3 * 14 * 14).reshape(8, 3, 14, 14)
 
 def watched(losses: list[float], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is warned of when these are the losses of the first steps, with the limit at 100 steps."""
-    monkeypatch.setattr(health, "AFTER", 100)
+    monkeypatch.setattr(diagnostics, "AFTER", 100)
     told = Told()
-    watch = Health(10, told)
+    watch = Diagnostics(math.log(10), told)
     for step, loss in enumerate(losses, 1):
-        watch.after_step(step, loss, torch.nn.Identity(), IMAGES)
+        watch.after_step(step, loss)
     return told.warnings
 
 
@@ -54,26 +58,26 @@ def test_one_lucky_batch_does_not_hide_a_loss_at_chance(monkeypatch: pytest.Monk
 
 
 def test_the_loss_at_chance_is_recognized_after_resuming(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "AFTER", 100)
+    monkeypatch.setattr(diagnostics, "AFTER", 100)
     told = Told()
-    first = Health(10, told)
+    first = Diagnostics(math.log(10), told)
     for step in range(1, 100):
-        first.after_step(step, math.log(10), torch.nn.Identity(), IMAGES)
-    resumed = Health(10, told)
-    resumed.load_state(first.state())
-    resumed.after_step(100, 1.5, torch.nn.Identity(), IMAGES)  # alone it would pass for learning
+        first.after_step(step, math.log(10))
+    resumed = Diagnostics(math.log(10), told)
+    resumed.state = read_record(DiagnosticsState, json.loads(json.dumps(asdict(first.state))), "diagnostics")
+    resumed.after_step(100, 1.5)  # alone it would pass for learning
     assert len(told.warnings) == 1
 
 
 def test_a_warning_is_not_repeated_after_resuming(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "EVERY", 1)
+    monkeypatch.setattr(diagnostics, "EVERY", 1)
     model, told = silenced("conv2"), Told()
-    first = Health(10, told)
-    first.after_step(1, 1.0, model, IMAGES)
-    resumed = Health(10, told)
-    resumed.load_state(first.state())
+    first = Diagnostics(math.log(10), told)
+    first.look(1, model, IMAGES)
+    resumed = Diagnostics(math.log(10), told)
+    resumed.state = read_record(DiagnosticsState, json.loads(json.dumps(asdict(first.state))), "diagnostics")
     before = list(told.warnings)
-    resumed.after_step(2, 1.0, model, IMAGES)
+    resumed.look(2, model, IMAGES)
     assert told.warnings == before
 
 
@@ -87,21 +91,21 @@ def silenced(layer: str, share: float = 1.0) -> Any:
 
 
 def test_dead_layers_are_warned_of_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "EVERY", 5)
+    monkeypatch.setattr(diagnostics, "EVERY", 5)
     told = Told()
-    watch = Health(10, told)
+    watch = Diagnostics(math.log(10), told)
     model = silenced("conv2")
     for step in range(1, 20):
-        watch.after_step(step, 1.0, model, IMAGES)
+        watch.look(step, model, IMAGES)
     of_conv2 = [warning for warning in told.warnings if "relu2" in warning]
     assert len(of_conv2) == 1
     assert "at step 5 100% of relu2 is silent" in of_conv2[0] and "--optimizer.lr" in of_conv2[0]
 
 
 def test_a_layer_that_is_half_dead_is_not_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "EVERY", 1)
+    monkeypatch.setattr(diagnostics, "EVERY", 1)
     told = Told()
-    Health(10, told).after_step(1, 1.0, silenced("conv2", 0.5), IMAGES)
+    Diagnostics(math.log(10), told).look(1, silenced("conv2", 0.5), IMAGES)
     assert told.warnings == []
 
 
@@ -119,16 +123,16 @@ def test_looking_at_the_relus_leaves_the_model_in_training_mode() -> None:
 
 
 def test_networks_without_relus_of_ours_are_only_watched_by_their_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "EVERY", 1)
+    monkeypatch.setattr(diagnostics, "EVERY", 1)
     told = Told()
-    Health(10, told).after_step(1, 1.0, create_model("cifar-26", activation="tanh"), torch.zeros(2, 3, 32, 32))
+    Diagnostics(math.log(10), told).look(1, create_model("cifar-26", activation="tanh"), torch.zeros(2, 3, 32, 32))
     assert told.warnings == []
 
 
 def test_a_training_that_stays_at_chance_says_so(
     seven: Path, short: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "AFTER", 6)
+    monkeypatch.setattr(diagnostics, "AFTER", 6)
     told = Told()
     train(short(seven, optimizer__lr="1e-9"), tmp_path / "run", progress=told)
     assert any("after 6 steps the loss is still" in warning for warning in told.warnings)
@@ -137,7 +141,15 @@ def test_a_training_that_stays_at_chance_says_so(
 def test_looking_at_the_relus_changes_nothing_in_a_run(
     seven: Path, trained: Path, short: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "EVERY", 1)
+    monkeypatch.setattr(diagnostics, "EVERY", 1)
     train(short(seven), tmp_path / "run")
-    ours, theirs = (path / "checkpoints" / "last.safetensors" for path in (tmp_path / "run", trained))
-    assert ours.read_bytes() == theirs.read_bytes()
+    ours, theirs = (load_file(path / "checkpoints" / "last.safetensors") for path in (tmp_path / "run", trained))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_wrapped_model_is_looked_at_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnostics, "EVERY", 1)
+    told = Told()
+    Diagnostics(None, told).look(1, torch.compile(silenced("conv2")), IMAGES)  # type: ignore[arg-type]
+    assert any("relu2" in warning for warning in told.warnings)

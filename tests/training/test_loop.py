@@ -10,21 +10,25 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from alexnet.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from alexnet.config import Config
 from alexnet.device import choose_device
 from alexnet.errors import CheckpointError, DataError, RunError, TrainingError
-from alexnet.progress import Progress
+from alexnet.evaluation.metrics import Measurement
+from alexnet.progress import Progress, quiet
 from alexnet.run import Run
 from alexnet.training import loop
-from alexnet.training.loop import train
+from alexnet.training.loop import resume, train
+from alexnet.training.state import TrainingResult
 
 TIMES = ("images_per_second", "waiting", "seconds")  # what may differ between two equal runs
 RECIPES = {
@@ -39,10 +43,10 @@ RECIPES = {
         "optimizer__bias_lr_drops": "false",
         "schedule__kind": "epochs",
         "schedule__milestones": "1,3",
-        "schedule__conv1_epoch": "1",
-        "schedule__freeze_conv1": "2",
+        "schedule__layers": "conv1@1=1e-5,conv1@2=0,fc5=x2",
     },
     "plateau": {"schedule__patience": "1", "schedule__threshold": "50", "schedule__drops": "1"},
+    "hinge": {"train__task": "hinge", "optimizer__lr": "0.0003"},
 }
 
 
@@ -50,13 +54,12 @@ def content(out: Path) -> dict[str, Any]:
     """All a run leaves that must not depend on when it was interrupted."""
     found: dict[str, Any] = {}
     for name in ("last", "best"):
-        weights = load_file(out / "checkpoints" / f"{name}.safetensors")
-        state = torch.load(out / "checkpoints" / f"{name}.state.pt", weights_only=True)
-        velocity = state.get("velocity", {})
-        found[name] = {key: value.numpy().tobytes() for key, value in weights.items()}
-        found[f"{name} velocity"] = {key: value.numpy().tobytes() for key, value in velocity.items()}
-        found[f"{name} schedule"] = state["schedule"]
-        found[f"{name} position"] = {k: v for k, v in state["position"].items() if k not in ("metrics_bytes", *TIMES)}
+        checkpoint = read_checkpoint(out / "checkpoints" / f"{name}.safetensors")
+        found[name] = {key: value.numpy().tobytes() for key, value in checkpoint.weights.items()}
+        found[f"{name} velocity"] = {key: value.numpy().tobytes() for key, value in checkpoint.velocities.items()}
+        found[f"{name} state"] = {key: value for key, value in checkpoint.state.items() if key != "train"}
+        place = checkpoint.state["train"]
+        found[f"{name} place"] = {key: value for key, value in place.items() if key not in ("metrics_bytes", *TIMES)}
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     found["metrics"] = [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
     return found
@@ -66,6 +69,11 @@ def assert_same_run(out: Path, reference: Path) -> None:
     ours, theirs = content(out), content(reference)
     for part in theirs:
         assert ours[part] == theirs[part], f"{part} differs"
+
+
+def go(config: Config, out: Path, progress: Progress = quiet) -> TrainingResult:
+    """Begin the run, or go on with it where it was begun."""
+    return resume(out, progress) if (out / "config.json").exists() else train(config, out, progress)
 
 
 class StopAfter(Progress):
@@ -121,13 +129,14 @@ def test_a_run_stopped_after_every_step_ends_as_one_that_was_not(
 ) -> None:
     config = short(seven, train__epochs="4", **recipe)
     train(config, tmp_path / "whole")
-    for stops in range(17):  # 4 epochs of 4 steps, or 3 where the plateau ends the run
+    stops = 0
+    while stops < 17:
         try:
-            train(config, tmp_path / "stopped", resume=stops > 0, progress=StopAfter(1))
+            go(config, tmp_path / "stopped", progress=StopAfter(1))
             break
         except KeyboardInterrupt:
-            continue
-    assert stops in (12, 16)
+            stops += 1
+    assert stops in (12, 16)  # 4 epochs of 4 steps, or 3 where the plateau ends the run
     assert_same_run(tmp_path / "stopped", tmp_path / "whole")
 
 
@@ -142,7 +151,7 @@ def test_a_run_killed_after_any_step_or_epoch_ends_as_one_that_was_not(
         out = tmp_path / f"killed {number}"
         with pytest.raises(KilledError):
             train(config, out, progress=death)
-        train(config, out, resume=True)
+        resume(out)
         assert_same_run(out, tmp_path / "whole")
 
 
@@ -150,7 +159,7 @@ def test_a_run_killed_after_any_step_or_epoch_ends_as_one_that_was_not(
 def processes() -> Any:
     """Processes that start at once, since their parent has imported everything already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["alexnet.training.loop", "torch.utils.tensorboard", "sklearn.datasets"])
+    context.set_forkserver_preload(["alexnet.training.loop", "sklearn.datasets"])
     return context
 
 
@@ -164,7 +173,7 @@ def saved(out: Path) -> int:
 
 def kill_at_random(processes: Any, config: Config, out: Path, moments: random.Random, after_a_save: bool) -> None:
     """Start or resume the run in a process, and kill -9 it at a random moment."""
-    process = processes.Process(target=train, args=(config, out, (out / "config.json").exists()))
+    process = processes.Process(target=go, args=(config, out))
     before = saved(out)
     process.start()
     if after_a_save:  # so that it gets somewhere; what follows a save is a step and the next save
@@ -192,7 +201,7 @@ def test_a_process_killed_at_random_moments_ends_as_one_that_was_not(
         moments = random.Random(precision)
         for kill in range(kills):
             kill_at_random(processes, config, out, moments, after_a_save=kill % 2 == 0)
-        process = processes.Process(target=train, args=(config, out, kills > 0))
+        process = processes.Process(target=go, args=(config, out))
         process.start()
         process.join()
         assert process.exitcode == 0
@@ -206,15 +215,15 @@ def test_a_run_killed_before_its_first_save_starts_anew(
     with pytest.raises(KilledError):
         train(short(seven), tmp_path / "killed", progress=KillAfter(steps=4))
     assert (tmp_path / "killed" / "metrics.jsonl").stat().st_size and not saved(tmp_path / "killed")
-    train(short(seven), tmp_path / "killed", resume=True)
+    resume(tmp_path / "killed")
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
 def test_a_finished_run_is_left_as_it_is_by_resume(trained: Path, short: Callable[..., Config], tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(trained, out)
-    result = train(short("digits"), out, resume=True)
-    assert result["epochs"] == 2 and result["images_per_second"] == 0
+    result = resume(out)
+    assert result.epochs == 2 and result.images_per_second == 0
     assert_same_run(out, trained)
     assert (out / "metrics.jsonl").read_bytes() == (trained / "metrics.jsonl").read_bytes()
 
@@ -222,14 +231,14 @@ def test_a_finished_run_is_left_as_it_is_by_resume(trained: Path, short: Callabl
 def test_a_resumed_run_takes_its_own_settings(seven: Path, short: Callable[..., Config], tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(short(seven), tmp_path / "run", progress=StopAfter(1))
-    train(short("digits", train__epochs="9"), tmp_path / "run", resume=True)
+    resume(tmp_path / "run")
     assert Run.open(tmp_path / "run").metrics("epoch")[-1]["epoch"] == 2
 
 
 def test_the_result_says_what_the_run_reached(
     trained: Path, seven: Path, short: Callable[..., Config], tmp_path: Path
 ) -> None:
-    result = train(short(seven), tmp_path / "run")
+    result = train(short(seven), tmp_path / "run").to_json()
     assert set(result) == {"run", "epochs", "steps", "seconds", "images_per_second", "best", "last"}
     assert (result["run"], result["epochs"], result["steps"]) == (str(tmp_path / "run"), 2, 8)
     errors = [
@@ -263,18 +272,9 @@ def test_an_epochs_error_is_that_of_its_steps(seven: Path, short: Callable[..., 
     )
 
 
-def test_the_events_hold_the_metrics(trained: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(trained / "tensorboard"))
-    events.Reload()
-    wanted = [line["top1_error"] for line in Run.open(trained).metrics("validation")]
-    assert [event.value for event in events.Scalars("validation/top1_error")] == pytest.approx(wanted)
-
-
 def test_a_limit_of_steps_ends_a_run_within_an_epoch(seven: Path, short: Callable[..., Config], tmp_path: Path) -> None:
     result = train(short(seven, train__steps="6"), tmp_path / "run")
-    assert (result["steps"], result["epochs"], result["last"]["epoch"]) == (6, 1, 1)
+    assert (result.steps, result.epochs, result.last["epoch"]) == (6, 1, 1)
     assert saved(tmp_path / "run")
 
 
@@ -282,21 +282,14 @@ def test_best_is_of_the_first_epoch_with_the_least_validation_error(
     seven: Path, short: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors = iter([50.0, 30.0, 40.0, 30.0])
-    monkeypatch.setattr(
-        loop, "evaluate_split", lambda *_: {"top1_error": next(errors), "top5_error": None, "loss": 1.0, "count": 21}
-    )
+    monkeypatch.setattr(loop, "measure_validation", lambda *_: Measurement(next(errors), None, 1.0, 21))
     result = train(short(seven, train__epochs="4"), tmp_path / "run")
-    assert (result["best"]["epoch"], result["best"]["top1_error"]) == (2, 30.0)
-    assert (result["last"]["epoch"], result["last"]["top1_error"]) == (4, 30.0)
+    assert (result.best["epoch"], result.best["top1_error"]) == (2, 30.0)
+    assert (result.last["epoch"], result.last["top1_error"]) == (4, 30.0)
     monkeypatch.undo()
     train(short(seven, train__epochs="2"), tmp_path / "two")
-    best, two = (
-        load_file(path)
-        for path in (
-            tmp_path / "run" / "checkpoints" / "best.safetensors",
-            tmp_path / "two" / "checkpoints" / "last.safetensors",
-        )
-    )
+    best = read_checkpoint(tmp_path / "run" / "checkpoints" / "best.safetensors").weights
+    two = read_checkpoint(tmp_path / "two" / "checkpoints" / "last.safetensors").weights
     assert all(torch.equal(best[name], two[name]) for name in two)
 
 
@@ -348,7 +341,7 @@ def test_the_list_of_unreadable_images_outlives_resuming(
     config = short(folder, train__epochs="1", data__memory="0")
     train(config, tmp_path / "run")
     before = Run.open(tmp_path / "run").source
-    train(config, tmp_path / "run", resume=True)
+    resume(tmp_path / "run")
     assert Run.open(tmp_path / "run").source == before
     assert before["unreadable"]
 
@@ -368,7 +361,7 @@ def test_unreadable_validation_images_are_listed_too(
     folder = pictures(tmp_path / "some", {"train": 8, "val": 4}, ("ant", "bee"))
     (folder / "val" / "ant" / "00.png").write_bytes(b"no image")
     result = train(short(folder, train__epochs="1"), tmp_path / "run")
-    assert result["last"]["count"] == 7
+    assert result.last["count"] == 7
     assert list(Run.open(tmp_path / "run").source["unreadable"]) == [os.path.join("val", "ant", "00.png")]
 
 
@@ -402,7 +395,7 @@ def test_batches_with_unreadable_images_are_the_same_after_resuming(
     train(config, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "stopped", progress=StopAfter(5))
-    train(config, tmp_path / "stopped", resume=True)
+    resume(tmp_path / "stopped")
     assert_same_run(tmp_path / "stopped", tmp_path / "whole")
     assert Run.open(tmp_path / "stopped").source == Run.open(tmp_path / "whole").source
 
@@ -423,71 +416,105 @@ def test_an_existing_run_is_not_written_over(trained: Path, seven: Path, short: 
     assert content(trained) == before
 
 
-def test_a_checkpoint_of_another_network_is_refused_by_name(
-    trained: Path, short: Callable[..., Config], tmp_path: Path
-) -> None:
+def test_a_checkpoint_of_another_network_is_refused_by_name(trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(trained, out)
     path = out / "checkpoints" / "last.safetensors"
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        token = file.metadata()
-    weights = load_file(path)
-    weights["conv1.weight"] = torch.zeros(7, 3, 5, 5)
-    save_file(weights, path, token)
+    checkpoint = read_checkpoint(path)
+    save_checkpoint(path, replace(checkpoint, weights={**checkpoint.weights, "conv1.weight": torch.zeros(7, 3, 5, 5)}))
     with pytest.raises(CheckpointError, match=r"last\.safetensors is of another network: conv1\.weight"):
-        train(short("digits"), out, resume=True)
+        resume(out)
 
 
-def test_a_truncated_checkpoint_is_told_and_kept(trained: Path, short: Callable[..., Config], tmp_path: Path) -> None:
+def damage(out: Path, edit: Callable[[dict[str, Any], dict[str, torch.Tensor]], Any]) -> None:
+    """Change the state and velocities of a run's last checkpoint."""
+    path = out / "checkpoints" / "last.safetensors"
+    checkpoint = read_checkpoint(path)
+    state, velocities = dict(checkpoint.state), dict(checkpoint.velocities)
+    edit(state, velocities)
+    save_checkpoint(path, Checkpoint(checkpoint.weights, velocities, state))
+
+
+@pytest.mark.parametrize(
+    ("edit", "names"),
+    [
+        (lambda state, v: state.pop("train"), r"state\.train is missing"),
+        (lambda state, v: state.pop("schedule"), r"state\.schedule is missing"),
+        (lambda state, v: state["train"].pop("epoch"), r"state\.train\.epoch is missing"),
+        (lambda state, v: state["train"].update(step="3"), r"state\.train\.step '3'"),
+        (lambda state, v: state["train"].update(step=True), r"state\.train\.step True"),
+        (lambda state, v: state["train"].update(best=[]), r"state\.train\.best \[\]"),
+        (lambda state, v: state["train"]["mean"].update(count=-1), r"state\.train\.mean\.count -1"),
+        (lambda state, v: state["schedule"].update(decays=-1), r"state\.schedule\.decays -1"),
+        (lambda state, v: state["schedule"].update(finished=0), r"state\.schedule\.finished 0"),
+        (lambda state, v: state["schedule"].update(drops=1), r"state\.schedule\.drops is not known"),
+        (lambda state, v: state.update(diagnostics=3), r"state\.diagnostics 3"),
+        (lambda state, v: state["velocity_lr"].update({"conv1.weight": 0.0}), r"velocity_lr\.conv1\.weight 0\.0"),
+        (lambda state, v: state["velocity_lr"].pop("conv1.weight"), "no velocity_lr of conv1.weight"),
+        (lambda state, v: v.pop("conv1.bias"), "no velocity of conv1.bias"),
+        (lambda state, v: v.update({"conv1.bias": v["conv1.bias"].double()}), "velocity of conv1.bias has dtype"),
+        (lambda state, v: v.update({"conv1.bias": v["conv1.bias"][1:]}), "velocity of conv1.bias has shape"),
+        (lambda state, v: v.update({"conv9.bias": v["conv1.bias"].clone()}), "conv9.bias"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused_by_name(
+    edit: Callable[..., Any], names: str, trained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    damage(tmp_path / "run", edit)
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    with pytest.raises(CheckpointError, match=names) as error:
+        resume(tmp_path / "run")
+    assert "last.safetensors" in str(error.value)
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_truncated_checkpoint_is_told_and_kept(trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(trained, out)
+    (out / "checkpoints" / "previous.safetensors").unlink()
     path = out / "checkpoints" / "last.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="last.safetensors"):
-        train(short("digits"), out, resume=True)
+        resume(out)
     assert path.stat().st_size == 1000
 
 
+@pytest.mark.parametrize("at", [3, 5])
 def test_a_truncated_checkpoint_gives_way_to_the_one_before(
-    seven: Path, short: Callable[..., Config], tmp_path: Path
+    at: int, trained: Path, seven: Path, short: Callable[..., Config], tmp_path: Path
 ) -> None:
-    config = short(seven)
-    train(config, tmp_path / "whole")
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        train(config, out, progress=StopAfter(5))
-    folder = out / "checkpoints"
-    for suffix in (".safetensors", ".state.pt"):
-        shutil.copy(folder / f"last{suffix}", folder / f"last.previous{suffix}")
-    (folder / "last.safetensors").write_bytes((folder / "last.safetensors").read_bytes()[:1000])
-    train(config, out, resume=True)
-    assert_same_run(out, tmp_path / "whole")
+        train(short(seven, train__save_every="0"), out, progress=StopAfter(at))
+    path = out / "checkpoints" / "last.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    told = Told()
+    resume(out, told)
+    (warning,) = told.warnings
+    assert "last.safetensors is damaged" in warning and "previous.safetensors" in warning
+    assert_same_run(out, trained)
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(
-    seven: Path, short: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, seven: Path, short: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = short(seven, train__save_every="0")
-    train(config, tmp_path / "whole")
-    from alexnet import checkpoint
+    real, count = os.fsync, iter(range(99))
 
-    real, writes = checkpoint._write, []
+    def full(handle: int) -> None:
+        if next(count) > 12:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
 
-    def write(path: Path, data: bytes) -> None:
-        writes.append(path)
-        if len(writes) > 6:
-            path.write_bytes(data[: len(data) // 2])
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        real(path, data)
-
-    monkeypatch.setattr(checkpoint, "_write", write)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        train(config, tmp_path / "run")
+        train(short(seven, train__save_every="0"), tmp_path / "run")
     monkeypatch.undo()
-    train(config, tmp_path / "run", resume=True)
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert saved(tmp_path / "run")
+    told = Told()
+    resume(tmp_path / "run", told)
+    assert not told.warnings
+    assert_same_run(tmp_path / "run", trained)
 
 
 def test_a_source_whose_classes_changed_is_refused_by_resume(
@@ -499,7 +526,7 @@ def test_a_source_whose_classes_changed_is_refused_by_resume(
     for split in ("train", "val"):
         (folder / split / "bee").rename(folder / split / "wasp")
     with pytest.raises(RunError, match="bee"):
-        train(short(folder), tmp_path / "run", resume=True)
+        resume(tmp_path / "run")
 
 
 def test_the_environment_tells_the_threads_trained_with(trained: Path) -> None:
@@ -523,7 +550,7 @@ def test_validation_is_the_plain_error_of_the_weights_saved(trained: Path, seven
 def test_training_learns(pictures: Callable[..., Path], short: Callable[..., Config], tmp_path: Path) -> None:
     folder = pictures(tmp_path / "some", {"train": 30, "val": 10}, ("ant", "bee", "cat"))
     result = train(short(folder, train__epochs="8", optimizer__lr="0.01"), tmp_path / "run")
-    assert result["best"]["top1_error"] <= 10
+    assert result.best["top1_error"] <= 10
 
 
 def test_a_second_ctrl_c_stops_at_once(seven: Path, short: Callable[..., Config], tmp_path: Path) -> None:
@@ -545,4 +572,4 @@ def test_ctrl_c_in_the_last_step_lets_the_run_finish(seven: Path, short: Callabl
             if epoch == 2:
                 signal.raise_signal(signal.SIGINT)
 
-    assert train(short(seven), tmp_path / "run", progress=AtValidation())["epochs"] == 2
+    assert train(short(seven), tmp_path / "run", progress=AtValidation()).epochs == 2

@@ -1,6 +1,7 @@
 """The update rule against the paper's two equations, written out in float64, and where it parts from torch's."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from alexnet import presets
+from alexnet.errors import CheckpointError, UsageError
 from alexnet.model.zoo import create_model
-from alexnet.training.schedule import RateSchedule
+from alexnet.training.schedule import LRSchedule
 from alexnet.training.sgd import SGD, parameter_groups
 
 START, LATER = 0.01, 0.001
@@ -82,21 +84,20 @@ def test_at_the_drop_torch_shrinks_the_whole_velocity_and_the_paper_keeps_it() -
     torch.testing.assert_close(ours[DROP] - torchs[DROP], missing, rtol=1e-9, atol=1e-14)
 
 
-def test_torchs_rule_agrees_again_if_its_buffer_is_enlarged_as_the_rate_shrinks() -> None:
-    grads = gradients(DROP + 5)
-    mine, theirs = start(), start()
-    ours = trajectory(SGD([mine], lr=START, momentum=0.9, weight_decay=0.0005), mine, grads)
-    optimizer = torch.optim.SGD([theirs], lr=START, momentum=0.9, weight_decay=0.0005)
-    torchs = []
+@pytest.mark.parametrize("changes", [(0.01, 0.02, 0.0004), (0.01, 0.0, 0.001), (0.01, 0.01, 1.0), (0.0, 0.01, 0.003)])
+def test_any_change_of_rate_follows_the_equations_and_a_rate_of_0_freezes(changes: tuple[float, ...]) -> None:
+    weight, grads = start(), gradients(3 * len(changes))
+    optimizer = SGD([weight], lr=1.0, momentum=0.9, weight_decay=0.0005)
+    w = weight.detach().numpy().copy()
+    v = np.zeros_like(w)
     for step, gradient in enumerate(grads):
-        if step == DROP:
-            optimizer.state[theirs]["momentum_buffer"].mul_(START / LATER)
-        optimizer.param_groups[0]["lr"] = rate(step)
-        theirs.grad = torch.from_numpy(gradient)
+        lr = optimizer.param_groups[0]["lr"] = changes[step // 3]
+        weight.grad = torch.from_numpy(gradient)
         optimizer.step()
-        torchs.append(theirs.detach().clone())
-    for a, b in zip(ours, torchs, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+        if lr:
+            v = 0.9 * v - 0.0005 * lr * w - lr * gradient
+            w = w + v
+        np.testing.assert_allclose(weight.detach().numpy(), w, rtol=1e-12, atol=1e-15, err_msg=f"step {step}")
 
 
 @pytest.mark.parametrize("gradient", ["like the weights", "contiguous", "transposed"])
@@ -148,17 +149,56 @@ def test_a_parameter_without_a_gradient_stays() -> None:
     assert torch.equal(weight, before)
 
 
-def test_a_closure_is_refused() -> None:
-    with pytest.raises(ValueError, match="backward"):
-        SGD([start()], lr=0.1).step(lambda: 0.0)
-
-
-def groups_of(name: str) -> dict[str, dict[str, Any]]:
+def groups_of(name: str, wrap: Callable[[nn.Module], nn.Module] = lambda model: model) -> dict[str, dict[str, Any]]:
+    """The groups of a preset's first step, by name."""
     config = presets.preset(name)
-    return {g["name"]: g for g in parameter_groups(create_model(name), config.network, config.optimizer)}
+    groups = parameter_groups(wrap(create_model(name)), config.network, config.optimizer)
+    LRSchedule(config.schedule, config.optimizer).apply(groups, 1)
+    return {g["name"]: g for g in groups}
 
 
-def figures(group: dict[str, Any]) -> tuple[float, float, float]:
+class Wrapper(nn.Module):
+    """What DistributedDataParallel does to a model's names."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [Wrapper, torch.compile, lambda model: Wrapper(torch.compile(model)), lambda model: torch.compile(Wrapper(model))],
+    ids=["DDP", "compile", "DDP of compile", "compile of DDP"],
+)
+def test_a_wrapped_model_has_the_groups_of_the_model(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    plain, wrapped = groups_of("cifar-18"), groups_of("cifar-18", wrap)
+    assert wrapped.keys() == plain.keys()
+    for name, group in plain.items():
+        for key in ("layer", "kind", "lr", "momentum", "weight_decay"):
+            assert wrapped[name][key] == group[key], (name, key)
+    assert plain["fc4.weight"]["weight_decay"] == 1.0
+
+
+def test_a_model_with_other_names_than_its_network_is_refused() -> None:
+    config = presets.preset("cifar-18")
+    model = create_model("cifar-18")
+    model.fc5 = model.fc4  # type: ignore[assignment]
+    del model.fc4
+    with pytest.raises(UsageError, match=r"not those of cifar-18: fc4\.bias"):
+        parameter_groups(model, config.network, config.optimizer)
+    with pytest.raises(UsageError, match=r"conv1\.bias"):
+        parameter_groups(nn.ModuleDict({"other": create_model("cifar-18")}), config.network, config.optimizer)
+
+
+def test_a_torchvision_network_has_the_layers_of_its_taps() -> None:
+    config = presets.preset("torchvision:resnet18")
+    layers = {
+        g["layer"] for g in parameter_groups(create_model("torchvision:resnet18"), config.network, config.optimizer)
+    }
+    assert {"conv1", "layer1.0.bn1", "fc"} <= layers
+
+
+def settings_of(group: dict[str, Any]) -> tuple[float, float, float]:
     """Rate, momentum, and decay as a multiple of the rate (the paper's 0.0005)."""
     return group["lr"], group["momentum"], group["weight_decay"]
 
@@ -190,31 +230,34 @@ def test_rates_and_decays_of_the_cifar_nets(
     groups = small_groups[name]
     assert {key.removesuffix(".weight") for key in groups if key.endswith("weight")} == set(decays)
     for layer, decay in decays.items():
-        assert figures(groups[f"{layer}.weight"]) == pytest.approx((0.001, 0.9, decay))
-        assert figures(groups[f"{layer}.bias"]) == pytest.approx((0.002, 0.9, 0))
+        assert settings_of(groups[f"{layer}.weight"]) == pytest.approx((0.001, 0.9, decay))
+        assert settings_of(groups[f"{layer}.bias"]) == pytest.approx((0.002, 0.9, 0))
 
 
 def scaled_down(name: str) -> dict[str, dict[str, Any]]:
     """The groups of a recipe on the small two-column net, which has the same kinds of layers."""
-    network, optimizer = presets.preset("tiny-64").network, presets.preset(name).optimizer
-    return {g["name"]: g for g in parameter_groups(create_model("tiny-64"), network, optimizer)}
+    network, config = presets.preset("tiny-64").network, presets.preset(name)
+    groups = parameter_groups(create_model("tiny-64"), network, config.optimizer)
+    LRSchedule(config.schedule, config.optimizer).apply(groups, 1)
+    return {g["name"]: g for g in groups}
 
 
 def test_the_biases_of_the_2012_source_learn_twice_as_fast_without_decay() -> None:
     for key, group in scaled_down("code-145").items():
-        assert figures(group) == pytest.approx((0.02, 0.9, 0) if key.endswith("bias") else (0.01, 0.9, 0.0005))
+        assert settings_of(group) == pytest.approx((0.02, 0.9, 0) if key.endswith("bias") else (0.01, 0.9, 0.0005))
 
 
 def test_in_the_paper_weights_and_biases_learn_alike() -> None:
     for group in scaled_down("paper").values():
-        assert figures(group) == pytest.approx((0.01, 0.9, 0.0005))
+        assert settings_of(group) == pytest.approx((0.01, 0.9, 0.0005))
 
 
 def test_a_frozen_layer_does_not_move_any_more() -> None:
     config = presets.preset("code-145")
     model = create_model("digits")
     groups = parameter_groups(model, presets.preset("digits").network, config.optimizer)
-    optimizer, schedule = SGD(groups, lr=0.01), RateSchedule(config.schedule, config.optimizer)
+    optimizer = SGD(groups, lr=0.01)
+    schedule = LRSchedule(replace(config.schedule, layers=("conv1@72=0",)), config.optimizer)
     generator = torch.Generator().manual_seed(0)
     kept: dict[str, Tensor] = {}
     for epoch in (72, 72, 73, 73):
@@ -241,3 +284,40 @@ def test_the_state_survives_a_save_and_load() -> None:
         other.grad = torch.from_numpy(grads[step])
         again.step()
     assert torch.equal(other.detach(), whole[-1])
+
+
+def small() -> tuple[nn.Module, SGD]:
+    config = presets.preset("digits")
+    model = create_model("digits")
+    optimizer = SGD(parameter_groups(model, config.network, config.optimizer), lr=0.01)
+    return model, optimizer
+
+
+def test_velocities_are_given_and_taken_to_the_bit_across_a_drop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    whole, first = small()
+    other, second = small()
+    for step in range(8):
+        gradients = [torch.randn(p.shape, generator=generator) for p in whole.parameters()]
+        if step == 4:
+            buffers, rates = first.velocities()
+            buffers = {name: value.contiguous().clone() for name, value in buffers.items()}
+            second = SGD(second.param_groups, lr=0.5)
+            second.load_velocities(buffers, rates, "last")
+        for model, optimizer in ((whole, first), (other, second)):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.01 if step < 4 else 0.0013
+            for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+                parameter.grad = gradient.clone()
+            optimizer.step()
+    for (name, ours), theirs in zip(whole.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+
+
+def test_before_the_first_step_there_are_no_velocities() -> None:
+    assert small()[1].velocities() == ({}, {})
+
+
+def test_velocities_of_another_network_are_refused() -> None:
+    with pytest.raises(CheckpointError, match=r"here: .*conv1\.bias has shape \(3,\)"):
+        small()[1].load_velocities({"conv1.bias": torch.zeros(3)}, {"conv1.bias": 0.1}, "here")

@@ -137,13 +137,13 @@ def diagnose(probe: bool = True) -> Diagnosis:
 
 def engine() -> Engine:
     """Whether the compiled kernels are in use, which are compiled now where they are not yet."""
-    from alexnet.engine.build import library
-    from alexnet.engine.convolution import served
+    from alexnet.engine.convolution import supported_dtypes
+    from alexnet.engine.library import library
 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         in_use = library() is not None
-        dtypes = sorted(str(dtype).removeprefix("torch.") for dtype in served())
+        dtypes = sorted(dtype.name.lower() for dtype in supported_dtypes())
     if in_use:
         return Engine(True, None, tuple(dtypes))
     if os.environ.get("ALEXNET_NATIVE") == "0":

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from alexnet.config import Config
 
 SHORT = {"data": "data.source", "epochs": "train.epochs", "seed": "train.seed", "device": "train.device"}
-SHORT["precision"] = "train.precision"
+SHORT |= {"precision": "train.precision", "init": "train.init"}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", metavar="SRC", help=SOURCE_HELP)
     parser.add_argument("--out", metavar="DIR", help="the run directory (default: runs/PRESET, numbered)")
+    parser.add_argument("--init", metavar="MODEL", help="a run or .safetensors file whose weights the run begins with")
     parser.add_argument("--resume", metavar="DIR", help="go on with an interrupted run, exactly as if it had not been")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), help="short for --train.precision")
     parser.add_argument("--epochs", metavar="N", help="short for --train.epochs")
@@ -46,22 +47,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Result:
     """Train or resume; a run that is stopped or fails says how to go on."""
-    from alexnet import presets
-
     chosen = args.settings or args.without or any(getattr(args, name) is not None for name in SHORT)
     if args.resume:
         if chosen or args.preset or args.config or args.out:
             raise UsageError("--resume goes on with the run's own settings; leave the others out")
-        config, out = presets.preset("digits"), Path(args.resume)
+        config, out = None, Path(args.resume)
     else:
         config = chosen_config(args)
         out = Path(args.out) if args.out else _free(Path("runs") / config.preset.replace(":", "-"))
     from alexnet.errors import TrainingError
     from alexnet.progress import Terminal
-    from alexnet.training.loop import train
+    from alexnet.training.loop import resume, train
 
     try:
-        return train(config, out, bool(args.resume), Terminal(), ["alexnet", *args.argv])
+        result = train(config, out, Terminal(), ["alexnet", *args.argv]) if config else resume(out, Terminal())
+        return result.to_json()
     except KeyboardInterrupt:
         if not (out / "config.json").exists():
             raise CommandError("stopped before the run began; there is nothing to resume", 130) from None
@@ -89,6 +89,11 @@ def chosen_config(args: argparse.Namespace) -> Config:
         base = config_file.read_config(args.config, args.preset)
     short = {path: getattr(args, name) for name, path in SHORT.items() if getattr(args, name) is not None}
     args.settings = {**args.settings, **short}
+    if base.preset == "fine-tune":  # its network is that of the model it begins from
+        from alexnet.config import replace
+        from alexnet.training.init import initialise_from
+
+        base = initialise_from(replace(base, {"train.init": args.settings.get("train.init", base.train.init)}))
     return with_settings(base, args)
 
 

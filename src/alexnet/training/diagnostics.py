@@ -2,66 +2,71 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from alexnet.model.alexnet import AlexNet
 from alexnet.progress import Progress
+from alexnet.training.parallel import unwrap
 
 AFTER = 1000  # steps a faithful recipe may stay at chance
 EVERY = 500  # steps between two looks at the ReLUs
 DEAD = 0.9  # share of a layer's maps or units that are silent for a whole batch
 
 
-class Health:
-    """Watches the loss and the activations, and says what to try, once a matter."""
+@dataclass
+class DiagnosticsState:
+    """What a checkpoint keeps, so that a resumed run warns as it would have."""
 
-    def __init__(self, classes: int, progress: Progress) -> None:
-        self.chance = math.log(classes)
-        self.progress = progress
-        self.smooth: float | None = None
-        self.warned: set[str] = set()
+    smooth: float | None = None  # the loss, averaged over about 50 steps
+    warned: tuple[str, ...] = ()
 
-    def after_step(self, step: int, loss: float, model: torch.nn.Module, images: Tensor) -> None:
-        """Take note of a step's loss; every so often look at what the batch's activations were."""
-        self.smooth = loss if self.smooth is None else 0.98 * self.smooth + 0.02 * loss
-        if step == AFTER and self.smooth > 0.98 * self.chance:
+
+class Diagnostics:
+    """Watches the loss and the activations, and says what to try, once per matter."""
+
+    def __init__(self, chance: float | None, progress: Progress) -> None:
+        """`chance` is the loss of a network that has learnt nothing; None: not known."""
+        self.chance, self.progress = chance, progress
+        self.state = DiagnosticsState()
+
+    def after_step(self, step: int, loss: float) -> None:
+        """Take note of a step's mean loss."""
+        state = self.state
+        state.smooth = loss if state.smooth is None else 0.98 * state.smooth + 0.02 * loss
+        if self.chance is not None and step == AFTER and state.smooth > 0.98 * self.chance:
             self._warn(
                 "chance",
-                f"after {step} steps the loss is still {self.smooth:.3f}, that of guessing "
+                f"after {step} steps the loss is still {state.smooth:.3f}, that of guessing "
                 f"({self.chance:.3f}): try larger initial weights, another --optimizer.lr, or wait: "
                 "the paper's own initial weights can take a few epochs",
             )
-        if step % EVERY == 0 and isinstance(model, AlexNet) and model.network.activation == "relu":
-            for name, share in dead_shares(model, images).items():
-                if share > DEAD:
-                    self._warn(
-                        name,
-                        f"at step {step} {share:.0%} of {name} is silent for a whole batch: try a lower --optimizer.lr",
-                    )
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, so that a resumed run warns as it would have."""
-        return {"smooth": self.smooth, "warned": sorted(self.warned)}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from what `state` returned."""
-        self.smooth, self.warned = state.get("smooth"), set(state.get("warned", ()))
+    def look(self, step: int, model: torch.nn.Module, images: Tensor) -> None:
+        """Every so often see what a batch's activations are; images (N, 3, C, C) as the network takes them."""
+        model = unwrap(model)
+        if step % EVERY or not isinstance(model, AlexNet) or model.network.activation != "relu":
+            return
+        for name, share in dead_shares(model, images).items():
+            if share > DEAD:
+                self._warn(
+                    name,
+                    f"at step {step} {share:.0%} of {name} is silent for a whole batch: try a lower --optimizer.lr",
+                )
 
     def _warn(self, matter: str, text: str) -> None:
-        if matter not in self.warned:
-            self.warned.add(matter)
+        if matter not in self.state.warned:
+            self.state.warned = (*self.state.warned, matter)
             self.progress.warn(text)
 
 
 def dead_shares(model: AlexNet, images: Tensor) -> dict[str, float]:
     """For each ReLU layer the share of its maps or units that are 0 for every image and place; images (N, 3, C, C)."""
     names = [entry.name for entry in model.shapes if entry.name.startswith("relu")]
-    out = {}
+    shares = {}
     for name, values in model.taps(images[:64], names).items():
         alive = (values > 0).transpose(0, 1).flatten(1).any(1)
-        out[name] = 1 - float(alive.float().mean())
-    return out
+        shares[name] = 1 - float(alive.float().mean())
+    return shares

@@ -1,72 +1,117 @@
-"""When the rate drops (paper §5) and what the 2012 source changed late in a run."""
+"""Learning rates: when they drop (paper §5), and the layers that have their own."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 from alexnet.config import Optimizer, Schedule
+from alexnet.errors import UsageError, nearest
 
 
-class RateSchedule:
-    """The rate after each epoch, from the validation errors seen so far or from the epoch's number."""
+@dataclass(frozen=True)
+class LayerRate:
+    """One entry of `schedule.layers`: after epoch `after`, layers that fit `pattern` have this rate.
+
+    `lr` is their weights' learning rate, or None where the schedule's is multiplied by `factor`.
+    """
+
+    entry: str
+    pattern: str
+    after: int
+    lr: float | None
+    factor: float = 1.0
+
+    @classmethod
+    def parse(cls, entry: str) -> LayerRate:
+        """Read `conv1@68=1e-5`, `conv1@72=0` or `fc8=x10`. Raises UsageError naming the entry."""
+        left, _, value = entry.partition("=")
+        pattern, at, after = left.partition("@")
+        try:
+            number = float(value.removeprefix("x"))
+            epoch = int(after) if at else 0
+            if not pattern or epoch < 0 or not 0 <= number < math.inf:
+                raise ValueError
+        except ValueError:
+            raise UsageError(
+                f"--schedule.layers {entry!r} should be as conv1@68=1e-5 (after epoch 68 this learning rate), "
+                "conv1@72=0 (frozen) or fc8=x10 (ten times the schedule's)"
+            ) from None
+        if value.startswith("x"):
+            return cls(entry, pattern, epoch, None, number)
+        return cls(entry, pattern, epoch, number)
+
+
+@dataclass
+class ScheduleState:
+    """Where a schedule is: what a checkpoint keeps of it."""
+
+    best: float | None = None  # the least validation error so far, percent
+    waited: int = 0  # epochs without improvement
+    decays: int = 0  # how often the learning rate was divided
+    finished: bool = False
+
+
+class LRSchedule:
+    """The learning rate after each epoch, from the validation errors seen so far or from the epoch's number."""
 
     def __init__(self, schedule: Schedule, optimizer: Optimizer) -> None:
+        """Raises UsageError for an entry of `schedule.layers` that cannot be read."""
         self.schedule, self.optimizer = schedule, optimizer
-        self.best = float("inf")
-        self.waited = 0
-        self.drops = 0
-        self.finished = False
+        self.layers = [LayerRate.parse(entry) for entry in schedule.layers]
+        self.state = ScheduleState()
+
+    def check_layers(self, names: Iterable[str]) -> None:
+        """Raise UsageError for an entry of `schedule.layers` that fits none of the network's layers."""
+        known = list(names)
+        for rate in self.layers:
+            if not any(fnmatchcase(name, rate.pattern) for name in known):
+                hint = nearest(rate.pattern, known) or f"; it has {', '.join(known)}"
+                raise UsageError(f"--schedule.layers {rate.entry!r} fits no layer of the network{hint}")
 
     @property
     def lr(self) -> float:
-        """ε of the weights now."""
-        return self.optimizer.lr / self.schedule.factor**self.drops
+        """The learning rate of the weights now."""
+        return self.optimizer.lr / self.schedule.factor**self.state.decays
+
+    @property
+    def finished(self) -> bool:
+        """Whether the plateau that follows the last drop is over."""
+        return self.state.finished
 
     def after_epoch(self, epoch: int, validation_error: float | None) -> bool:
-        """Take note of a finished epoch (counted from 1) and its validation error in percent; True when ε drops.
+        """Take note of a finished epoch (from 1) and its validation error in percent; True when the rate drops.
 
-        With `plateau`, an epoch without a validation error changes nothing. `finished` is set at the plateau that
-        follows the last drop.
+        With `plateau`, an epoch without a validation error changes nothing.
         """
+        state = self.state
         if self.schedule.kind == "epochs":
-            before, self.drops = self.drops, sum(epoch >= milestone for milestone in self.schedule.milestones)
-            return self.drops > before
+            before, state.decays = state.decays, sum(epoch >= milestone for milestone in self.schedule.milestones)
+            return state.decays > before
         if validation_error is None:
             return False
-        if validation_error <= self.best - self.schedule.threshold:
-            self.best, self.waited = validation_error, 0
+        if validation_error <= (math.inf if state.best is None else state.best) - self.schedule.threshold:
+            state.best, state.waited = validation_error, 0
             return False
-        self.waited += 1
-        if self.waited < self.schedule.patience:
+        state.waited += 1
+        if state.waited < self.schedule.patience:
             return False
-        self.waited = 0
-        if self.drops == self.schedule.drops:
-            self.finished = True
+        state.waited = 0
+        if state.decays == self.schedule.drops:
+            state.finished = True
             return False
-        self.drops += 1
+        state.decays += 1
         return True
 
     def apply(self, groups: list[dict[str, Any]], epoch: int) -> None:
-        """Set the rate of every parameter group for `epoch` (counted from 1)."""
+        """Set the `lr` of every parameter group for `epoch` (from 1); 0 where the group is frozen."""
         for group in groups:
             bias = group["kind"] == "bias"
-            base = self.lr
-            if bias and not self.optimizer.bias_lr_drops:
-                base = self.optimizer.lr
-            for entry in self.schedule.layers:
-                layers, _, rate = entry.partition("=")
-                pattern, _, after = layers.partition("@")
-                if fnmatchcase(group["layer"], pattern) and int(after or 0) < epoch:
-                    base = self.lr * float(rate[1:]) if rate.startswith("x") else float(rate)
-            group["frozen"] = base == 0
-            group["lr"] = base * (self.optimizer.bias_lr if bias else 1.0)
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return {"best": self.best, "waited": self.waited, "drops": self.drops, "finished": self.finished}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from what `state` returned."""
-        self.best, self.waited = state["best"], state["waited"]
-        self.drops, self.finished = state["drops"], state["finished"]
+            lr = self.optimizer.lr if bias and not self.optimizer.bias_lr_drops else self.lr
+            own = [rate for rate in self.layers if rate.after < epoch and fnmatchcase(group["layer"], rate.pattern)]
+            if own:
+                lr = lr * own[-1].factor if own[-1].lr is None else own[-1].lr
+            group["lr"] = lr * (self.optimizer.bias_lr if bias else 1.0)

@@ -1,9 +1,10 @@
-"""The paper's update rule (§5), with the rate inside the velocity.
+"""The paper's update rule (§5) by torch's fused one, and the parameter groups it works on.
 
-v ← m·v − decay·ε·w − ε·∂L/∂w,   w ← w + v
+v ← m·v − decay·lr·w − lr·∂L/∂w,   w ← w + v
 
-`torch.optim.SGD` keeps ε outside (v ← m·v + g, w ← w − ε·v): after a drop of ε it shrinks the whole velocity at once,
-while here the old velocity fades by m. The two agree until ε changes.
+torch keeps the learning rate outside (b ← m·b + decay·w + ∂L/∂w, w ← w − lr·b): v is −lr·b, and the two agree as long
+as the rate stays. Where it changes from lr to lr', the paper's velocity fades by m and torch's jumps by lr'/lr; so the
+buffer is multiplied by lr/lr' before the first step at the new rate, which makes them equal again up to rounding.
 """
 
 from __future__ import annotations
@@ -12,54 +13,116 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from alexnet.architecture import Conv, Full, Local, Network
 from alexnet.config import Optimizer
+from alexnet.errors import CheckpointError, UsageError
+from alexnet.training.parallel import unwrap
 
 
-class SGD(torch.optim.Optimizer):
-    """SGD with momentum and decay as the paper writes it; groups may differ in `lr`, `momentum` and `weight_decay`."""
+class SGD(torch.optim.SGD):
+    """SGD with momentum and decay as the paper writes it; groups may differ in `lr`, `momentum` and `weight_decay`.
+
+    A group whose `lr` is 0 is frozen: neither its weights nor its velocities change.
+    """
 
     def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Update every parameter that has a gradient."""
-        if closure is not None:
-            raise ValueError("the paper's rule takes no closure; call backward() before step()")
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update every parameter that has a gradient; gradients of frozen groups are dropped."""
         for group in self.param_groups:
-            lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
-            if group.get("frozen"):
-                continue
             for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                if "velocity" not in state:
-                    state["velocity"] = torch.zeros_like(weight)
-                velocity = state["velocity"]
-                velocity.mul_(momentum).add_(weight, alpha=-decay * lr).add_(weight.grad, alpha=-lr)
-                weight.add_(velocity)
+                if group["lr"] == 0:
+                    weight.grad = None
+                elif weight.grad is not None:
+                    self._follow_rate(weight, group["lr"])
+                    weight.grad = like(weight.grad, weight)
+        return super().step(closure)
+
+    def _follow_rate(self, weight: Tensor, lr: float) -> None:
+        """Bring a weight's buffer to the rate of the step to come."""
+        state = self.state[weight]
+        if state.get("momentum_buffer") is not None and state["lr"] != lr:
+            state["momentum_buffer"].mul_(state["lr"] / lr)
+        state["lr"] = lr
+
+    def velocities(self) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """By parameter name: buffers b, the paper's velocity divided by −lr, and the lr each of them stands for."""
+        buffers, rates = {}, {}
+        for group in self.param_groups:
+            state = self.state.get(group["params"][0], {})
+            if state.get("momentum_buffer") is not None:
+                buffers[group["name"]], rates[group["name"]] = state["momentum_buffer"], state["lr"]
+        return buffers, rates
+
+    def load_velocities(self, buffers: dict[str, Tensor], rates: dict[str, float], origin: str) -> None:
+        """Continue from what `velocities` returned.
+
+        Raises CheckpointError naming the first that belongs to no parameter or differs from it in shape or dtype.
+        """
+        weights = {group["name"]: group["params"][0] for group in self.param_groups}
+        for name in sorted(buffers.keys() | rates.keys()):
+            if name not in weights:
+                raise CheckpointError(f"{origin} has a velocity of {name}, which this network has not")
+            if name not in buffers or name not in rates:
+                raise CheckpointError(
+                    f"{origin} has no {'velocity' if name not in buffers else 'velocity_lr'} of {name}"
+                )
+            if rates[name] <= 0:
+                raise CheckpointError(f"{origin}: velocity_lr.{name} {rates[name]} should be above 0")
+            ours = weights[name]
+            for what, has, needs in (
+                ("shape", tuple(buffers[name].shape), tuple(ours.shape)),
+                ("dtype", buffers[name].dtype, ours.dtype),
+            ):
+                if has != needs:
+                    raise CheckpointError(f"{origin}: the velocity of {name} has {what} {has}, its weights {needs}")
+        for name, buffer in buffers.items():
+            weight = weights[name]
+            self.state[weight] = {
+                "momentum_buffer": torch.empty_like(weight).copy_(buffer).detach(),
+                "lr": rates[name],
+            }
+
+
+def like(grad: Tensor, weight: Tensor) -> Tensor:
+    """The gradient with its elements in the weight's order of memory, which the fused update takes for granted."""
+    if _order(grad) == _order(weight):
+        return grad
+    return torch.empty_like(weight).copy_(grad)
+
+
+def _order(t: Tensor) -> list[int]:
+    return [stride for stride, length in zip(t.stride(), t.shape, strict=True) if length > 1]
 
 
 def parameter_groups(model: nn.Module, network: Network, settings: Optimizer) -> list[dict[str, Any]]:
-    """One group a tensor, with its rate and decay; `name` is the parameter's, `kind` weight or bias."""
+    """One group per tensor, with its layer, kind (weight or bias), momentum and decay; LRSchedule sets its `lr`.
+
+    Names are those of the model without its wrappers. Raises UsageError where they are not those of the network, so
+    that no layer's decay or rate is lost.
+    """
     decays = {layer.name: layer.decay for layer in network.layers if isinstance(layer, Conv | Local | Full)}
+    parameters = dict(unwrap(model).named_parameters())
+    wanted = {f"{layer}.{kind}" for layer in decays for kind in ("weight", "bias")}
+    if not network.library and wanted != parameters.keys():
+        name = min(wanted ^ parameters.keys())
+        raise UsageError(f"the model's parameters are not those of {network.name}: {name} is in one of them only")
     groups = []
-    for name, parameter in model.named_parameters():
-        layer = name.rpartition(".")[0]
+    for name, parameter in parameters.items():
+        layer = name.removeprefix("body.").rpartition(".")[0]
         bias = name.endswith("bias")
-        decay = decays.get(layer)
-        decay = settings.weight_decay if decay is None else decay
+        own = decays.get(layer)
+        decay = settings.weight_decay if own is None else own
         groups.append(
             {
                 "params": [parameter],
                 "name": name,
                 "layer": layer,
                 "kind": "bias" if bias else "weight",
-                "lr": settings.lr * (settings.bias_lr if bias else 1.0),
                 "momentum": settings.momentum,
                 "weight_decay": decay * (settings.bias_decay if bias else 1.0),
             }
