@@ -111,6 +111,7 @@ class Feed:
         workers: int | None = None,
         memory: int = 2 << 30,
         progress: Progress | None = None,
+        exif_rotate: bool = False,
     ) -> None:
         if size < 1 or batch_size < 1:
             raise DataError(f"the image size and the batch size must be at least 1, not {size} and {batch_size}")
@@ -257,3 +258,6 @@ class _Pending:
             positions = positions[self.readable]
         labels = torch.from_numpy(self.feed.split.labels[positions])
         return Batch(images, labels, positions, np.flatnonzero(self.readable), waited, step)
+
+
+BatchLoader = Feed

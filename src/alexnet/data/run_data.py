@@ -139,3 +139,6 @@ def open_inputs(config: Config, source: Source | None = None) -> Inputs:
         validation = source.splits["val"]
     network = dataclasses.replace(config.network, classes=len(source.classes))
     return Inputs(dataclasses.replace(config, network=network), source, train, validation, held_out)
+
+
+open_run_data = open_inputs

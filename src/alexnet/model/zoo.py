@@ -91,3 +91,6 @@ class LibraryNet(nn.Module):
 def hidden_tap(model: AlexNet | LibraryNet) -> str:
     """The tap of the last hidden layer, whose activations make the paper's image search (§6.1)."""
     return "hidden" if isinstance(model, LibraryNet) else hidden_layer(model.network)
+
+
+Net = AlexNet | LibraryNet
