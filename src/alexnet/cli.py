@@ -14,11 +14,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from alexnet.commands import bench, data, evaluate, predict, presets, report, summary, train
+from alexnet.commands import bench, data, evaluate, export, predict, presets, report, summary, train
 from alexnet.commands.frame import Parser, json_argument
 from alexnet.errors import AlexnetError, UsageError, describe_os_error
 
-COMMANDS = tuple(module.COMMAND for module in (train, evaluate, predict, summary, presets, data, report, bench))
+COMMANDS = tuple(module.COMMAND for module in (train, evaluate, predict, summary, presets, data, report, export, bench))
 
 
 def _parser(wanted: str | None) -> Parser:

@@ -6,7 +6,7 @@ import torch
 
 from alexnet.data.decode import square
 from alexnet.data.run_data import open_inputs
-from alexnet.inference.predictor import load
+from alexnet.inference.load import load
 from alexnet.report.analysis import NEAREST, observe
 
 

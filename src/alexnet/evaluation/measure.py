@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from alexnet.data.loader import Feed
+from alexnet.data.loader import BatchLoader
 from alexnet.errors import DataError
 from alexnet.evaluation.metrics import ErrorCounter, Measurement
 
@@ -16,7 +16,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # scores (N, classes), labels (N,) â†
 
 
 @torch.no_grad()
-def measure_split(loader: Feed, scores: Scores, loss: Loss, classes: int, labels: Tensor | None = None) -> Measurement:
+def measure_split(
+    loader: BatchLoader, scores: Scores, loss: Loss, classes: int, labels: Tensor | None = None
+) -> Measurement:
     """The errors and the mean loss of a split, each readable image counted once.
 
     `labels` (N,) int64, by position in the split, replace the split's own where a model numbers its classes otherwise.
@@ -24,13 +26,20 @@ def measure_split(loader: Feed, scores: Scores, loss: Loss, classes: int, labels
     """
     counter = ErrorCounter(classes)
     for batch in loader.epoch(0):
-        found = scores(batch.images)
-        truth = (batch.labels if labels is None else labels[torch.from_numpy(batch.positions)]).to(found.device)
-        counter.add(found, truth, loss(found, truth))
-    if not counter.count:
+        if not len(batch.positions):
+            continue
+        predicted = scores(batch.images)
+        truth = (batch.labels if labels is None else labels[torch.from_numpy(batch.positions)]).to(predicted.device)
+        counter.add(predicted, truth, loss(predicted, truth))
+    check_readable(loader, counter.count)
+    return counter.result(unreadable=len(loader.split) - counter.count)
+
+
+def check_readable(loader: BatchLoader, count: int) -> None:
+    """Raise DataError, naming the first unreadable image, where `count`, the images that were read, is 0."""
+    if count == 0:
         first, why = next(iter(loader.unreadable.items()))
         raise DataError(
             f"none of the {len(loader.split)} images of the {loader.split.name} split can be read (first: "
-            f"{first}: {why}); mend them"
+            f"{first}: {why})"
         )
-    return counter.result(unreadable=len(loader.split) - counter.count)

@@ -19,7 +19,7 @@ from alexnet.data.loader import Batch, order
 from alexnet.data.run_data import Inputs, open_inputs
 from alexnet.errors import DataError
 from alexnet.evaluation.metrics import ErrorCounter
-from alexnet.inference.predictor import Classifier
+from alexnet.inference.network import NetworkPredictor as Classifier
 from alexnet.model.zoo import hidden_tap
 from alexnet.progress import Progress, quiet
 
