@@ -1,8 +1,8 @@
-"""How fast is prediction? Ours by each engine beside torchvision's alexnet, ONNX Runtime and OpenVINO, in one run.
+"""How fast is prediction? Ours by each backend beside torchvision's alexnet, ONNX Runtime and OpenVINO, in one run.
 
 Ours is the `paper` network behind `predict`: from uint8 squares to averaged softmax outputs. The peers get finished
 float views and stop at the logits: torchvision's alexnet (no normalization, other kernels, 714 million products an
-image where ours has 724) eager and compiled; ONNX Runtime and OpenVINO on the ONNX file that `interop.export` writes,
+image where ours has 724) eager and compiled; ONNX Runtime and OpenVINO on the ONNX file that `formats.export` writes,
 and OpenVINO on the one that torch's exporter writes. Contenders take turns. The weights are fresh ones: their values
 do not matter to the time.
 
@@ -38,9 +38,10 @@ from alexnet.data.augment import Augmentation
 from alexnet.data.statistics import Accumulator
 from alexnet.files import write_json
 from alexnet.formats.export import onnx_model
-from alexnet.inference import backends as engines
-from alexnet.inference.backends import EngineClassifier
-from alexnet.inference.predictor import Classifier
+from alexnet.inference import backends
+from alexnet.inference.load import load
+from alexnet.inference.network import NetworkPredictor
+from alexnet.inference.predictor import Predictor
 from alexnet.model.alexnet import AlexNet
 from alexnet.run import Run
 from benchmarks.records import Figure, figure, take_turns
@@ -100,18 +101,16 @@ class Bench:
         self.model = AlexNet(self.network).eval()
         sums = Accumulator(self.config.data.size)
         sums.add(self.pictures(4))
-        self.augmentation = Augmentation(self.config, sums.statistics(), torch.device("cpu"))
-        self.classifier = Classifier(
-            _NoRun(self.config),
-            self.model,
-            self.augmentation,  # type: ignore[arg-type]
-            torch.device("cpu"),
-        )
+        statistics = sums.statistics()
+        self.augmentation = Augmentation(self.config, statistics, torch.device("cpu"))
+        classes = [str(i) for i in range(self.network.classes)]
         self.ours = {
-            f"{name} {precision}": EngineClassifier(self.classifier, self._engine(name, precision))
-            for precision in engines.PRECISIONS
-            for name in engines.FASTEST[precision]
-            if engines.installed(name) and (precision != "int8" or find_spec("nncf"))
+            f"{kind.name} {precision}": NetworkPredictor(
+                self.config, statistics, classes, self._backend(kind, precision)
+            )
+            for precision in backends.PRECISIONS
+            for kind in backends.fastest(precision)
+            if precision != "int8" or find_spec("nncf")
         }
         self.peers = self._peers()
         self.products = sum(entry.connections for entry in infer_shapes(self.network))
@@ -134,10 +133,8 @@ class Bench:
         seconds = take_turns(calls, self.options.turns, 2, clock)
         medians = {name: statistics.median(values) for name, values in seconds.items()}
         what = {1: "centre view", 5: "five views", 10: "ten views"}[views]
-        for precision in engines.PRECISIONS:
-            mine = [
-                f"ours {name} {precision}" for name in engines.FASTEST[precision] if f"ours {name} {precision}" in calls
-            ]
+        for precision in backends.PRECISIONS:
+            mine = [name for name in calls if name.startswith("ours ") and name.endswith(f" {precision}")]
             if not mine:
                 continue
             peers = sorted(
@@ -171,15 +168,14 @@ class Bench:
                 limited_by=f"matrices at {2 * rate / 1e9:.0f} G operations/s" if rate else "",
             )
 
-    def _engine(self, name: str, precision: str) -> engines.Engine:
-        if precision == "int8":
-            from alexnet.inference.quantization import quantize
+    def _backend(self, kind: type[backends.Backend], precision: str) -> backends.Backend:
+        if precision != "int8":
+            return kind(self.model, precision)
+        from alexnet.inference.quantization import quantize
 
-            noise = torch.from_numpy(self.pictures(CALIBRATION))
-            return engines.OpenVinoEngine(
-                quantize(self.model, self.augmentation.test(noise).contiguous().numpy()), precision
-            )
-        return engines.KINDS[name](self.model, precision)
+        noise = torch.from_numpy(self.pictures(CALIBRATION))
+        graph = quantize(self.model, self.augmentation.test(noise).contiguous().numpy())
+        return backends.OpenVinoBackend(self.model, precision, graph)
 
     def _peers(self) -> dict[str, Callable[[Tensor], object]]:
         from torchvision.models import alexnet
@@ -210,20 +206,12 @@ class Bench:
         return peers
 
 
-class _NoRun:
-    """What a classifier needs of a run, without a directory."""
-
-    def __init__(self, config: Any) -> None:
-        self.config, self.path = config, Path()
-        self.classes = [str(i) for i in range(config.network.classes)]
-
-
 def starts(options: argparse.Namespace) -> Iterator[Figure]:
     """Seconds to load a run, of the first call and of a warm one, each in a fresh process; and of whole commands."""
     turns = max(3, options.turns // 3)
     with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
         run, picture = fresh_run(options.preset, Path(folder))
-        ways = {"ours " + engine: [engine, str(run)] for engine in ("auto", "torch")}
+        ways = {"ours " + backend: [backend, str(run)] for backend in ("auto", "torch")}
         ways["torchvision eager"] = ["torchvision", ""]
         if not options.no_compile:
             ways["torchvision compiled"] = ["torchvision-compiled", ""]
@@ -270,7 +258,7 @@ def fresh_run(preset: str, folder: Path) -> tuple[Path, Path]:
 
 
 def one_start(way: str, run: str) -> dict[str, float]:
-    """Load, call and call again in this process; `way` is an engine or torchvision's network."""
+    """Load, call and call again in this process; `way` is a backend or torchvision's network."""
     began = time.perf_counter()
     call: Call
     if way.startswith("torchvision"):
@@ -280,9 +268,8 @@ def one_start(way: str, run: str) -> dict[str, float]:
         view = torch.zeros(1, 3, 224, 224)
         call = _peer(_inference(torch.compile(net) if way.endswith("compiled") else net), view)
     else:
-        classifier = engines.load(run, engine=way)
-        size = classifier.config.data.size
-        call = _probabilities(classifier, torch.zeros(1, size, size, 3, dtype=torch.uint8), 1)
+        net = load(run, backend=way)
+        call = _probabilities(net, torch.zeros(1, net.size, net.size, 3, dtype=torch.uint8), 1)
     loaded = time.perf_counter()
     call()
     first = time.perf_counter()
@@ -307,7 +294,7 @@ def _command(words: list[str]) -> Call:
     return lambda: subprocess.run([sys.executable, "-m", *words], capture_output=True, check=True)
 
 
-def _probabilities(net: Classifier, images: Tensor, views: int) -> Call:
+def _probabilities(net: Predictor, images: Tensor, views: int) -> Call:
     return lambda: net.probabilities(images, views)
 
 

@@ -94,6 +94,7 @@ def test_a_folder_with_splits_is_trained_and_measured_by_command(
         "data",
         "split",
         "runs",
+        "models",
         "unreadable",
     }
     assert (measured["split"], measured["count"], measured["runs"]) == ("test", 28, [str(run)])
@@ -160,7 +161,7 @@ def test_ten_views_of_a_run_without_mirror_images_are_warned_of(
 def test_an_ensemble_is_measured_by_command(trained: Path, second: Path, alexnet: Callable[..., Said]) -> None:
     code, out, _ = alexnet("evaluate", trained, second, "--json")
     assert code == 0 and json.loads(out)["runs"] == [str(trained), str(second)]
-    assert "2 runs averaged" in alexnet("evaluate", trained, second)[1]
+    assert "2 models averaged" in alexnet("evaluate", trained, second)[1]
 
 
 @pytest.mark.parametrize("preset", ["paper", "digits", "cifar-13"])
@@ -620,7 +621,7 @@ def test_what_evaluate_cannot_do_is_told(
     assert "no such folder" in wrong(2, "evaluate", trained, "--data", tmp_path / "absent")
     assert "not a run directory" in wrong(2, "evaluate", seven)
     assert "there are" in wrong(2, "evaluate", trained, "--device", "cuda:77")
-    assert "RUN" in wrong(2, "evaluate")
+    assert "MODEL" in wrong(2, "evaluate")
 
 
 def test_other_commands_tell_wrong_requests_too(wrong: Callable[..., str], tmp_path: Path) -> None:

@@ -173,11 +173,25 @@ def test_broken_metrics_are_named(tmp_path: Path) -> None:
 
 def test_an_evaluation_takes_the_place_of_an_earlier_one_of_its_kind(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    first = {"data": "digits", "split": "test", "views": 1, "top1_error": 9.0}
+    model = {"checkpoint": "best", "backend": "torch", "precision": "float32", "sha256": "0a"}
+    first = {"data": "digits", "split": "test", "views": 1, "top1_error": 9.0, "models": [model]}
     ten = {**first, "views": 10}
     for result in (first, ten, {**first, "top1_error": 8.0}):
         run.record_evaluation(result)
     assert [(entry["views"], entry["top1_error"]) for entry in run.evaluations()] == [(10, 9.0), (1, 8.0)]
+
+
+@pytest.mark.parametrize(
+    "change", [{"checkpoint": "last"}, {"backend": "openvino"}, {"precision": "int8"}, {"sha256": "0b"}]
+)
+def test_evaluations_of_other_weights_or_backends_stay(change: dict[str, str], tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    model = {"checkpoint": "best", "backend": "torch", "precision": "float32", "sha256": "0a"}
+    first = {"data": "digits", "split": "test", "views": 1, "models": [model]}
+    second = {**first, "models": [model | change]}
+    for result in (first, second, first):
+        run.record_evaluation(result)
+    assert run.evaluations() == [second, first]
 
 
 def test_json_that_cannot_be_written_leaves_the_old(tmp_path: Path) -> None:

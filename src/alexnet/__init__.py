@@ -11,14 +11,14 @@ _HOMES = {
     "create_model": "alexnet.model.zoo",
     "train": "alexnet.training.loop",
     "evaluate": "alexnet.inference.evaluate",
-    "load": "alexnet.inference.backends",
+    "load": "alexnet.inference.load",
     "prepare": "alexnet.data.store.prepare",
 }
 
 if TYPE_CHECKING:
     from alexnet.data.store.prepare import prepare
-    from alexnet.inference.backends import load
     from alexnet.inference.evaluate import evaluate
+    from alexnet.inference.load import load
     from alexnet.model.zoo import create_model
     from alexnet.training.loop import train
 

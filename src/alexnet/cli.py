@@ -16,14 +16,27 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 
-from alexnet.commands import bench, completion, config, data, doctor, evaluate, predict, presets, report, summary, train
+from alexnet.commands import (
+    bench,
+    completion,
+    config,
+    data,
+    doctor,
+    evaluate,
+    export,
+    predict,
+    presets,
+    report,
+    summary,
+    train,
+)
 from alexnet.commands.frame import Command, HelpFormat, Parser, common_arguments, split_settings, unknown_flag
 from alexnet.errors import AlexnetError, UsageError, describe_os_error, nearest
 from alexnet.files import cache_folder, write_text
 
 COMMANDS: tuple[Command, ...] = tuple(
     module.COMMAND
-    for module in (train, evaluate, predict, summary, presets, config, data, report, bench, doctor, completion)
+    for module in (train, evaluate, predict, summary, presets, config, data, report, export, bench, doctor, completion)
 )
 
 

@@ -1,4 +1,4 @@
-"""The devices there are, and the arithmetic asked of them."""
+"""The processors of this machine, and the arithmetic that they are asked for."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def cpu_count() -> int:
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The arithmetic of a run: bfloat16 autocast where it is asked for."""
+    """The arithmetic of a precision: bfloat16 by autocast, float32 otherwise."""
     import torch
 
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is the GPU when there is one. Raises ValueError for a device that is not there."""
+    """`auto` is the GPU where there is one. Raises UsageError for a device that is not there."""
     import torch
 
     if name == "auto":
@@ -34,7 +34,9 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"--train.device {name!r} should be auto, cpu, cuda or cuda:N") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device {name!r} should be auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--train.device {name}: there are {torch.cuda.device_count()} CUDA devices here; use cpu")
+        raise UsageError(f"device {name}: there are {torch.cuda.device_count()} CUDA devices here; use cpu")
     return device

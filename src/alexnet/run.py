@@ -7,7 +7,7 @@ source.json          classes, sizes of the splits, what could not be read
 init.json            which weights came from another model, where some did
 statistics.npz       mean image and PCA of the training set
 metrics.jsonl        a line per log interval, epoch and validation, errors in percent
-evaluations.jsonl    what `alexnet evaluate` measured, errors in percent
+evaluations.jsonl    what `alexnet evaluate` measured, by data, split, views and weights, errors in percent
 checkpoints/         last, previous and best, one safetensors file each
 trackers.json  tensorboard/  report.html  figures/
 .lock                held while a process trains
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -120,14 +120,14 @@ class Run:
         """What `alexnet evaluate` measured of this run, the newest last."""
         return _read_lines(self.path / "evaluations.jsonl")
 
-    def record_evaluation(self, result: dict[str, Any]) -> None:
-        """Keep a measurement for the report, in place of an earlier one of the same kind."""
+    def record_evaluation(self, entry: Mapping[str, Any]) -> None:
+        """Keep a measurement of this run alone, in place of an earlier one of the same weights on the same images.
 
-        def kind(entry: dict[str, Any]) -> tuple[Any, ...]:
-            return entry["data"], entry["split"], entry["views"]
-
-        kept = [entry for entry in self.evaluations() if kind(entry) != kind(result)]
-        write_json_lines(self.path / "evaluations.jsonl", [*kept, result])
+        `entry` is `Evaluation.to_json()`: those that differ in data, split, views, or in checkpoint, backend,
+        precision or weights stay beside each other.
+        """
+        kept = [other for other in self.evaluations() if _measured(other) != _measured(entry)]
+        write_json_lines(self.path / "evaluations.jsonl", [*kept, dict(entry)])
 
     @property
     def metrics_file(self) -> Path:
@@ -158,6 +158,13 @@ class Run:
     def report_file(self) -> Path:
         """The self-contained page."""
         return self.path / "report.html"
+
+
+def _measured(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What an evaluation is kept under: which images, and which weights computed how."""
+    model = (entry.get("models") or [{}])[0]
+    which = (model.get(name) for name in ("checkpoint", "backend", "precision", "sha256"))
+    return entry["data"], entry["split"], entry["views"], *which
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from alexnet.inference import backends as engines
+from alexnet.inference import backends
 from benchmarks import QUESTIONS, predict, run
 
 SMALL = ["--preset", "digits", "--turns", "2", "--batches", "1", "3", "--views", "1", "5", "--no-compile", "--no-start"]
@@ -30,8 +30,8 @@ def test_every_figure_has_value_spread_peers_and_limit(tmp_path: Path) -> None:
     assert "these are the first figures of predict" in record["text"]
 
 
-def test_torch_alone_answers_where_no_engine_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "installed", lambda engine: engine == "torch")
+def test_torch_alone_answers_where_no_backend_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "fastest", lambda precision: [backends.TorchBackend][: precision != "int8"])
     record = run("predict", SMALL, None, lambda line: None)
     assert {entry["by"] for entry in record["figures"]} == {"ours torch float32", "ours torch bfloat16"}
     assert record["path"] is None

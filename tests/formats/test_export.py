@@ -11,8 +11,9 @@ from safetensors import safe_open
 
 from alexnet import create_model
 from alexnet.architecture import LRN, Activation, Conv, Full, Local, MapNorm, Network, Pool
-from alexnet.formats import export, import_model
-from alexnet.formats.export import ExportError, onnx_model
+from alexnet.errors import MissingLibrary, UsageError
+from alexnet.formats import Facts, export, import_model
+from alexnet.formats.export import onnx_model
 from alexnet.model.zoo import build
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra: export)")
@@ -113,8 +114,8 @@ def test_the_exported_file_says_what_it_is(tmp_path: Path) -> None:
 def test_weights_come_back_as_they_went(tmp_path: Path) -> None:
     model = build(small(), seed=3)
     path = export(model, "safetensors", tmp_path / "net.safetensors")
-    back = import_model(path)
-    assert back.network == model.network
+    back, facts = import_model(path)
+    assert back.network == model.network and facts == Facts()
     for name, value in model.state_dict().items():
         assert torch.equal(back.state_dict()[name], value)
 
@@ -123,12 +124,12 @@ def test_a_file_of_weights_without_description_is_refused(tmp_path: Path) -> Non
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ExportError, match="says nothing of its network"):
+    with pytest.raises(UsageError, match="says nothing of its network"):
         import_model(tmp_path / "other.safetensors")
 
 
 def test_an_unknown_format_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="'tflite' should be one of onnx, safetensors"):
+    with pytest.raises(UsageError, match="'tflite' should be one of onnx, safetensors"):
         export(build(small()), "tflite", tmp_path / "net")
 
 
@@ -137,3 +138,65 @@ def test_the_metadata_of_the_weights_can_be_read_without_the_package(tmp_path: P
     with safe_open(path, framework="numpy") as file:
         described = json.loads(file.metadata()["alexnet"])
     assert described["input"].startswith("float32 (N, 3, 30, 30)")
+
+
+def facts(**changes: object) -> Facts:
+    """Those of `small()` on pictures of 36 pixels with a mean image of noise."""
+    mean = np.random.default_rng(0).uniform(0, 255, (36, 36, 3)).astype(np.float32)
+    values = {"preset": "small", "classes": tuple("abcde"), "size": 36, "center": "mean-image", "mean_image": mean}
+    return Facts(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_the_mean_image_and_the_facts_come_back_as_they_went(tmp_path: Path) -> None:
+    wrote = facts(exif_rotate=True)
+    path = export(build(small()), "safetensors", tmp_path / "net.safetensors", wrote)
+    _, read = import_model(path)
+    assert read.to_json() == wrote.to_json()
+    assert read.mean_image is not None and np.array_equal(read.mean_image, wrote.mean_image)  # type: ignore[arg-type]
+    with safe_open(path, framework="numpy") as file:
+        assert np.array_equal(file.get_tensor("mean_image"), wrote.mean_image)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("center", ["mean-image", "imagenet", "none"])
+@pytest.mark.parametrize("preset", [None, "traced"])
+def test_a_graph_with_facts_takes_raw_pixels_and_centres_them_itself(
+    preset: str | None, center: str, tmp_path: Path
+) -> None:
+    layers = SMALL
+    if preset == "traced":  # a locally-connected layer goes through torch's exporter
+        pytest.importorskip("onnxscript", reason="onnxscript is not installed (extra: export)")
+        layers = (Conv("conv1", 6, 3, stride=4, std=0.05), Local("local2", 4, 3, pad=1), Full("fc3"))
+    model = build(small(layers=layers, columns=1)).eval()
+    mean = facts().mean_image if center == "mean-image" else None
+    path = export(model, "onnx", tmp_path / "net.onnx", facts(center=center, mean_image=mean))
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 36, 36, 3), dtype=np.uint8)[:, 3:33, 3:33].astype(np.float32)
+    centred = pixels
+    if mean is not None:
+        centred = pixels - mean[3:33, 3:33]
+    if center == "imagenet":
+        centred = (pixels - np.float32([123.675, 116.28, 103.53])) / np.float32([58.395, 57.12, 57.375])
+    with torch.no_grad():
+        expected = model(torch.from_numpy(np.ascontiguousarray(centred.transpose(0, 3, 1, 2)))).numpy()
+    onnx.checker.check_model(onnx.load(path))
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"images": np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))})
+    assert np.abs(logits - expected).max() <= 1e-5 * np.abs(expected).max()
+    described = json.loads({entry.key: entry.value for entry in onnx.load(path).metadata_props}["alexnet"])
+    assert described["classes"] == list("abcde") and "central crop" in described["input"]
+
+
+@pytest.mark.parametrize("described", ["{", "[]", '{"network": {"name": 3}}', '{"network": {}, "classes": 5}'])
+def test_a_description_that_makes_no_sense_is_refused(described: str, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors", {"alexnet": described})
+    with pytest.raises(UsageError, match=r"other\.safetensors"):
+        import_model(tmp_path / "other.safetensors")
+
+
+def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    from alexnet.formats import export as module
+
+    monkeypatch.setattr(module, "find_spec", lambda package: None)
+    with pytest.raises(MissingLibrary, match=r"alexnet\[export\]"):
+        onnx_model(build(small()))

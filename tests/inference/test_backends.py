@@ -1,7 +1,7 @@
-"""Every engine against the torch model: how closely, by precision."""
+"""Every backend against the torch model: how closely, by precision."""
 
 import dataclasses
-from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +9,19 @@ import pytest
 import torch
 
 from alexnet import presets
-from alexnet.architecture import LRN, Activation, Conv, Full, Network, Pool
-from alexnet.config import Data
-from alexnet.formats.five_crop_graph import shares
-from alexnet.inference import backends as engines
-from alexnet.inference.backends import ENGINES, KINDS, EngineError, choose, installed, load
-from alexnet.inference.predictor import load as load_plain
+from alexnet.config import Config
+from alexnet.data.statistics import Accumulator, Statistics
+from alexnet.errors import MissingLibrary, UsageError
+from alexnet.inference import backends
+from alexnet.inference.backends import BACKENDS, PRECISIONS, Backend, TorchBackend, choose, fastest
+from alexnet.inference.load import load
+from alexnet.inference.network import NetworkPredictor
 from alexnet.model.zoo import build, create_model
 from alexnet.training.loop import train
 
 CLOSE = {"float32": 1e-5, "bfloat16": 2e-2}  # of the largest logit
+KINDS = list(BACKENDS.values())
+COMPUTED = [(kind, precision) for kind in KINDS for precision in kind.precisions if precision in CLOSE]
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +34,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def need(engine: str) -> None:
-    if not installed(engine):
-        packages, extra = engines.NEEDS[engine]
-        pytest.skip(f"{' or '.join(packages)} is not installed (extra: {extra})")
+def need(kind: type[Backend]) -> None:
+    if not kind.installed():
+        pytest.skip(f"{' or '.join(kind.needs)} is not installed (extra: {kind.extra})")
 
 
 def need_int8() -> None:
-    need("openvino")
+    need(BACKENDS["openvino"])
     pytest.importorskip("nncf", reason="nncf is not installed (extra: openvino)")
 
 
@@ -46,100 +48,95 @@ def images(n: int, side: int = 16) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(n).integers(0, 256, (n, side, side, 3), dtype=np.uint8))
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("engine", ENGINES)
-def test_an_engine_gives_the_logits_of_the_torch_model(engine: str, precision: str) -> None:
-    need(engine)
-    if precision not in engines.COMPUTES[engine]:
-        pytest.skip(f"{engine} does not compute {precision}")
+def statistics(config: Config) -> Statistics:
+    """Those of some noise."""
+    sums = Accumulator(config.data.size)
+    sums.add(images(4, config.data.size).numpy())
+    return sums.statistics()
+
+
+@pytest.mark.parametrize(("kind", "precision"), COMPUTED)
+def test_a_backend_gives_the_logits_of_the_torch_model(kind: type[Backend], precision: str) -> None:
+    need(kind)
     model = create_model("digits").eval()
     views = (torch.randn(6, 3, 14, 14) * 60).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         expected = model(views)
-    found = KINDS[engine](model, precision, 1).logits(views)
-    assert found.dtype == torch.float32
-    assert (found - expected).abs().max() <= CLOSE[precision] * expected.abs().max()
+    logits = kind(model, precision).logits(views)
+    assert logits.dtype == torch.float32
+    assert (logits - expected).abs().max() <= CLOSE[precision] * expected.abs().max()
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_an_engine_takes_batches_of_any_size_after_one_another(engine: str) -> None:
-    need(engine)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_backend_takes_batches_of_any_size_after_one_another(kind: type[Backend]) -> None:
+    need(kind)
     model = create_model("digits").eval()
-    made = KINDS[engine](model, "float32", 1)
+    backend = kind(model)
     for n in (1, 5, 2, 5):
         views = torch.randn(n, 3, 14, 14) * 60
         with torch.no_grad():
             expected = model(views)
-        assert torch.allclose(made.logits(views), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+        assert torch.allclose(backend.logits(views), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("engine", ["auto", *ENGINES])
+@pytest.mark.parametrize(("kind", "precision"), COMPUTED)
+def test_many_threads_get_the_bits_of_one(kind: type[Backend], precision: str) -> None:
+    need(kind)
+    config = presets.preset("digits")
+    net = NetworkPredictor(config, statistics(config), list("0123456789"), kind(build(config.network), precision))
+    batches = [images(n) for n in (3, 1, 5, 2)] * 6
+
+    def both(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return net.probabilities(batch, 5), net.taps(batch, ["pool1"])["pool1"]
+
+    alone = [both(batch) for batch in batches]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(both, batches))
+    for one, other in zip(alone, together, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_bfloat16_of_torch_is_the_arithmetic_of_a_training_run() -> None:
+    model = create_model("digits").eval()
+    views = torch.randn(4, 3, 14, 14) * 60
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = model(views).float()
+    logits = TorchBackend(model, "bfloat16").logits(views)
+    assert torch.allclose(logits, expected, atol=2e-3 * float(expected.abs().max()))
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["auto", *BACKENDS])
 @pytest.mark.parametrize("views", [1, 5, 10])
-def test_probabilities_are_those_of_the_plain_classifier(run: Path, engine: str, views: int) -> None:
-    need(engine)
-    plain, fast = load_plain(run), load(run, engine=engine)
+def test_probabilities_are_those_of_torch(run: Path, name: str, views: int) -> None:
+    if name != "auto":
+        need(BACKENDS[name])
     pictures = images(7)
-    assert torch.allclose(fast.probabilities(pictures, views), plain.probabilities(pictures, views), atol=1e-5)
+    plain, other = load(str(run)), load(str(run), backend=name)
+    assert torch.allclose(other.probabilities(pictures, views), plain.probabilities(pictures, views), atol=1e-5)
 
 
-def test_ten_views_of_many_images_go_through_in_several_batches(run: Path) -> None:
-    pictures = images(30)
-    fast = load(run, engine="torch")
-    assert torch.allclose(fast.probabilities(pictures, 10), load_plain(run).probabilities(pictures, 10), atol=1e-5)
+def test_what_is_installed_changes_nothing_without_a_word(run: Path) -> None:
+    net = load(run)
+    assert isinstance(net, NetworkPredictor) and type(net.backend) is TorchBackend
+    assert (net.description["backend"], net.description["precision"]) == ("torch", "float32")
 
 
-def test_crops_that_share_the_first_layer_give_the_plain_ten_views(monkeypatch: pytest.MonkeyPatch) -> None:
-    need("openvino")
-    from benchmarks.predict import Bench
-
-    monkeypatch.setattr(engines, "PRECISIONS", ("float32",))
-    monkeypatch.setattr(Bench, "_peers", lambda self: {})
-    # conv1's windows as in `paper`: stride 4, zeros complete the last one; offsets 0, 8 and 16
-    layers = (
-        Conv("conv1", 16, 11, stride=4, std=0.01),
-        Activation("relu1"),
-        LRN("norm1"),
-        Pool("pool1"),
-        Conv("conv2", 16, 3, pad=1, sees="own", std=0.1),
-        Activation("relu2"),
-        Full("fc3", std=0.1),
-    )
-    config = dataclasses.replace(
-        presets.preset("digits"), network=Network("shared", 48, 10, 2, layers=layers), data=Data(size=64)
-    )
-    bench = Bench(Namespace(preset=config, no_compile=True))
-    pictures = torch.from_numpy(bench.pictures(17))
-    fast = bench.ours["openvino float32"]
-    assert fast.engine.shares(64)
-    for views in (5, 10):
-        expected = bench.classifier.probabilities(pictures, views)
-        assert torch.allclose(fast.probabilities(pictures, views), expected, rtol=1e-4, atol=1e-6)
-
-
-def test_crops_share_nothing_where_their_windows_differ() -> None:
-    assert shares(presets.preset("paper").network, 256)
-    assert not shares(presets.preset("caffe").network, 256)  # the corner is 29 pixels from the other
-    assert not shares(presets.preset("cifar-13").network, 32)  # zeros surround every crop
-
-
-def test_the_one_predict_call_works_with_every_engine(run: Path) -> None:
+def test_the_one_predict_call_works_with_every_backend(run: Path) -> None:
     picture = images(1)[0].numpy()
-    expected = load_plain(run).predict(picture, top=3)[0].labels
-    for engine in ENGINES:
-        if installed(engine):
-            assert load(run, engine=engine).predict(picture, top=3)[0].labels == expected
+    expected = load(run).predict(picture, top=3)[0].labels
+    for kind in fastest("float32"):
+        assert load(run, backend=kind.name).predict(picture, top=3)[0].labels == expected
 
 
 def test_int8_gives_the_labels_of_float32_for_nearly_every_training_image(run: Path) -> None:
     need_int8()
-    from alexnet.data.run_data import open_run_data
+    from alexnet.data.readers.open import open_source
 
-    plain, small = load_plain(run), load(run, precision="int8")
-    split = open_run_data(plain.config).train
-    pictures = [split.decode(i) for i in range(300)]
-    from alexnet.data.preprocess import square
-
-    batch = torch.from_numpy(np.stack([square(picture, 16) for picture in pictures]))
+    plain, small = load(run), load(run, precision="int8")
+    assert small.description["backend"] == "openvino"
+    split = open_source("digits").splits["train"]
+    batch = plain.squares([split.encoded(i) for i in range(300)])
     same = plain.probabilities(batch).argmax(1) == small.probabilities(batch).argmax(1)
     assert same.float().mean() > 0.97
 
@@ -161,36 +158,51 @@ def test_the_last_layer_and_layers_named_stay_as_they_are() -> None:
     views = (torch.randn(8, 3, 14, 14) * 60).numpy()
 
     def rounded(**how: object) -> int:
-        made = quantize(model, views, **how)  # type: ignore[arg-type]
-        return sum(op.get_type_name() == "FakeQuantize" for op in made.get_ordered_ops())
+        graph = quantize(model, views, **how)  # type: ignore[arg-type]
+        return sum(op.get_type_name() == "FakeQuantize" for op in graph.get_ordered_ops())
 
     assert rounded(also=("conv1",)) < rounded() < rounded(last=True)
 
 
+def only_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "find_spec", lambda package: None)
+
+
 def test_auto_falls_back_to_torch_where_nothing_else_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "installed", lambda engine: engine == "torch")
-    assert choose("auto", "float32") == choose("auto", "bfloat16") == "torch"
+    only_torch(monkeypatch)
+    assert choose("auto", "float32") is choose("auto", "bfloat16") is TorchBackend
+    assert fastest("int8") == []
 
 
-def test_auto_stays_with_torch_on_cuda() -> None:
-    assert choose("auto", "bfloat16", "cuda") == "torch"
+def test_auto_stays_with_torch_on_a_gpu() -> None:
+    assert choose("auto", "bfloat16", gpu=True) is choose("auto", "float32", gpu=True) is TorchBackend
+
+
+def test_torch_computes_unless_another_is_named() -> None:
+    assert choose(None, "float32") is choose(None, "bfloat16") is TorchBackend
 
 
 def test_what_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "installed", lambda engine: engine == "torch")
-    with pytest.raises(EngineError, match=r"openvino needs onnx and openvino; pip install 'alexnet\[openvino\]'"):
-        choose("openvino", "float32")
-    with pytest.raises(EngineError, match="int8 needs OpenVINO"):
-        choose("auto", "int8")
+    only_torch(monkeypatch)
+    message = r"openvino needs onnx and openvino; pip install 'alexnet\[openvino\]'"
+    for name, precision in (("openvino", "float32"), ("auto", "int8"), (None, "int8")):
+        with pytest.raises(MissingLibrary, match=message):
+            choose(name, precision)
 
 
-def test_an_engine_that_lacks_a_precision_says_which_has_it() -> None:
-    with pytest.raises(EngineError, match="torch does not compute int8 here; choose openvino"):
-        choose("torch", "int8")
+@pytest.mark.parametrize("name", ["torch", "onnxruntime"])
+def test_a_backend_that_lacks_a_precision_says_which_has_it(name: str, run: Path) -> None:
+    with pytest.raises(UsageError, match=f"{name} does not compute int8; choose the backend openvino"):
+        load(run, backend=name, precision="int8")
 
 
-def test_an_unknown_engine_or_precision_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="engine 'tensorrt' should be auto, torch"):
-        choose("tensorrt", "float32")
-    with pytest.raises(EngineError, match="precision 'int4' should be one of"):
+def test_an_unknown_backend_or_precision_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="backend 'tensorrt' should be one of auto, torch"):
+        load(tmp_path, backend="tensorrt", precision="float32")
+    with pytest.raises(UsageError, match="precision 'int4' should be one of"):
         load(tmp_path, precision="int4")
+
+
+def test_every_precision_has_a_backend() -> None:
+    for precision in PRECISIONS:
+        assert any(precision in kind.precisions for kind in KINDS)

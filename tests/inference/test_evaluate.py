@@ -1,9 +1,10 @@
 """Errors of a run are those of a plain loop over the images, and of several runs those of their average."""
 
+import dataclasses
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,21 @@ import torch
 from PIL import Image
 
 from alexnet.config import Config
-from alexnet.errors import DataError, RunError
-from alexnet.inference.evaluate import evaluate
-from alexnet.inference.predictor import load
+from alexnet.data.dataset import Source
+from alexnet.errors import DataError, UsageError
+from alexnet.inference.evaluate import evaluate, match_labels
+from alexnet.inference.load import load
+from alexnet.inference.predictor import Images, Predictor
+from alexnet.progress import Progress
+from alexnet.run import Run
 from alexnet.training.loop import train
 
-FIELDS = {"top1_error", "top5_error", "loss", "count", "views", "data", "split", "runs", "unreadable"}
+FIELDS = {"top1_error", "top5_error", "loss", "count", "views", "data", "split", "runs", "models", "unreadable"}
 
 
-def plain_loop(runs: list[Path], folder: Path, views: int = 1) -> tuple[float, float, float, int]:
+def plain_loop(runs: list[Path | Predictor], folder: Path, views: int = 1) -> tuple[float, float, float, int]:
     """Top-1 error, top-5 error, loss and count of the class folders in `folder`, an image at a time."""
-    nets = [load(run) for run in runs]
+    nets = [load(run) for run in runs]  # a predictor is itself
     wrong = missed = count = 0
     losses = []
     for path in sorted(folder.glob("*/*.png")):
@@ -39,45 +44,45 @@ def plain_loop(runs: list[Path], folder: Path, views: int = 1) -> tuple[float, f
 
 @pytest.mark.parametrize("views", [1, 10])
 def test_errors_are_those_of_a_plain_loop(views: int, trained: Path, seven: Path) -> None:
-    found = evaluate(trained, views=views)
+    result = evaluate(trained, views=views)
     top1, top5, loss, count = plain_loop([trained], seven / "test", views)
-    assert found["top1_error"] == pytest.approx(top1, abs=1e-4)
-    assert found["top5_error"] == pytest.approx(top5, abs=1e-4)
-    assert found["loss"] == pytest.approx(loss, abs=1e-5)
-    assert found["count"] == count == 28
+    assert result.top1_error == pytest.approx(top1, abs=1e-4)
+    assert result.top5_error == pytest.approx(top5, abs=1e-4)
+    assert result.loss == pytest.approx(loss, abs=1e-5)
+    assert result.count == count == 28
 
 
 def test_an_ensemble_is_the_mean_of_its_runs(trained: Path, second: Path, seven: Path) -> None:
-    found = evaluate([trained, second])
+    result = evaluate([trained, second])
     top1, top5, loss, _ = plain_loop([trained, second], seven / "test")
-    assert found["top1_error"] == pytest.approx(top1, abs=1e-4)
-    assert found["top5_error"] == pytest.approx(top5, abs=1e-4)
-    assert found["loss"] == pytest.approx(loss, abs=1e-5)
-    assert found["runs"] == [str(trained), str(second)]
+    assert result.top1_error == pytest.approx(top1, abs=1e-4)
+    assert result.top5_error == pytest.approx(top5, abs=1e-4)
+    assert result.loss == pytest.approx(loss, abs=1e-5)
+    assert result.runs == [str(trained), str(second)]
 
 
 def test_a_run_averaged_with_itself_is_itself(trained: Path) -> None:
     alone, twice = evaluate(trained), evaluate([trained, trained])
-    assert {**twice, "runs": None} == {**alone, "runs": None}
+    assert dataclasses.replace(twice, models=()) == dataclasses.replace(alone, models=())
 
 
 def test_the_result_has_the_fields_promised(trained: Path, seven: Path) -> None:
-    found = evaluate(trained)
-    assert set(found) == FIELDS
-    assert (found["views"], found["split"], found["data"]) == (1, "test", str(seven))
-    json.dumps(found, allow_nan=False)
+    result = evaluate(trained)
+    assert set(result.to_json()) == FIELDS
+    assert (result.views, result.split, result.data) == (1, "test", str(seven))
+    json.dumps(result.to_json(), allow_nan=False)
 
 
 def test_a_split_may_be_chosen(trained: Path) -> None:
-    assert [evaluate(trained, split=split)["count"] for split in ("train", "val", "test")] == [56, 21, 28]
+    assert [evaluate(trained, split=split).count for split in ("train", "val", "test")] == [56, 21, 28]
 
 
 def test_val_is_measured_where_there_is_no_test(
     pictures: Callable[..., Path], short: Callable[..., Config], tmp_path: Path
 ) -> None:
     train(short(pictures(tmp_path / "some", {"": 10}, ("ant", "bee"))), tmp_path / "run")
-    found = evaluate(tmp_path / "run")
-    assert (found["split"], found["count"], found["top5_error"]) == ("val", 2, None)
+    result = evaluate(tmp_path / "run")
+    assert (result.split, result.count, result.top5_error) == ("val", 2, None)
 
 
 def test_a_missing_split_is_named(pictures: Callable[..., Path], trained: Path, tmp_path: Path) -> None:
@@ -97,18 +102,18 @@ def test_a_source_without_that_split_is_not_measured_on_another(
 
 def test_another_source_needs_no_training_images(pictures: Callable[..., Path], trained: Path, tmp_path: Path) -> None:
     folder = pictures(tmp_path / "some", {"test": 3})
-    found = evaluate(trained, data=str(folder))
-    assert (found["split"], found["count"], found["data"]) == ("test", 21, str(folder))
+    result = evaluate(trained, data=str(folder))
+    assert (result.split, result.count, result.data) == ("test", 21, str(folder))
 
 
 def test_classes_are_matched_by_name_where_another_source_has_fewer(trained: Path, seven: Path, tmp_path: Path) -> None:
     for name in ("cat", "gnu"):
         shutil.copytree(seven / "test" / name, tmp_path / "some" / "test" / name)
-    found = evaluate(trained, data=str(tmp_path / "some"))
+    result = evaluate(trained, data=str(tmp_path / "some"))
     top1, _, loss, count = plain_loop([trained], tmp_path / "some" / "test")
-    assert (found["count"], count) == (8, 8)
-    assert found["top1_error"] == pytest.approx(top1, abs=1e-4)
-    assert found["loss"] == pytest.approx(loss, abs=1e-5)
+    assert (result.count, count) == (8, 8)
+    assert result.top1_error == pytest.approx(top1, abs=1e-4)
+    assert result.loss == pytest.approx(loss, abs=1e-5)
 
 
 def test_classes_are_matched_by_name_where_another_source_orders_them_differently(
@@ -129,16 +134,16 @@ def test_classes_are_matched_by_name_where_another_source_orders_them_differentl
     )
     (tmp_path / "parquet").mkdir()
     pq.write_table(table, tmp_path / "parquet" / "test-00000-of-00001.parquet")
-    found, wanted = evaluate(trained, data=str(tmp_path / "parquet")), evaluate(trained)
+    result, wanted = evaluate(trained, data=str(tmp_path / "parquet")), evaluate(trained)
     for name in ("top1_error", "top5_error", "loss", "count"):
-        assert found[name] == pytest.approx(wanted[name], abs=1e-5)
+        assert getattr(result, name) == pytest.approx(getattr(wanted, name), abs=1e-5)
 
 
 def test_a_class_the_run_was_not_trained_on_is_named(
     pictures: Callable[..., Path], trained: Path, tmp_path: Path
 ) -> None:
     folder = pictures(tmp_path / "some", {"test": 2}, ("ant", "cats"))
-    with pytest.raises(DataError, match=r"'cats' that the run was not trained on; did you mean cat\?"):
+    with pytest.raises(DataError, match=r"'cats' that the model was not trained on; did you mean cat\?"):
         evaluate(trained, data=str(folder))
 
 
@@ -146,18 +151,18 @@ def test_unreadable_images_are_left_out_and_counted(trained: Path, seven: Path, 
     shutil.copytree(seven / "test", tmp_path / "some" / "test")
     for name in ("ant", "gnu"):
         (tmp_path / "some" / "test" / name / "00.png").write_bytes(b"no image")
-    found = evaluate(trained, data=str(tmp_path / "some"))
-    assert (found["count"], found["unreadable"]) == (26, 2)
+    result = evaluate(trained, data=str(tmp_path / "some"))
+    assert (result.count, result.unreadable) == (26, 2)
     for name in ("ant", "gnu"):
         (tmp_path / "some" / "test" / name / "00.png").unlink()
-    assert {**evaluate(trained, data=str(tmp_path / "some")), "unreadable": 2} == found
+    assert dataclasses.replace(evaluate(trained, data=str(tmp_path / "some")), unreadable=2) == result
 
 
 def test_a_split_without_a_readable_image_is_told(pictures: Callable[..., Path], trained: Path, tmp_path: Path) -> None:
     folder = pictures(tmp_path / "some", {"test": 1}, ("ant", "bee"))
     for path in folder.glob("*/*/*"):
         path.write_bytes(b"no image")
-    with pytest.raises(DataError, match="none of the 2 images of its test split"):
+    with pytest.raises(DataError, match="none of the 2 images of the test split"):
         evaluate(trained, data=str(folder))
 
 
@@ -165,7 +170,7 @@ def test_runs_on_different_classes_are_not_averaged(
     pictures: Callable[..., Path], short: Callable[..., Config], trained: Path, tmp_path: Path
 ) -> None:
     train(short(pictures(tmp_path / "some", {"": 6}, ("ant", "bee"))), tmp_path / "run")
-    with pytest.raises(RunError, match="has other classes than"):
+    with pytest.raises(UsageError, match="has other classes than"):
         evaluate([trained, tmp_path / "run"])
 
 
@@ -176,7 +181,7 @@ def test_another_number_of_views_is_refused(views: int, trained: Path) -> None:
 
 
 def test_no_run_at_all_is_refused() -> None:
-    with pytest.raises(RunError, match="no run is given"):
+    with pytest.raises(UsageError, match="no run is given"):
         evaluate([])
 
 
@@ -192,15 +197,13 @@ def test_a_probability_of_zero_is_a_large_loss_and_not_an_infinite_one(trained: 
     weights = load_file(path)
     weights["fc5.weight"] *= 1e6
     save_file(weights, path, token)
-    found = evaluate(out)
-    assert math.isfinite(found["loss"]) and found["loss"] > 5
+    result = evaluate(out)
+    assert math.isfinite(result.loss) and result.loss > 5
 
 
 def test_bfloat16_runs_are_measured_in_bfloat16(seven: Path, short: Callable[..., Config], tmp_path: Path) -> None:
     train(short(seven, train__precision="bfloat16"), tmp_path / "run")
-    assert evaluate(tmp_path / "run")["loss"] == pytest.approx(
-        plain_loop([tmp_path / "run"], seven / "test")[2], abs=0.02
-    )
+    assert evaluate(tmp_path / "run").loss == pytest.approx(plain_loop([tmp_path / "run"], seven / "test")[2], abs=0.02)
 
 
 def test_measuring_leaves_the_run_as_it_was(trained: Path) -> None:
@@ -209,11 +212,120 @@ def test_measuring_leaves_the_run_as_it_was(trained: Path) -> None:
     assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
 
 
-def test_imagenet_classes_are_matched_by_wnid_whatever_words_follow() -> None:
-    from alexnet.inference.evaluate import _labels
+def source(*classes: str) -> Source:
+    return Source("tars", classes, {})
 
-    theirs, ours = ["n02119789 kit fox", "n01440764 tench"], ["n01440764", "n02119789"]
-    assert _labels(np.array([0, 1, 0]), theirs, ours, "tars").tolist() == [1, 0, 1]
-    assert _labels(np.array([0, 1]), ours, theirs, "folders").tolist() == [1, 0]
+
+def test_imagenet_classes_are_matched_by_wnid_whatever_words_follow() -> None:
+    theirs, ours = ("n02119789 kit fox", "n01440764 tench"), ("n01440764", "n02119789")
+    assert match_labels(np.array([0, 1, 0]), source(*theirs), ours).tolist() == [1, 0, 1]
+    assert match_labels(np.array([0, 1]), source(*ours), theirs).tolist() == [1, 0]
     with pytest.raises(DataError, match="n00000001"):
-        _labels(np.array([0]), ["n00000001 kit fox"], ours, "tars")
+        match_labels(np.array([0]), source("n00000001 kit fox"), ours)
+
+
+def test_a_thousand_classes_by_words_alone_are_in_the_order_of_the_wnids() -> None:
+    wnids = [f"n{10_000_000 + i}" for i in range(1000)]
+    words = [f"word {i}" for i in range(1000)]
+    labels = np.array([0, 1, 999])
+    assert match_labels(labels, source(*wnids), words).tolist() == [0, 1, 999]
+    assert match_labels(labels, source(*reversed(wnids)), words).tolist() == [999, 998, 0]
+
+
+class ByBrightness(Predictor):
+    """No network: the brighter a picture, the later the class."""
+
+    classes = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu")
+    size, batch_size = 16, 5
+    description = {"run": "by brightness"}
+
+    def probabilities(self, images: torch.Tensor, views: int = 1) -> torch.Tensor:
+        self.check_squares(images)
+        place = images.float().mean((1, 2, 3)) / 256 * 7
+        return (-((place[:, None] - torch.arange(7) - 0.5) ** 2)).softmax(1)
+
+    def taps(self, images: Images, names: Iterable[str] | None = None) -> dict[str, torch.Tensor]:
+        return {"brightness": self.squares(images).float().mean((1, 2, 3))}
+
+
+def test_what_is_not_a_network_is_measured_and_averaged_too(trained: Path, seven: Path) -> None:
+    made_up = ByBrightness()
+    result = evaluate(made_up, data=str(seven))
+    top1, top5, loss, count = plain_loop([made_up], seven / "test")
+    assert (result.count, result.runs) == (count, ["by brightness"])
+    assert (result.top1_error, result.top5_error) == (pytest.approx(top1, abs=1e-4), pytest.approx(top5, abs=1e-4))
+    assert result.loss == pytest.approx(loss, abs=1e-5)
+    both = evaluate([trained, made_up])
+    assert both.top1_error == pytest.approx(plain_loop([trained, made_up], seven / "test")[0], abs=1e-4)
+    assert both.runs == [str(trained), "by brightness"]
+
+
+def test_what_is_not_a_run_needs_a_source() -> None:
+    with pytest.raises(UsageError, match="name them with --data"):
+        evaluate(ByBrightness())
+
+
+def test_an_ensemble_reads_each_image_once(
+    trained: Path, second: Path, seven: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alexnet.data import dataset
+
+    read: list[int] = []
+    plain = dataset.decode
+    monkeypatch.setattr(dataset, "decode", lambda data, **how: read.append(len(data)) or plain(data, **how))
+    evaluate([trained, second, trained], data=str(seven))
+    assert len(read) == 28
+
+
+def test_given_weights_are_those_of_the_average(trained: Path, second: Path, seven: Path) -> None:
+    result = evaluate([trained, second], weights=[3, 1])
+    assert result.weights == (0.75, 0.25) and result.to_json()["weights"] == [0.75, 0.25]
+    assert result.loss == pytest.approx(plain_loop([trained, trained, trained, second], seven / "test")[2], abs=1e-5)
+    assert evaluate([trained, second], weights=[1, 0]).loss == pytest.approx(evaluate(trained).loss, abs=1e-6)
+
+
+def test_searched_weights_are_at_least_as_good_as_equal_ones_on_validation(trained: Path, second: Path) -> None:
+    class Notes(Progress):
+        def __init__(self) -> None:
+            self.notes: list[str] = []
+            self.warnings: list[str] = []
+
+        def note(self, text: str) -> None:
+            self.notes.append(text)
+
+        def warn(self, text: str) -> None:
+            self.warnings.append(text)
+
+    progress = Notes()
+    nets = [trained, second, ByBrightness()]
+    searched = evaluate(nets, weights="search", split="val", progress=progress)
+    equal = evaluate(nets, split="val")
+    assert searched.top5_error is not None and equal.top5_error is not None
+    assert searched.top5_error <= equal.top5_error
+    assert searched.weights and sum(searched.weights) == pytest.approx(1)
+    assert progress.notes == [f"weights found on 21 images: {', '.join(f'{w:.3f}' for w in searched.weights)}"]
+    assert "the one they are measured on" in progress.warnings[0]
+    assert evaluate(nets, weights="search").weights == searched.weights
+
+
+@pytest.mark.parametrize("weights", ["equal", [1], [1, -1], [0, 0], [1, math.nan]])
+def test_weights_that_are_none_are_refused(weights: str | list[float], trained: Path, second: Path) -> None:
+    with pytest.raises(UsageError, match="weights"):
+        evaluate([trained, second], weights=weights)
+
+
+def test_evaluations_of_best_last_and_other_precisions_stay_beside_each_other(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    options: list[dict[str, str]] = [{}, {"checkpoint": "last"}, {"precision": "bfloat16"}, {"split": "val"}, {}]
+    for how in options:
+        run.record_evaluation(evaluate(run.path, **how).to_json())  # type: ignore[arg-type]
+    said = [(entry["split"], *list(entry["models"][0].values())[1:]) for entry in run.evaluations()]
+    assert len(said) == len(set(said)) == 4
+    assert {(entry[0], entry[1], entry[-1]) for entry in said} == {
+        ("test", "last", "float32"),
+        ("test", "best", "bfloat16"),
+        ("val", "best", "float32"),
+        ("test", "best", "float32"),
+    }
+    assert all(len(entry["models"][0]["sha256"]) == 64 and entry["models"][0]["step"] for entry in run.evaluations())

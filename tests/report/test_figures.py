@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alexnet.inference.predictor import load
+from alexnet.inference.load import load
 from alexnet.model.zoo import build
 from alexnet.report import charts, figures
 from alexnet.report.history import Curve, read_history, training_seconds

@@ -113,7 +113,7 @@ def test_it_gives_the_errors_that_evaluate_measures(trained, text):
 
 def test_recorded_ten_view_errors_are_shown(trained, tmp_path):
     run = Run(shutil.copytree(trained.path, tmp_path / "run"))
-    run.record_evaluation(evaluate(run.path, views=10))
+    run.record_evaluation(evaluate(run.path, views=10).to_json())
     assert "Test error, 10 views" in write_report(run).read_text(encoding="utf-8")
 
 

@@ -543,8 +543,8 @@ def test_validation_is_the_plain_error_of_the_weights_saved(trained: Path, seven
     measured = evaluate(trained, split="val", checkpoint="last")
     last = Run.open(trained).metrics("validation")[-1]
     for name in ("top1_error", "top5_error", "count"):
-        assert measured[name] == last[name]
-    assert math.isclose(measured["loss"], last["loss"], abs_tol=1e-4)
+        assert getattr(measured, name) == last[name]
+    assert math.isclose(measured.loss, last["loss"], abs_tol=1e-4)
 
 
 def test_training_learns(pictures: Callable[..., Path], short: Callable[..., Config], tmp_path: Path) -> None:

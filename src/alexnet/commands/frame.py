@@ -87,20 +87,27 @@ def json_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which weights of a run compute, where, and how."""
-    parser.add_argument("--checkpoint", choices=("best", "last"), help="default: best by validation error")
+    """Which weights of a model compute, where, and how."""
+    parser.add_argument(
+        "--checkpoint",
+        metavar="NAME",
+        help="best or last of a run (default: best by validation error); for torchvision:NAME a file of weights, or "
+        "random",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
-        "--engine",
+        "--backend",
         choices=("auto", "torch", "onnxruntime", "openvino"),
-        default="torch",
-        help="what computes (default: torch); auto: the fastest that is installed",
+        help="what computes (default: torch, and openvino for int8); auto: the fastest that is installed",
     )
     parser.add_argument(
         "--precision",
         choices=("float32", "bfloat16", "int8"),
         help="default: the run's own; int8 is calibrated on its training images at first use",
     )
+
+
+MODEL_HELP = "a run directory, a file written by `alexnet export --format safetensors`, or torchvision:NAME"
 
 
 def settings_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,45 +1,57 @@
-"""`alexnet predict`: the most probable labels of images."""
+"""`alexnet predict`: the most probable labels of pictures."""
 
 from __future__ import annotations
 
 import argparse
 
-from alexnet.commands.frame import Command, Result, model_arguments
+from alexnet.commands.frame import MODEL_HELP, Command, Result, model_arguments
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a run directory")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
+    """Add the command's flags."""
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument(
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        help="files, folders (all pictures in them), patterns in quotes ('*.jpg'), or - for a file on standard input",
+    )
     parser.add_argument("--top", type=int, default=5, help="labels to show (default: 5)")
     parser.add_argument("--views", type=int, choices=(1, 5, 10), default=1, help="views to average (default: 1)")
+    parser.add_argument("--out", metavar="FILE", help="write the predictions to a .csv or .jsonl file")
     model_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> Result:
-    from alexnet.inference import backends as engines
-    from alexnet.inference import predictor as predict
+    """Predict what can be read and name what cannot; exit code 1 if there was any such."""
+    from alexnet.inference.load import load
+    from alexnet.inference.pictures import check_table, find_pictures, predict_pictures, write_predictions
+    from alexnet.progress import Terminal
 
-    if args.engine == "torch" and args.precision is None:
-        net = predict.load(args.run, args.checkpoint, args.device)
-    else:
-        engine = "auto" if args.precision == "int8" and args.engine == "torch" else args.engine
-        net = engines.load(args.run, args.checkpoint, args.device, engine, args.precision)
-    predictions = net.predict(args.images, args.top, args.views)
-    return {
-        "predictions": [
-            {
-                "image": image,
-                "labels": [
-                    {"label": label, "probability": round(p, 6)}
-                    for label, p in zip(found.labels, found.probabilities, strict=True)
-                ],
-            }
-            for image, found in zip(args.images, predictions, strict=True)
-        ]
-    }
+    if args.out:
+        check_table(args.out)
+    pictures = find_pictures(args.images)
+    options = {name: getattr(args, name) for name in ("checkpoint", "device", "backend", "precision")}
+    predictor = load(args.model, **options)
+    answers = list(predict_pictures(predictor, pictures, args.top, args.views))
+    if args.out:
+        write_predictions(args.out, answers)
+    result: Result = {"predictions": [answer.to_json() for answer in answers if answer.prediction]}
+    unreadable = [answer for answer in answers if not answer.prediction]
+    if unreadable:
+        progress = Terminal()
+        for answer in unreadable:
+            progress.warn(f"{answer.image}: {answer.reason}")
+        result |= {"unreadable": [answer.to_json() for answer in unreadable], "exit_code": 1}
+    if args.out:
+        result["out"] = args.out
+    return result
 
 
 def say(result: Result) -> str:
+    """Each picture with its labels, or where they were written."""
+    if "out" in result:
+        return f"{len(result['predictions']):,} predictions written to {result['out']}"
     lines = []
     for entry in result["predictions"]:
         lines.append(entry["image"])
@@ -47,4 +59,4 @@ def say(result: Result) -> str:
     return "\n".join(lines)
 
 
-COMMAND = Command("predict", "the most probable labels of images", arguments, run, say)
+COMMAND = Command("predict", "the most probable labels of pictures", arguments, run, say)

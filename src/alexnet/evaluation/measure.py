@@ -26,15 +26,20 @@ def measure_split(
     """
     counter = ErrorCounter(classes)
     for batch in loader.epoch(0):
-        if not len(batch.labels):
+        if not len(batch.positions):
             continue
-        found = scores(batch.images)
-        truth = (batch.labels if labels is None else labels[torch.from_numpy(batch.positions)]).to(found.device)
-        counter.add(found, truth, loss(found, truth))
-    if not counter.count:
+        predicted = scores(batch.images)
+        truth = (batch.labels if labels is None else labels[torch.from_numpy(batch.positions)]).to(predicted.device)
+        counter.add(predicted, truth, loss(predicted, truth))
+    check_readable(loader, counter.count)
+    return counter.result(unreadable=len(loader.split) - counter.count)
+
+
+def check_readable(loader: BatchLoader, count: int) -> None:
+    """Raise DataError, naming the first unreadable image, where `count`, the images that were read, is 0."""
+    if count == 0:
         first, why = next(iter(loader.unreadable.items()))
         raise DataError(
             f"none of the {len(loader.split)} images of the {loader.split.name} split can be read (first: "
-            f"{first}: {why}); mend them"
+            f"{first}: {why})"
         )
-    return counter.result(unreadable=len(loader.split) - counter.count)

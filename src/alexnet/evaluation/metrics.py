@@ -14,10 +14,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured of some images.
+    """Errors and loss of some images.
 
-    `top1_error` and `top5_error` in percent, the latter None up to 5 classes; `loss` the mean per image (in nats for
-    softmax); `count` images measured, `unreadable` images left out.
+    `top1_error` and `top5_error` are in percent, the latter None up to 5 classes; `loss` is the mean per image (in nats
+    for softmax), `count` the images measured, `unreadable` those left out.
     """
 
     top1_error: float
@@ -40,9 +40,9 @@ class ErrorCounter:
         self.loss_sum = 0.0
 
     def add(self, scores: Tensor, labels: Tensor, losses: Tensor | None = None) -> None:
-        """scores: float (N, C), log probabilities say; labels: int64 (N,); losses: (N,), by default −scores[label].
+        """Count a batch; a tie counts against the prediction.
 
-        A tie counts against the prediction.
+        scores: float (N, C), such as log-probabilities; labels: int64 (N,); losses: (N,), by default −scores[label].
         """
         truth = scores.gather(1, labels[:, None])
         ahead = (~(scores < truth)).sum(1) - 1  # classes at least as probable, and what is not a number

@@ -1,5 +1,8 @@
-"""Weights out to other libraries and formats, and back."""
+"""Weights out to other libraries and formats, and back. Files are written from a network and its facts alone.
 
-from alexnet.formats.export import FORMATS, export, import_model
+Nothing here knows of runs: who has one passes its network on.
+"""
 
-__all__ = ["FORMATS", "export", "import_model"]
+from alexnet.formats.export import FORMATS, Facts, export, import_model
+
+__all__ = ["FORMATS", "Facts", "export", "import_model"]

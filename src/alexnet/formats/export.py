@@ -1,19 +1,20 @@
 """A trained network as a file for other libraries: an ONNX graph, or weights with their description.
 
-Both describe what the network takes: `images` float32 (N, 3, image, image), centred RGB in 0..255 units, and returns:
-logits (N, classes). Shapes: `N` batch.
+Shapes: `N` batch, `S` side of a square picture, `V` side of the view that the network takes.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
-import os
 import warnings
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -21,81 +22,118 @@ from safetensors.torch import save
 from alexnet import __version__
 from alexnet.architecture import Network
 from alexnet.checkpoint import load_weights
-from alexnet.errors import UsageError
+from alexnet.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from alexnet.errors import AlexnetError, MissingLibrary, UsageError, nearest
+from alexnet.files import write_bytes
 from alexnet.formats.onnx_graph import Unsupported, graph
 from alexnet.model.alexnet import AlexNet
 from alexnet.model.zoo import Net, build
-from alexnet.run import Run
 
 if TYPE_CHECKING:
     import onnx
 
 FORMATS = ("onnx", "safetensors")
-TAKES = "float32 (N, 3, {side}, {side}), RGB in 0..255 units, centred as in training"
-Exportable = str | Path | Run | Net
+CENTRED = "float32 (N, 3, {side}, {side}), RGB in 0..255 units, centred as in training"
+RAW = "float32 (N, 3, {side}, {side}), RGB 0..255: the central crop of a picture of {size}x{size}"
+MEAN_IMAGE = "mean_image"  # the name of the tensor beside the weights
 
 
-class ExportError(UsageError):
-    """An export that was asked for wrongly or cannot be made; the message says how to mend it."""
+@dataclass(frozen=True)
+class Facts:
+    """What a file says beside the weights, so that they can be used.
+
+    `classes` are names in label order. `size` is the side S that a picture's central square is brought to, 0 where
+    nothing is known of the preprocessing; `center` and `exif_rotate` are those of `config.Data`, and `mean_image` is
+    float32 (S, S, 3) where `center` is "mean-image".
+    """
+
+    preset: str = ""
+    classes: tuple[str, ...] = ()
+    size: int = 0
+    center: str = "none"
+    exif_rotate: bool = False
+    mean_image: np.ndarray | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary without the mean image."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del values[MEAN_IMAGE]
+        return {**values, "classes": list(self.classes)}
 
 
-def export(run_or_model: Exportable, format: str, out: str | Path, checkpoint: str | None = None) -> Path:
-    """Write a run's network (or a model) to the file `out` and return its path.
+def export(model: Net, format: str, out: str | Path, facts: Facts | None = None) -> Path:
+    """Write a network to the file `out` and return its path.
 
-    `onnx`: any batch size; normalization across maps as the standard LRN node, one a column where columns keep to
-    themselves. `safetensors`: the weights, with the network's description as JSON in the metadata under `alexnet`;
-    `import_model` reads it back. Raises ExportError for another format or a missing library.
+    `onnx`: any batch size; normalization across maps as the standard LRN node, one per column where columns keep to
+    themselves. With facts the graph takes views of raw pixels, 0..255, and centres them itself; without, it takes
+    centred ones as the model does. `safetensors`: the weights and the mean image, with the description as JSON in the
+    metadata under `alexnet`; `import_model` reads it back. Raises UsageError for another format, MissingLibrary.
     """
     if format not in FORMATS:
-        raise ExportError(f"format {format!r} should be one of {', '.join(FORMATS)}")
-    model, facts = _opened(run_or_model, checkpoint)
+        raise UsageError(f"format {format!r} should be one of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
+    facts = facts or Facts()
+    side = model.network.image
+    raw = format == "onnx" and facts.size > 0
     description = json.dumps(
         {
             "version": __version__,
-            **facts,
-            "input": TAKES.format(side=model.network.image),
+            **facts.to_json(),
+            "input": (RAW if raw else CENTRED).format(side=side, size=facts.size),
             "output": "logits (N, classes)",
             "network": model.network.to_dict(),
         }
     )
     if format == "onnx":
-        made = onnx_model(model)
-        made.metadata_props.add(key="alexnet", value=description)
-        content = made.SerializeToString()
+        proto = onnx_model(model)
+        if raw:
+            centre_inside(proto, *_centring(facts, side))
+        proto.metadata_props.add(key="alexnet", value=description)
+        content = proto.SerializeToString()
     else:
-        weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        content = save(weights, metadata={"format": "pt", "alexnet": description})
+        tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        if facts.mean_image is not None:
+            tensors[MEAN_IMAGE] = torch.from_numpy(np.ascontiguousarray(facts.mean_image, np.float32))
+        content = save(tensors, metadata={"format": "pt", "alexnet": description})
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".new")
-    beside.write_bytes(content)
-    os.replace(beside, path)
+    write_bytes(path, content)
     return path
 
 
-def import_model(path: str | Path) -> Net:
-    """The model that `export(…, "safetensors", path)` wrote, in evaluation mode. Raises ExportError."""
+def import_model(path: str | Path) -> tuple[Net, Facts]:
+    """The model that `export(…, "safetensors", path)` wrote, in evaluation mode, and its facts. Raises UsageError."""
     try:
         with safe_open(path, framework="pt") as file:
-            description = json.loads((file.metadata() or {}).get("alexnet", "{}"))
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            described = json.loads((file.metadata() or {}).get("alexnet", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise ExportError(f"{path} cannot be read: {error}") from None
-    if "network" not in description:
-        raise ExportError(f"{path} says nothing of its network; write it with `alexnet.formats.export`")
-    model = build(Network.from_dict(description["network"]), seed=None)
-    load_weights(model, weights, str(path))
-    return model.eval()
+        raise UsageError(f"{path} cannot be read: {error}") from None
+    if not isinstance(described, dict) or "network" not in described:
+        raise UsageError(f"{path} says nothing of its network; write it with `alexnet export`")
+    mean = tensors.pop(MEAN_IMAGE, None)
+    try:
+        names = [field.name for field in dataclasses.fields(Facts) if field.name in described]
+        facts = Facts(**{name: described[name] for name in names})
+        facts = dataclasses.replace(
+            facts, classes=tuple(facts.classes), mean_image=None if mean is None else mean.float().numpy()
+        )
+        model = build(Network.from_dict(described["network"]), seed=None)
+    except AlexnetError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path}: its description cannot be read: {error}") from None
+    load_weights(model, tensors, str(path))
+    return model.eval(), facts
 
 
 def onnx_model(model: Net, products: bool = False) -> onnx.ModelProto:
     """The network as an ONNX graph, from its description, or by torch's exporter where that has no node for a layer.
 
     `products` writes normalization across maps as a matrix product and square roots instead of the LRN node, which
-    ONNX Runtime computes faster.
+    ONNX Runtime computes faster. Raises MissingLibrary.
     """
     if not find_spec("onnx"):
-        raise ExportError("ONNX needs the package onnx; pip install 'alexnet[export]'")
+        raise MissingLibrary("ONNX needs the package onnx; pip install 'alexnet[export]'")
     if isinstance(model, AlexNet):
         try:
             return graph(model.network, model.state_dict(), products)
@@ -105,11 +143,9 @@ def onnx_model(model: Net, products: bool = False) -> onnx.ModelProto:
 
 
 def traced_model(model: Net) -> onnx.ModelProto:
-    """The network as torch's own exporter writes it, whatever its layers. Raises ExportError without onnxscript."""
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError:
-        raise ExportError("this network needs the package onnxscript; pip install 'alexnet[export]'") from None
+    """The network as torch's own exporter writes it, whatever its layers. Raises MissingLibrary without onnxscript."""
+    if not find_spec("onnxscript"):
+        raise MissingLibrary("this network needs the package onnxscript; pip install 'alexnet[export]'")
     training = model.training
     side = model.network.image
     device = next(model.parameters()).device
@@ -136,15 +172,31 @@ def traced_model(model: Net) -> onnx.ModelProto:
     return program.model_proto
 
 
-def _opened(given: Exportable, checkpoint: str | None) -> tuple[Net, dict[str, Any]]:
-    if isinstance(given, Net):
-        return given, {}
-    from alexnet.inference.predictor import load
+def centre_inside(proto: onnx.ModelProto, mean: np.ndarray, scale: np.ndarray) -> None:
+    """Let a graph take raw pixels: it subtracts `mean`, (3, V, V) or (3, 1, 1), and multiplies by `scale` itself."""
+    from onnx import helper, numpy_helper
 
-    classifier = load(given.path if isinstance(given, Run) else given, checkpoint, "cpu")
-    config = classifier.config
-    return classifier.model, {
-        "preset": config.preset,
-        "classes": list(classifier.classes),
-        "center": config.data.center,
-    }
+    inner = proto.graph
+    for node in inner.node:
+        for i, name in enumerate(node.input):
+            if name == "images":
+                node.input[i] = "images/centred"
+    constants = {"images/mean": mean, "images/scale": scale}
+    inner.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    inner.node.insert(
+        0, helper.make_node("Mul", ["images/moved", "images/scale"], ["images/centred"], "images/scaling")
+    )
+    inner.node.insert(0, helper.make_node("Sub", ["images", "images/mean"], ["images/moved"], "images/centring"))
+
+
+def _centring(facts: Facts, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """What to subtract from the central view, and what to multiply by: float32, maps first."""
+    one = np.ones((3, 1, 1), np.float32)
+    if facts.center == "imagenet":
+        mean, deviation = (np.array(values, np.float32)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+        return mean, one / deviation
+    if facts.mean_image is None:
+        return 0 * one, one
+    first = (facts.size - side) // 2
+    view = facts.mean_image[first : first + side, first : first + side]
+    return np.ascontiguousarray(view.transpose(2, 0, 1), np.float32), one

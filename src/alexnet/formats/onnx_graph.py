@@ -1,8 +1,8 @@
 """A described network as an ONNX graph of standard nodes, its columns as branches.
 
-Between two layers that see both columns each column is a branch of its own, as in the paper's figure 2: its
-convolutions are plain ones and its normalization is the standard LRN node, which engines have kernels for. Grouped
-convolutions without a normalization between them stay grouped.
+Between two layers that see all columns each column is a branch of its own, as in the paper's figure 2: its
+convolutions are plain ones and its normalization is the standard LRN node, which every runtime has a kernel for.
+Grouped convolutions without a normalization between them stay grouped.
 
 Shapes: `N` batch, `C` maps, `H W` rows and columns.
 """
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     import onnx
     from torch import Tensor
 
-OPSET = 17  # what both engines have known for years
+OPSET = 17  # known for years to the runtimes that are used
 IR = 8
 
 
-class Unsupported(ValueError):
+class Unsupported(Exception):
     """A layer that this graph has no standard node for; the exporter of torch is used instead."""
 
 
@@ -51,19 +51,18 @@ class Builder:
         self.weights = {name: tensor.detach().float().cpu().numpy() for name, tensor in weights.items()}
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
-        self.branches = ["images"]  # one value, or one a column
+        self.branches = ["images"]  # one value, or one per column
         self.spatial = True
-        self.tag = ""  # ends the names of nodes that compute a layer on a part of the image
         self.known: set[str] = set()
 
-    def model(self, side: int, views: str = "N") -> onnx.ModelProto:
-        """What was added, as a model of `images` (N, 3, side, side) with `views` rows of logits."""
+    def model(self, side: int) -> onnx.ModelProto:
+        """What was added, as a model of `images` (N, 3, side, side) with logits (N, classes)."""
         self.nodes[-1].output[0] = "logits"
         from onnx import TensorProto
 
         helper = self.helper
         inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, side, side])]
-        outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [views, self.network.classes])]
+        outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", self.network.classes])]
         made = helper.make_graph(self.nodes, self.network.name, inputs, outputs, self.initializers)
         model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="alexnet")
         model.ir_version = IR
@@ -111,16 +110,16 @@ class Builder:
             case architecture.Local():
                 raise Unsupported(f"{layer.name} is locally connected")
 
-    def _convolution(self, layer: architecture.Conv, entry: LayerShape, pads: list[int] | None = None) -> None:
+    def _convolution(self, layer: architecture.Conv, entry: LayerShape) -> None:
         groups = architecture.groups(self.network, layer)
         weight, bias = self.weights[f"{layer.name}.weight"], self.weights[f"{layer.name}.bias"]
         if groups == 1:
             self._join()
-        # A branch a column where what follows stays in its column, or where the maps come in branches already.
+        # A branch per column where what follows stays in its column, or where the maps come in branches already.
         parts = self.network.columns if self._stays(layer) else len(self.branches)
         if groups > 1 and len(self.branches) == 1 and parts > 1:
             self._split(entry.inputs[0], parts)
-        pads = pads or self._ceil(layer, entry)
+        pads = self._ceil(layer, entry)
         branches = self.branches if len(self.branches) > 1 else self.branches * parts
         self.branches = []
         pieces = zip(branches, np.split(weight, parts), np.split(bias, parts), strict=True)
@@ -240,7 +239,6 @@ class Builder:
         ]
 
     def _node(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
-        name += self.tag
         self.nodes.append(self.helper.make_node(kind, inputs, [name], name, **attributes))
         return name
 

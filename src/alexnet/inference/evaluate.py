@@ -1,126 +1,189 @@
-"""Measure runs as the paper did: top-1 and top-5 error, one view or ten, one net or the average of several (§2, §6)."""
+"""Measure predictors as the paper did: top-1 and top-5 error, one view or ten, one net or the average of several.
+
+Sections 2 and 6 of the paper. Shapes: `M` members of an ensemble, `N` images, `C` classes.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from alexnet.config import Config
+from alexnet import presets
 from alexnet.data.dataset import Source, Split
 from alexnet.data.loader import BatchLoader
 from alexnet.data.readers.ilsvrc import wnid
 from alexnet.data.readers.open import open_source
 from alexnet.data.run_data import missing_split, open_run_data
-from alexnet.errors import DataError, RunError, nearest
-from alexnet.evaluation.metrics import ErrorCounter
-from alexnet.inference.predictor import Classifier, load
+from alexnet.errors import DataError, UsageError, nearest
+from alexnet.evaluation.measure import check_readable, measure_split
+from alexnet.evaluation.metrics import Measurement
+from alexnet.inference.ensemble import Ensemble, search_weights
+from alexnet.inference.load import Model, load
+from alexnet.inference.predictor import Predictor
 from alexnet.progress import Progress, quiet
+
+SEARCHED = "val"  # the split on which an ensemble's weights are searched
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Measurement):
+    """A measurement, and what was measured on what.
+
+    `models` are the descriptions of the predictors averaged (run, checkpoint, step, sha256 of the weights, backend,
+    precision), `weights` their weights where they are not equal.
+    """
+
+    views: int
+    data: str
+    split: str
+    models: tuple[dict[str, Any], ...]
+    weights: tuple[float, ...] | None = None
+
+    @property
+    def runs(self) -> list[str]:
+        """The models' names."""
+        return [str(model.get("run")) for model in self.models]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready: the measurement's fields, views, data, split, runs and models, and weights that differ."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values |= {"runs": self.runs, "models": [dict(model) for model in self.models]}
+        weights = values.pop("weights")
+        return values if weights is None else {**values, "weights": [round(weight, 6) for weight in weights]}
 
 
 def evaluate(
-    runs: str | Path | Sequence[str | Path],
+    models: Model | Sequence[Model],
     data: str | None = None,
     split: str | None = None,
     views: int = 1,
+    *,
     checkpoint: str | None = None,
     device: str = "auto",
-    progress: Progress = quiet,
-    engine: str = "torch",
+    backend: str | None = None,
     precision: str | None = None,
-) -> dict[str, Any]:
-    """Errors (percent) of a run, or of the averaged softmax outputs of several.
+    weights: str | Sequence[float] | None = None,
+    progress: Progress = quiet,
+) -> Evaluation:
+    """Errors (percent) and loss of a model, or of the averaged softmax outputs of several.
 
-    `data` is a source with the runs' classes (default: the first run's own), `split` one of its splits (default: test
-    where there is one, else val). Returns `{"top1_error", "top5_error", "loss", "count", "views", "data", "split",
-    "runs", "unreadable"}`; top5_error is None up to 5 classes. `engine` and `precision` are those of `engines.load`.
-    Raises RunError, DataError, CheckpointError or EngineError.
+    `models` are predictors or what `load` takes; `checkpoint`, `device`, `backend` and `precision` are those of `load`.
+    `data` is a source with the models' classes (default: the first run's own), `split` one of its splits (default:
+    test where there is one, else val). `weights` are the models' in the average: equal by default, or "search" for
+    those with the lowest error on the source's val split. The loss is the cross-entropy of the averaged outputs.
+    Raises UsageError and its kinds.
     """
-    paths = [runs] if isinstance(runs, str | Path) else list(runs)
-    if not paths:
-        raise RunError("no run is given; name at least one run directory")
-    nets = [_opened(path, checkpoint, device, engine, precision) for path in paths]
-    first = nets[0]
-    for net in nets[1:]:
-        if net.classes != first.classes:
-            raise RunError(
-                f"{net.run.path} has other classes than {first.run.path}; only runs on the same classes can be averaged"
-            )
-    config = first.config
-    if data is not None:
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=data))
-    source, chosen, name = _choose(config, split)
-    labels = _labels(chosen.labels, source.classes, first.classes, source.spec)
-    total = torch.zeros(len(chosen), len(first.classes))
-    readable = torch.ones(len(chosen), dtype=torch.bool)
-    for net in nets:
-        seen = torch.zeros(len(chosen), dtype=torch.bool)
-        feed = BatchLoader(
+    named = [models] if isinstance(models, str | Path | Predictor) else list(models)
+    if not named:
+        raise UsageError("no run is given; name at least one run directory")
+    if isinstance(weights, str) and weights != "search":
+        raise UsageError(f"weights {weights!r} should be numbers, one per model, or search")
+    numbers = None if isinstance(weights, str) else weights
+    options = {"checkpoint": checkpoint, "device": device, "backend": backend, "precision": precision}
+    predictor = load(*named, **options, weights=numbers)  # type: ignore[arg-type]
+    measured = _Source(predictor, data, split, progress)
+    if weights == "search" and isinstance(predictor, Ensemble):
+        predictor = _searched(predictor, data, views, progress, measured.name)
+    with progress.counting("decoding"):
+        result = measure_split(
+            measured.loader,
+            # A probability that underflowed to 0 is a large loss, not an infinite one.
+            lambda images: predictor.probabilities(images, views).clamp_min(torch.finfo(torch.float32).tiny).log(),
+            lambda scores, labels: -scores.gather(1, labels[:, None])[:, 0],
+            len(predictor.classes),
+            measured.labels,
+        )
+    described = predictor.description
+    return Evaluation(
+        **dataclasses.asdict(result),
+        views=views,
+        data=measured.source.spec,
+        split=measured.name,
+        models=tuple(described.get("members", [described])),
+        weights=predictor.weights if isinstance(predictor, Ensemble) and weights is not None else None,
+    )
+
+
+def _searched(ensemble: Ensemble, data: str | None, views: int, progress: Progress, measured: str) -> Ensemble:
+    """The ensemble with the weights that are best on validation images, each decoded once."""
+    if measured == SEARCHED:
+        progress.warn(f"the weights are searched on the {SEARCHED} split, the one they are measured on")
+    validation = _Source(ensemble, data, SEARCHED, progress)
+    outputs: list[list[Tensor]] = [[] for _ in ensemble.members]
+    positions = []
+    with progress.counting("decoding"):
+        for batch in validation.loader.epoch(0):
+            if len(batch.positions):
+                positions.append(torch.from_numpy(batch.positions.copy()))
+                for member, kept in zip(ensemble.members, outputs, strict=True):
+                    kept.append(member.probabilities(batch.images, views))
+    check_readable(validation.loader, len(positions))
+    labels = validation.labels[torch.cat(positions)]
+    weights = search_weights([torch.cat(parts) for parts in outputs], labels)
+    progress.note(f"weights found on {len(labels):,} images: {', '.join(f'{weight:.3f}' for weight in weights)}")
+    return Ensemble(ensemble.members, weights)
+
+
+class _Source:
+    """The split that a predictor is measured on: its images as the predictor takes them, its labels among its classes.
+
+    Attributes: `source`, `name` (of the split), `loader`, `labels` (int64 (N,), by position in the split).
+    """
+
+    def __init__(self, predictor: Predictor, data: str | None, split: str | None, progress: Progress) -> None:
+        # Another source is opened as the run's would be; without a run, any preset's settings will do.
+        config = predictor.run.config if predictor.run else presets.preset("digits")
+        if data is not None:
+            config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=str(data)))
+        elif predictor.run is None:
+            raise UsageError("the model is not a run that knows its images; name them with --data")
+        self.source = open_source(config.data.source)
+        self.name = split or ("test" if "test" in self.source.splits else "val")
+        chosen: Split
+        if "train" in self.source.splits:  # a val split may have to be held out of it
+            chosen = open_run_data(config, self.source).split(self.name)
+        elif self.name in self.source.splits:
+            chosen = self.source.splits[self.name]
+        else:
+            raise missing_split(self.source, self.name)
+        self.labels = torch.from_numpy(match_labels(chosen.labels, self.source, predictor.classes))
+        self.loader = BatchLoader(
             chosen,
-            net.config.data.size,
-            net.config.train.batch_size,
+            predictor.size,
+            predictor.batch_size,
             seed=0,
             shuffle=False,
             workers=config.data.workers or None,
             memory=config.data.memory << 20,
             progress=progress.decoding,
-            exif_rotate=net.config.data.exif_rotate,
+            exif_rotate=predictor.exif_rotate,
         )
-        with progress.counting("decoding"):
-            for batch in feed.epoch(0):
-                if not len(batch.labels):
-                    continue
-                where = torch.from_numpy(batch.positions)
-                total[where] += net.probabilities(batch.images, views)
-                seen[where] = True
-        readable &= seen
-    if not readable.any():
-        raise DataError(f"{source.spec}: none of the {len(chosen)} images of its {name} split can be read")
-    counter = ErrorCounter(len(first.classes))
-    # A probability that underflowed to 0 is a large loss, not an infinite one.
-    smallest = torch.finfo(torch.float32).tiny
-    counter.add((total[readable] / len(nets)).clamp_min(smallest).log(), torch.from_numpy(labels)[readable])
-    return {
-        **counter.result(unreadable=int((~readable).sum())).to_json(),
-        "views": views,
-        "data": source.spec,
-        "split": name,
-        "runs": [str(path) for path in paths],
-    }
 
 
-def _choose(config: Config, name: str | None) -> tuple[Source, Split, str]:
-    """The source, and its split `name` (default: test where there is one, else val). Raises DataError without it."""
-    source = open_source(config.data.source)
-    name = name or ("test" if "test" in source.splits else "val")
-    if "train" in source.splits:  # a val split may have to be held out of it
-        return source, open_run_data(config, source).split(name), name
-    if name not in source.splits:
-        raise missing_split(source, name)
-    return source, source.splits[name], name
+def match_labels(labels: np.ndarray, source: Source, classes: Sequence[str]) -> np.ndarray:
+    """A source's labels, int64 (N,), as positions among a predictor's classes, by name.
 
-
-def _opened(path: str | Path, checkpoint: str | None, device: str, engine: str, precision: str | None) -> Classifier:
-    if engine == "torch" and precision is None:
-        return load(path, checkpoint, device)
-    from alexnet.inference import backends as engines
-
-    if precision == "int8" and engine == "torch":
-        engine = "auto"
-    return engines.load(path, checkpoint, device, engine, precision)
-
-
-def _labels(labels: np.ndarray, theirs: Sequence[str], ours: Sequence[str], spec: str) -> np.ndarray:
-    """A source's labels as positions among a run's classes, by name. Raises DataError for a class the run lacks."""
-    if list(theirs) == list(ours):
+    ImageNet's classes go by their wnid, whether words follow it or not; where a predictor has the thousand classes by
+    words alone, as torchvision's do, they are in the order of the wnids. Raises DataError for a class that the
+    predictor lacks.
+    """
+    names = [wnid(name) or name for name in source.classes]
+    known = [wnid(name) or name for name in classes]
+    if names == known:
         return labels
-    # ImageNet's classes go by their wnid, whether words follow it or not.
-    place = {wnid(name) or name: i for i, name in enumerate(ours)}
-    for name in theirs:
-        if (wnid(name) or name) not in place:
-            raise DataError(f"{spec} has a class {name!r} that the run was not trained on{nearest(name, ours)}")
-    return np.array([place[wnid(name) or name] for name in theirs], dtype=np.int64)[labels]
+    if len(names) == len(known) == 1000 and all(map(wnid, names)) and not any(map(wnid, known)):
+        return np.argsort(np.argsort(np.array(names)))[labels].astype(np.int64)
+    place = {name: i for i, name in enumerate(known)}
+    for name, title in zip(names, source.classes, strict=True):
+        if name not in place:
+            raise DataError(
+                f"{source.spec} has a class {title!r} that the model was not trained on{nearest(title, classes)}"
+            )
+    return np.array([place[name] for name in names], dtype=np.int64)[labels]

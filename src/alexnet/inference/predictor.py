@@ -1,28 +1,26 @@
-"""A trained network as a classifier: centre view or the paper's ten, on images or files (paper §4.1).
+"""What everything that predicts has: classes, the one preprocessing, probabilities and taps (paper §4.1).
 
-Shapes: `N` images, `S` their side, `C` classes.
+Shapes: `N` images, `H W` rows and columns of a picture, `S` side of a square, `C` classes.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet.checkpoint import has_checkpoint, load_checkpoint, load_weights
-from alexnet.data.augment import Augmentation
 from alexnet.data.preprocess import to_square
-from alexnet.data.statistics import Statistics
-from alexnet.device import autocast, choose_device
-from alexnet.errors import RunError
-from alexnet.model.zoo import Net, build
+from alexnet.errors import UnreadableImage, UsageError
 from alexnet.run import Run
 
-Image = str | Path | np.ndarray
+Image = str | Path | bytes | np.ndarray
+Images = Image | Sequence[Image] | Tensor
 
 
 @dataclass(frozen=True)
@@ -32,73 +30,108 @@ class Prediction:
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """`{"labels": [{"label", "probability"}]}`, JSON-ready."""
+        pairs = zip(self.labels, self.probabilities, strict=True)
+        return {"labels": [{"label": label, "probability": round(p, 6)} for label, p in pairs]}
 
-class Classifier:
-    """A run's network, ready to predict. `load` makes one."""
 
-    def __init__(self, run: Run, model: Net, augmentation: Augmentation, device: torch.device) -> None:
-        self.run, self.config, self.classes = run, run.config, run.classes
-        self.model, self.augmentation, self.device = model, augmentation, device
+class Predictor(ABC):
+    """Class probabilities and activations of pictures. Safe to use from several threads at once.
 
-    def predict(self, images: Image | Sequence[Image] | Tensor, top: int = 5, views: int = 1) -> list[Prediction]:
+    A predictor sets `classes`, `size` (the side of the squares it takes) and `description`, and where they differ from
+    the defaults `exif_rotate` (whether pictures are turned as their EXIF orientation says), `batch_size` (images that
+    it is given at once) and `run` (the run that it comes from, whose data it is measured on by default).
+
+    `description` says which weights predict, JSON-ready: `run` (the model's name), `checkpoint`, `step`, `sha256` (of
+    the weights), `backend` and `precision`; or `members`, their descriptions, and `weights`.
+    """
+
+    classes: tuple[str, ...]
+    size: int
+    description: dict[str, Any]
+    exif_rotate: bool = False
+    batch_size: int = 64
+    run: Run | None = None
+
+    @abstractmethod
+    def probabilities(self, images: Tensor, views: int = 1) -> Tensor:
+        """uint8 (N, S, S, 3) → softmax outputs averaged over the views, float32 (N, C) on the CPU (paper §4.1).
+
+        `views` is 1 (centre), 5 (corners and centre) or 10 (those and their mirror images, the paper's). Raises
+        UsageError for images of another shape or another number of views.
+        """
+
+    @abstractmethod
+    def taps(self, images: Images, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """Named activations of the centre views, as copies, N first; `names` limits what is kept.
+
+        Raises UnreadableImage, and UsageError for a name that is not known.
+        """
+
+    def predict(self, images: Images, top: int = 5, views: int = 1) -> list[Prediction]:
         """The `top` labels of each image.
 
-        images: one or several paths, uint8 RGB arrays (H, W, 3), or a uint8 batch (N, H, W, 3). `views` is 1 (centre),
-        5 (corners and centre) or 10 (those and their mirror images, the paper's). Raises UnreadableImage naming the
-        file, ValueError for another kind of array or number of views.
+        images: one or several paths, encoded files as bytes, uint8 RGB arrays (H, W, 3), or a uint8 batch
+        (N, H, W, 3). Raises UnreadableImage naming the file, UsageError for another kind of array or number of views.
         """
-        if top < 1:
-            raise ValueError(f"top {top} should be at least 1")
-        if isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3):
-            images = [images]
-        found: list[Prediction] = []
-        batch = self.config.train.batch_size
-        for first in range(0, len(images), batch):
-            squares = np.stack([self._square(image) for image in images[first : first + batch]])
-            probabilities = self.probabilities(torch.from_numpy(squares), views)
-            values, indices = probabilities.topk(min(top, len(self.classes)), dim=1)
-            found += [
-                Prediction(tuple(self.classes[i] for i in row), tuple(value))
-                for row, value in zip(indices.tolist(), values.tolist(), strict=True)
-            ]
-        return found
+        check_top(top)
+        several = _listed(images)
+        predictions: list[Prediction] = []
+        for first in range(0, len(several), self.batch_size):
+            squares = self.squares(several[first : first + self.batch_size])
+            predictions += best_labels(self.probabilities(squares, views), self.classes, top)
+        return predictions
 
-    @torch.no_grad()
-    def probabilities(self, images: Tensor, views: int = 1) -> Tensor:
-        """uint8 (N, S, S, 3) → softmax outputs averaged over the views, float32 (N, C) on the CPU (paper §4.1)."""
-        total: Tensor | float = 0.0
-        places = self.augmentation.views(views)
-        for row, column, mirror in places:
-            view = self.augmentation.test(images, row, column, mirror)
-            with autocast(self.config.train.precision, self.device):
-                logits = self.model(view)
-            total = total + logits.float().softmax(1)
-        return (total / len(places)).cpu()  # type: ignore[union-attr]
+    def square(self, image: Image) -> np.ndarray:
+        """A picture as the network was trained on it: (S, S, 3) uint8. Raises UnreadableImage naming the file."""
+        try:
+            return to_square(image, self.size, self.exif_rotate)
+        except UnreadableImage as error:
+            if isinstance(image, str | Path) and not str(error).startswith(str(image)):
+                raise UnreadableImage(f"{image}: {error}") from None
+            raise
 
-    def taps(self, images: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """Named activations of the centre views of uint8 images (N, S, S, 3); see `AlexNet.taps`."""
-        return self.model.taps(self.augmentation.test(images), names)
+    def squares(self, images: Images) -> Tensor:
+        """What `predict` takes as one batch: uint8 (N, S, S, 3). Raises what `predict` does."""
+        if isinstance(images, Tensor):
+            if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[3] != 3:
+                raise UsageError(f"a batch of {images.dtype} {tuple(images.shape)} should be uint8 (N, H, W, 3), RGB")
+            if images.shape[1:3] == (self.size, self.size):
+                return images
+            images = list(images.cpu().numpy())
+        several = _listed(images)
+        if not len(several):
+            return torch.empty(0, self.size, self.size, 3, dtype=torch.uint8)
+        return torch.from_numpy(np.stack([self.square(image) for image in several]))
 
-    def _square(self, image: Image | Tensor) -> np.ndarray:
-        given = image if isinstance(image, str | Path) else np.asarray(image)
-        return to_square(given, self.config.data.size, self.config.data.exif_rotate)
+    def check_squares(self, images: Tensor) -> None:
+        """Raise UsageError unless `images` is uint8 (N, S, S, 3)."""
+        side = self.size
+        if images.dtype != torch.uint8 or images.dim() != 4 or tuple(images.shape[1:]) != (side, side, 3):
+            raise UsageError(
+                f"images of {images.dtype} {tuple(images.shape)} should be uint8 (N, {side}, {side}, 3): "
+                "`square` makes them of any picture"
+            )
 
 
-def load(path: str | Path, checkpoint: str | None = None, device: str = "auto") -> Classifier:
-    """The classifier of a run directory, in evaluation mode.
+def _listed(images: Images) -> Sequence[Any] | Tensor:
+    """One picture as a list of one; several as they are."""
+    if isinstance(images, str | Path | bytes) or (isinstance(images, np.ndarray) and images.ndim == 3):
+        return [images]
+    return images  # type: ignore[return-value]  # an array of four axes is a sequence
 
-    `checkpoint` is "best" (by validation error) or "last"; by default best where there is one. Raises RunError or
-    CheckpointError in one line for a directory without a finished save or with weights of another network.
-    """
-    run = Run.open(path)
-    if checkpoint is None:
-        checkpoint = "best" if has_checkpoint(run.checkpoints, "best") else "last"
-    if checkpoint not in ("best", "last"):
-        raise RunError(f"checkpoint {checkpoint!r} should be best or last")
-    target = choose_device(device)
-    model = build(run.config.network, seed=None)
-    weights = load_checkpoint(run.checkpoints, checkpoint).weights
-    load_weights(model, weights, str(run.checkpoints / f"{checkpoint}.safetensors"))
-    model.to(target).eval()
-    augmentation = Augmentation(run.config, Statistics.load(run.statistics_file), target)
-    return Classifier(run, model, augmentation, target)
+
+def best_labels(probabilities: Tensor, classes: Sequence[str], top: int) -> list[Prediction]:
+    """float (N, C) → the `top` labels of each image."""
+    values, indices = probabilities.topk(min(top, len(classes)), dim=1)
+    return [
+        Prediction(tuple(classes[i] for i in row), tuple(value))
+        for row, value in zip(indices.tolist(), values.tolist(), strict=True)
+    ]
+
+
+def check_top(top: int) -> None:
+    """Raise UsageError for a number of labels below 1."""
+    if top < 1:
+        raise UsageError(f"top {top} should be at least 1")

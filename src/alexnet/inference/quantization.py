@@ -1,12 +1,12 @@
 """Post-training quantization to int8 by NNCF, calibrated on a run's training images, for OpenVINO.
 
-The quantized network is kept in the run directory under a name that says which weights it was made of.
+The quantized network is kept in the run directory under a name that says which weights it was made of. Shapes: `N`
+views, `V` side of a view.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import tempfile
@@ -18,53 +18,56 @@ from typing import Any
 import numpy as np
 import torch
 
-from alexnet.errors import UsageError
+from alexnet.config import Config
+from alexnet.data.augment import Augmentation
+from alexnet.data.dataset import Subset
+from alexnet.data.loader import BatchLoader
+from alexnet.data.run_data import open_run_data
+from alexnet.data.statistics import Statistics
+from alexnet.errors import DataError, MissingLibrary
+from alexnet.files import sync_folder
 from alexnet.formats.export import onnx_model
-from alexnet.inference.predictor import Classifier
+from alexnet.inference.network import weights_sha256
 from alexnet.model.zoo import Net
+from alexnet.run import Run
 
 CALIBRATION = 256  # training images, spread evenly over the split
 RECIPE = "nncf mixed, last layer and pools whole"  # part of the kept file's name: change it with what `quantize` does
 
 
-class QuantizationError(UsageError):
-    """A network that cannot be quantized here; the message says what to install."""
+def quantized_run(run: Run, model: Net, images: int = CALIBRATION) -> Any:
+    """The OpenVINO graph of a run's model in int8, read from the run directory or made and kept there.
 
-
-def quantized(classifier: Classifier, images: int = CALIBRATION) -> Any:
-    """The OpenVINO model of a run in int8, read from the run directory or made and kept there."""
+    Raises MissingLibrary, and DataError where the run's training images are gone.
+    """
+    check_libraries()
     import openvino
 
-    weights = hashlib.sha256(f"{RECIPE} {images}".encode())
-    for name, value in sorted(classifier.model.state_dict().items()):
-        weights.update(name.encode())
-        weights.update(value.detach().cpu().contiguous().numpy().tobytes())
-    path = classifier.run.path / "int8" / f"{weights.hexdigest()[:16]}.xml"
+    path = run.path / "int8" / f"{weights_sha256(model, f'{RECIPE} {images}')[:16]}.xml"
     core = openvino.Core()
     if path.exists() and path.with_suffix(".bin").exists():
         return core.read_model(path)
-    model = quantize(classifier.model, calibration_views(classifier, images))
+    graph = quantize(model, calibration_views(run.config, Statistics.load(run.statistics_file), images))
     with contextlib.suppress(OSError):  # a run that cannot be written to is quantized each time
-        _keep(model, path)
-    return model
+        _keep(graph, path)
+    return graph
 
 
 def quantize(model: Net, views: np.ndarray, last: bool = False, also: tuple[str, ...] = ()) -> Any:
-    """An OpenVINO model with int8 weights and activations, but for the layer that gives the logits.
+    """An OpenVINO graph with int8 weights and activations, but for the layer that gives the logits.
 
     Maps are rounded to int8 after pooling, not before: a quarter of the values then, and rounded once either way.
-    views: float32 (N, 3, C, C), as the network takes them, on which ranges are measured. `last` quantizes the last
-    layer too; layers named in `also` stay as they are. Raises QuantizationError where a library is not installed.
+    views: float32 (N, 3, V, V), as the network takes them, on which ranges are measured. `last` quantizes the last
+    layer too; layers named in `also` stay as they are. Raises MissingLibrary.
     """
-    if not all(find_spec(package) for package in ("nncf", "openvino", "onnx")):
-        raise QuantizationError("int8 needs nncf, openvino and onnx; pip install 'alexnet[openvino]'")
+    check_libraries()
     os.environ.setdefault("NNCF_CI", "1")  # it would otherwise report its use over the network
     import nncf
     import openvino
 
     nncf.set_log_level(logging.ERROR)
-    read = openvino.Core().read_model(onnx_model(model).SerializeToString())
-    operations = read.get_ordered_ops()
+    graph = openvino.Core().read_model(onnx_model(model).SerializeToString())
+    operations = graph.get_ordered_ops()
     names = [op.get_friendly_name() for op in operations]
     ignored = [name for name in names if name.split(".")[0].split("/")[0] in also]
     ignored += [op.get_friendly_name() for op in operations if op.get_type_name() == "MaxPool"]
@@ -73,7 +76,7 @@ def quantize(model: Net, views: np.ndarray, last: bool = False, also: tuple[str,
     dataset = nncf.Dataset([views[i : i + 1] for i in range(len(views))])
     with _silent():
         return nncf.quantize(
-            read,
+            graph,
             dataset,
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(views),
@@ -82,31 +85,44 @@ def quantize(model: Net, views: np.ndarray, last: bool = False, also: tuple[str,
         )
 
 
-def calibration_views(classifier: Classifier, images: int = CALIBRATION) -> np.ndarray:
-    """Centre views of training images, float32 (N, 3, C, C). Raises DataError where the run's data are gone."""
-    from alexnet.data.run_data import open_run_data
-    from alexnet.errors import UnreadableImage
+def check_libraries() -> None:
+    """Raise MissingLibrary where a library that quantizes is not installed."""
+    if not all(find_spec(package) for package in ("nncf", "openvino", "onnx")):
+        raise MissingLibrary("int8 needs nncf, openvino and onnx; pip install 'alexnet[openvino]'")
 
-    config = classifier.config
+
+def calibration_views(config: Config, statistics: Statistics, images: int = CALIBRATION) -> np.ndarray:
+    """Centre views of a run's training images, float32 (N, 3, V, V). Raises DataError where they are gone."""
     train = open_run_data(config).train
-    views = []
-    for i in np.linspace(0, len(train) - 1, min(images, len(train))).astype(int):
-        with contextlib.suppress(UnreadableImage):
-            pixels = torch.from_numpy(train.resize_crop(int(i), config.data.size))
-            views.append(classifier.augmentation.test(pixels[None]).cpu())
+    chosen = np.linspace(0, len(train) - 1, min(images, len(train))).astype(np.int64)
+    loader = BatchLoader(
+        Subset(train, chosen, "train"),
+        config.data.size,
+        batch_size=len(chosen),
+        seed=0,
+        shuffle=False,
+        workers=config.data.workers or None,
+        memory=0,
+        exif_rotate=config.data.exif_rotate,
+    )
+    augmentation = Augmentation(config, statistics, torch.device("cpu"))
+    views = [augmentation.test(batch.images) for batch in loader.epoch(0) if len(batch.positions)]
+    if not views:
+        raise DataError(f"{config.data.source}: no training image can be read to calibrate int8 on")
     return np.ascontiguousarray(torch.cat(views).numpy())
 
 
-def _keep(model: Any, path: Path) -> None:
+def _keep(graph: Any, path: Path) -> None:
     """Write the pair of files beside and rename them, the description last."""
     import openvino
 
     path.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="new-", dir=path.parent) as folder:
         beside = Path(folder) / path.name
-        openvino.save_model(model, beside, compress_to_fp16=False)
+        openvino.save_model(graph, beside, compress_to_fp16=False)
         os.replace(beside.with_suffix(".bin"), path.with_suffix(".bin"))
         os.replace(beside, path)
+    sync_folder(path.parent)
 
 
 @contextlib.contextmanager

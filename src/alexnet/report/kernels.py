@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from alexnet.data.statistics import Statistics
-from alexnet.inference.predictor import Classifier
+from alexnet.inference.network import NetworkPredictor as Classifier
 from alexnet.run import Run
 
 GREY = np.full(3, 3**-0.5)  # the direction of grey among colours
@@ -43,7 +43,7 @@ def first_kernels(classifier: Classifier) -> Kernels | None:
         return None
     weights = layer.weight.detach().float().cpu().numpy()  # (K, 3, S, S)
     groups = np.split(weights, classifier.config.network.columns)
-    grey = grey_images(classifier.run)
+    grey = grey_images(classifier.run)  # type: ignore[arg-type]
     shown = SHOWN // len(groups)
     colour = None if grey else tuple(_colour_share(group) for group in groups)
     columns = tuple(np.stack([_picture(kernel, grey) for kernel in group[:shown]]) for group in groups)

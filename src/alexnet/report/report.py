@@ -16,7 +16,8 @@ from alexnet.checkpoint import has_checkpoint
 from alexnet.comparison import difference
 from alexnet.config import Config, fields
 from alexnet.errors import DataError
-from alexnet.inference.predictor import Classifier, load
+from alexnet.inference.load import load
+from alexnet.inference.network import NetworkPredictor as Classifier
 from alexnet.model.summary import summary
 from alexnet.progress import Progress, quiet
 from alexnet.report import figures, sections
@@ -38,8 +39,8 @@ def write_report(run: Run, progress: Progress = quiet, gallery: int = GALLERY) -
     """
     history = read_history(run)
     classifier = load(run.path) if _saved(run) else None
-    seen, trouble = _observe(classifier, progress, gallery)
-    kernels = first_kernels(classifier) if classifier else None
+    seen, trouble = _observe(classifier, progress, gallery)  # type: ignore[arg-type]
+    kernels = first_kernels(classifier) if classifier else None  # type: ignore[arg-type]
     progress.note("drawing the figures")
     run.figures.mkdir(parents=True, exist_ok=True)
     if history.losses:

@@ -1,0 +1,121 @@
+"""Predictions for pictures named on the command line: files, folders, patterns and standard input."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from alexnet.data.decode import MAX_BYTES
+from alexnet.data.readers.folder import NOT_IMAGES
+from alexnet.device import cpu_count
+from alexnet.errors import UnreadableImage, UsageError
+from alexnet.files import atomic_write
+from alexnet.inference.predictor import Prediction, Predictor, best_labels, check_top
+
+STDIN = "-"
+TABLES = (".csv", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one picture: a prediction, or the reason why it could not be read."""
+
+    image: str
+    prediction: Prediction | None = None
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"image", "labels": [{"label", "probability"}]}`, or `{"image", "reason"}`."""
+        if self.prediction is None:
+            return {"image": self.image, "reason": self.reason}
+        return {"image": self.image, **self.prediction.to_json()}
+
+
+def find_pictures(names: Sequence[str]) -> list[str]:
+    """Files from names of files, folders (all pictures below them) and patterns with `*`, `?` or `[…]`, in that order.
+
+    `-`, standard input, stays as it is, and so does a file that is not there. Raises UsageError for a folder or a
+    pattern in which there is no picture.
+    """
+    pictures: list[str] = []
+    for name in names:
+        matches = [name] if name == STDIN or os.path.lexists(name) else sorted(glob.glob(name, recursive=True))
+        if not matches and glob.has_magic(name):
+            raise UsageError(f"no file matches {name}")
+        for match in matches or [name]:
+            pictures += _below(match) if os.path.isdir(match) else [match]
+    return pictures
+
+
+def predict_pictures(predictor: Predictor, pictures: Sequence[str], top: int = 5, views: int = 1) -> Iterator[Answer]:
+    """The answers for files and `-`, in order; decoded in threads, a batch at a time. Raises UsageError."""
+    check_top(top)
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        for first in range(0, len(pictures), predictor.batch_size):
+            names = pictures[first : first + predictor.batch_size]
+            squares = list(pool.map(lambda name: _square(predictor, name), names))
+            good = [square for square in squares if isinstance(square, np.ndarray)]
+            probabilities = predictor.probabilities(torch.from_numpy(np.stack(good)), views) if good else torch.empty(0)
+            predictions = iter(best_labels(probabilities, predictor.classes, top) if good else [])
+            for name, square in zip(names, squares, strict=True):
+                yield Answer(name, reason=square) if isinstance(square, str) else Answer(name, next(predictions))
+
+
+def write_predictions(path: str, answers: Sequence[Answer]) -> None:
+    """Write answers as .csv (one row per label: image, rank, label, probability) or .jsonl (one object per image).
+
+    Pictures that could not be read are in the .jsonl with their reason. Raises OSError.
+    """
+    with atomic_write(path, "w", newline="", errors="surrogateescape") as file:
+        if path.endswith(".jsonl"):
+            file.writelines(json.dumps(answer.to_json()) + "\n" for answer in answers)
+            return
+        table = csv.writer(file)
+        table.writerow(("image", "rank", "label", "probability"))
+        for answer in answers:
+            for rank, label in enumerate(answer.to_json().get("labels", []), start=1):
+                table.writerow((answer.image, rank, label["label"], label["probability"]))
+
+
+def check_table(path: str) -> None:
+    """Raise UsageError for a file that is neither .csv nor .jsonl or lies in no folder."""
+    if not path.endswith(TABLES):
+        raise UsageError(f"--out {path} should end in {' or '.join(TABLES)}")
+    if not Path(path).absolute().parent.is_dir():
+        raise UsageError(f"--out {path}: there is no folder {Path(path).parent}")
+
+
+def _below(folder: str) -> list[str]:
+    """The pictures in a folder and those below it, in the order of their names."""
+    pictures: list[str] = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        shown = sorted(name for name in names if not name.startswith("."))
+        pictures += [os.path.join(root, name) for name in shown if Path(name).suffix.lower() not in NOT_IMAGES]
+    if not pictures:
+        raise UsageError(f"there is no picture in the folder {folder}")
+    return pictures
+
+
+def _square(predictor: Predictor, name: str) -> np.ndarray | str:
+    """The square of a picture, or the reason why there is none."""
+    try:
+        if name != STDIN:
+            return predictor.square(name)
+        content = sys.stdin.buffer.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            return f"it has more bytes than the limit of {MAX_BYTES}"
+        return predictor.square(content)
+    except UnreadableImage as error:
+        return str(error).removeprefix(f"{name}: ")

@@ -1,0 +1,125 @@
+"""Models by name: runs, files and torchvision's networks, and what is wrong with a name in one line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import alexnet
+from alexnet.errors import CheckpointError, RunError, UsageError
+from alexnet.formats import export
+from alexnet.inference.ensemble import Ensemble
+from alexnet.inference.load import load
+from alexnet.inference.network import NetworkPredictor
+
+
+def squares(n: int, side: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(n).integers(0, 256, (n, side, side, 3), dtype=np.uint8))
+
+
+def opened(*args: object, **options: object) -> NetworkPredictor:
+    net = load(*args, **options)  # type: ignore[arg-type]
+    assert isinstance(net, NetworkPredictor)
+    return net
+
+
+def test_the_public_load_is_this_one_and_takes_several(trained: Path, second: Path) -> None:
+    assert alexnet.load is load
+    assert isinstance(load(trained, second), Ensemble)
+    net = load(trained)
+    assert load(net) is net
+
+
+def test_a_file_that_export_wrote_predicts_as_its_run(trained: Path, tmp_path: Path) -> None:
+    net = opened(trained)
+    path = export(net.model, "safetensors", tmp_path / "net.safetensors", net.facts())
+    back = opened(path)
+    images = squares(3, 16)
+    assert torch.equal(back.probabilities(images, 10), net.probabilities(images, 10))
+    assert (back.classes, back.size, back.exif_rotate) == (net.classes, net.size, net.exif_rotate)
+    assert back.description["sha256"] == net.description["sha256"]
+    assert back.description["run"] == str(path)
+
+
+def test_a_file_that_cannot_predict_is_told(trained: Path, tmp_path: Path) -> None:
+    net = opened(trained)
+    plain = export(net.model, "safetensors", tmp_path / "plain.safetensors")
+    with pytest.raises(UsageError, match="does not say its classes and preprocessing"):
+        load(plain)
+    (tmp_path / "notes.txt").write_text("notes")
+    with pytest.raises(UsageError, match=r"notes\.txt cannot be read"):
+        load(tmp_path / "notes.txt")
+    whole = export(net.model, "safetensors", tmp_path / "net.safetensors", net.facts())
+    with pytest.raises(UsageError, match="one file of weights"):
+        load(whole, checkpoint="best")
+    with pytest.raises(UsageError, match="is not a run directory"):
+        load(whole, precision="int8")
+
+
+def test_torchvisions_network_with_its_own_preprocessing() -> None:
+    from torchvision.models import AlexNet_Weights
+
+    net = opened("torchvision:alexnet", checkpoint="random")
+    assert (net.size, len(net.classes), net.classes[1]) == (256, 1000, "goldfish")
+    assert net.description["run"] == "torchvision:alexnet" and net.description["checkpoint"] == "random"
+    picture = squares(1, 256)
+    transforms = AlexNet_Weights.DEFAULT.transforms()
+    with torch.no_grad():
+        expected = net.model.body(transforms(picture.permute(0, 3, 1, 2))).softmax(1)
+    assert torch.allclose(net.probabilities(picture), expected, atol=1e-5)
+    assert net.predict(picture, top=2)[0].labels[0] == net.classes[int(expected.argmax())]
+    assert set(net.taps(picture, ["hidden"])) == {"hidden"}
+
+
+def test_torchvisions_weights_come_from_a_file_or_from_where_torchvision_keeps_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision import models
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(
+        CheckpointError, match=r"not on this machine: put https://.*squeezenet.* at .*checkpoints/squee"
+    ):
+        load("torchvision:squeezenet1_1")
+    torch.manual_seed(1)
+    theirs = models.squeezenet1_1().eval()
+    published = models.SqueezeNet1_1_Weights.DEFAULT
+    (tmp_path / "checkpoints").mkdir()
+    kept = tmp_path / "checkpoints" / Path(published.url).name
+    torch.save(theirs.state_dict(), kept)
+    image = squares(1, 256)
+    with torch.no_grad():
+        expected = theirs(published.transforms()(image.permute(0, 3, 1, 2))).softmax(1)
+    for checkpoint in (None, str(kept)):
+        net = load("torchvision:squeezenet1_1", checkpoint=checkpoint)
+        assert torch.allclose(net.probabilities(image), expected, atol=1e-5)
+        assert net.description["checkpoint"] == (checkpoint or kept.name)
+    kept.write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match="is not a file of weights"):
+        load("torchvision:squeezenet1_1", checkpoint=str(kept))
+    torch.save(models.alexnet().state_dict(), kept)
+    with pytest.raises(CheckpointError, match="is of another network"):
+        load("torchvision:squeezenet1_1", checkpoint=str(kept))
+
+
+def test_every_network_of_torchvision_is_published_with_the_colours_that_are_taken() -> None:
+    from torchvision import models
+
+    for name in models.list_models(module=models):
+        transforms = models.get_model_weights(name).DEFAULT.transforms()
+        assert (transforms.mean, transforms.std) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]), name
+
+
+@pytest.mark.parametrize("name", ["torchvision:alexnot", "torchvision:"])
+def test_an_unknown_network_of_torchvision_is_told(name: str) -> None:
+    with pytest.raises(UsageError, match="torchvision has no classifier"):
+        load(name)
+
+
+def test_what_is_not_a_model_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no such run directory"):
+        load(tmp_path / "absent")
+    for device in ("gpu", "meta", "cuda:77"):
+        with pytest.raises(UsageError, match=f"device '?{device}"):
+            load(tmp_path, device=device)
