@@ -186,7 +186,7 @@ def test_a_confusion_matrix_is_drawn_at_any_number_of_classes(count, tmp_path):
     with Image.open(tmp_path / "confusion.png") as image:
         assert min(image.size) > 700
     words = texts(figures.svg(panel, "a"))
-    assert words.count("class 1") == (2 if count <= 40 else 0)
+    assert words.count("class 1") == (2 if count <= 30 else 0)
     assert len(set(map(str, counts.flat)) - set(words)) == 0 or count > 12
 
 

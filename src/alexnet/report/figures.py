@@ -39,7 +39,7 @@ WIDTH = 3.6  # inches: 259 units of 1/72 inch, as SVG counts
 DPI = 200
 GAP = 0.08  # between panels in a PNG, as a share of one
 PIXELATED = 64  # smaller images are shown with their pixels
-CELLS_WITH_NUMBERS, NAMED_CELLS = 12, 40  # classes
+CELLS_WITH_NUMBERS, NAMED_CELLS = 12, 30  # classes
 _STYLE = (resources.files("alexnet.report") / "templates" / "report.css").read_text(encoding="utf-8")
 COLOURS = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", _STYLE.partition("@media")[0]))
 _VARIABLES = {value: f"var(--{name})" for name, value in COLOURS.items()}
@@ -83,7 +83,8 @@ def save_png(path: Path, panels: Sequence[Panel], across: int) -> None:
     with _drawing("png"), atomic_write(path) as file:
         for cell, panel in zip(cells, panels, strict=False):
             panel.draw(cell)
-        figure.savefig(file, format="png", facecolor="white", metadata={"Software": None})
+        options: dict[str, Any] = {"facecolor": "white", "bbox_inches": "tight", "pad_inches": 0.08}
+        figure.savefig(file, format="png", metadata={"Software": None}, **options)
 
 
 def curves(title: str, unit: str, lines: Sequence[Curve], drops: Points, epochs: float) -> Panel:
@@ -122,11 +123,11 @@ def curves(title: str, unit: str, lines: Sequence[Curve], drops: Points, epochs:
             bbox_to_anchor=(0, 0.85),
             ncols=3,
             frameon=False,
-            fontsize=7,
+            fontsize=6.5,
             labelcolor=INK,
-            handlelength=1.2,
+            handlelength=1,
             handletextpad=0.5,
-            columnspacing=1.2,
+            columnspacing=1,
             borderpad=0,
             borderaxespad=0,
         )
@@ -145,9 +146,8 @@ def kernels(shown: Kernels) -> list[Panel]:
         colour = "" if shown.colour is None else f"{shown.colour[i]:.0f}\u202f% colour"
         about = f"{title}: {len(column)} kernels of {size} by {size} weights"
         tiles = _tiles(column, across)
-        width = WIDTH if several else 1.5 * WIDTH
-        height = 0.25 + width * len(tiles) / tiles.shape[1]
-        panels.append(Panel(width, height, about, _kernel_drawing(tiles, title, colour, 0.25 / height)))
+        height = 0.25 + WIDTH * len(tiles) / tiles.shape[1]
+        panels.append(Panel(WIDTH, height, about, _kernel_drawing(tiles, title, colour, 0.25 / height)))
     return panels
 
 
@@ -186,7 +186,7 @@ def neighbours(example: Example, classes: Sequence[str]) -> Panel:
             figure.text(
                 left / width,
                 1 - (top + side + 0.035) / height,
-                _fit(classes[label], round(side * 20)),
+                _fit(classes[label], round(17 * side)),
                 size=6.5,
                 va="top",
                 color=COLOURS["miss"] if strange else INK,
@@ -213,15 +213,13 @@ def confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> Panel:
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     diagonal = np.eye(len(counts), dtype=bool)
     largest = 1 if few else share[~diagonal].max() or 1
-    strength = (
-        0.6 * np.sqrt(np.where(diagonal, share, share / largest))
-        if few
-        else np.sqrt(np.where(diagonal, share, share / largest))
-    )
+    strength = np.sqrt(np.where(diagonal, share, share / largest)) * (0.6 if few else 1)
 
     def draw(figure: FigureBase) -> None:
         names = [_fit(name, 13) for name in classes] if named else []
-        margin = 0.04 + 0.0165 * max(map(len, names), default=1)
+        size = min(7, 130 / len(counts))
+        longest = max(map(len, names), default=1)
+        margin = 0.06 + 0.0024 * size * longest
         axes = figure.add_axes((margin, 0.01, 0.99 - margin, 0.99 - margin))
         if few:
             _cells(axes, counts, strength)
@@ -231,8 +229,7 @@ def confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> Panel:
             pixels[diagonal, :3] = to_rgb(COLOURS["top1"])
             pixels[..., 3] = strength
             axes.imshow(pixels, interpolation="nearest")
-        size = 7 if few else 4.5
-        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
+        axes.set_xticks(range(len(names)), names, rotation=90 if longest > 2 else 0, fontsize=size)
         axes.set_yticks(range(len(names)), names, fontsize=size)
         axes.tick_params(length=0, pad=2, colors=SOFT, top=False, labeltop=True, labelbottom=False)
         axes.set(xlim=(-0.5, len(counts) - 0.5), ylim=(len(counts) - 0.5, -0.5))

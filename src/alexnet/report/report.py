@@ -55,7 +55,7 @@ def write_report(run: Run, progress: Progress = quiet, searched: int = SEARCHED)
     missing = "The network is not saved yet; `alexnet train --resume` goes on with the run."
     checkpoint = next((name for name in ("best", "last") if has_checkpoint(run.checkpoints, name)), None)
     if checkpoint:
-        predictor = load(run.path, checkpoint)
+        predictor = load(run.path, checkpoint=checkpoint)
         grey = grey_images(Statistics.load(run.statistics_file))
         kernels = first_kernels(predictor.model, run.config.network.columns, grey)
         try:
@@ -88,7 +88,7 @@ def write_report(run: Run, progress: Progress = quiet, searched: int = SEARCHED)
             length=_length(history),
             settings=fields(run.config),
             changes={f"{row.where}.{row.field}": row.a for row in _changes(run.config)},
-            command=[shlex.join(part) for part in command(run)],
+            command=command(run),
             hardware=_hardware(run),
         )
     )
@@ -143,6 +143,7 @@ def _environment() -> Environment:
         "times": times,
         "name": _name,
         "text": _text,
+        "shell": lambda words: shlex.join(map(str, words)),
         "measured": _measured,
     }
     return environment
@@ -181,10 +182,8 @@ def _other_evaluations(run: Run, checkpoint: str | None) -> list[dict[str, Any]]
 
 def _weights(entry: dict[str, Any]) -> dict[str, Any]:
     """Which weights an evaluation measured, where it says so: checkpoint, backend and precision."""
-    described = entry.get("weights") or [{}]
-    described = described[0] if isinstance(described, list) else described
-    merged = {**entry, **described}
-    return {key: merged[key] for key in ("checkpoint", "backend", "precision") if merged.get(key)}
+    model = (entry.get("models") or [{}])[0]
+    return {key: model[key] for key in ("checkpoint", "backend", "precision") if model.get(key)}
 
 
 def _measured(entry: dict[str, Any]) -> str:
