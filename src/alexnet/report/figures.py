@@ -138,69 +138,76 @@ def curves(title: str, unit: str, lines: Sequence[Curve], drops: Points, epochs:
 def kernels(shown: Kernels) -> list[Panel]:
     """The kernels of the first layer, a panel per column of the network (figure 3)."""
     several = len(shown.columns) > 1
-    across = 8 if several else 12
-    panels = []
-    for i, column in enumerate(shown.columns):
-        size = column.shape[1]
-        title = f"Column {i + 1}" if several else shown.layer
-        colour = "" if shown.colour is None else f"{shown.colour[i]:.0f}\u202f% colour"
-        about = f"{title}: {len(column)} kernels of {size} by {size} weights"
-        tiles = _tiles(column, across)
-        height = 0.25 + WIDTH * len(tiles) / tiles.shape[1]
-        panels.append(Panel(WIDTH, height, about, _kernel_drawing(tiles, title, colour, 0.25 / height)))
-    return panels
+    return [
+        _column(
+            _tiles(column, 8 if several else 12),
+            f"Column {i + 1}" if several else shown.layer,
+            "" if shown.colour is None else f"{shown.colour[i]:.0f}\u202f% colour",
+            "{} kernels of {} by {} weights".format(*column.shape[:3]),
+        )
+        for i, column in enumerate(shown.columns)
+    ]
+
+
+def _column(tiles: NDArray[np.uint8], title: str, colour: str, about: str) -> Panel:
+    head, height = 0.25, WIDTH * len(tiles) / tiles.shape[1]
+
+    def draw(figure: FigureBase) -> None:
+        board = _board(figure, WIDTH, head + height)
+        _place(board, tiles, 0, head, WIDTH, height)
+        board.text(0, 0.45 * head, title, va="center", size=8.5, weight="bold", color=INK)
+        board.text(WIDTH, 0.45 * head, colour, va="center", ha="right", size=7.5, color=SOFT)
+
+    return Panel(WIDTH, head + height, f"{title}: {about}", draw)
 
 
 def prediction(example: Example, classes: Sequence[str]) -> Panel:
     """An image beside its most probable labels as bars, the true one in green (figure 4, left)."""
     truth, guess = classes[example.truth], classes[example.labels[0]]
+    side, left, step = 0.38 * WIDTH, 0.41 * WIDTH, 0.063 * WIDTH
 
     def draw(figure: FigureBase) -> None:
-        _picture(figure, example.image, (0, 0, 0.38, 1))
-        bars = figure.add_axes((0.41, 0, 0.59, 0.83))
+        board = _board(figure, WIDTH, side)
+        _place(board, example.image, 0, 0, side, side)
+        mark, colour = ("✓", "hit") if example.right else ("✗", "miss")
+        title: dict[str, Any] = {"va": "center", "size": 8.5, "weight": "bold"}
+        board.text(left, 0.1, _fit(truth, 22), color=INK, **title)
+        board.text(WIDTH, 0.1, mark, ha="right", color=COLOURS[colour], **title)
         for place, (label, value) in enumerate(zip(example.labels, example.probabilities, strict=True)):
             kind = "hit" if label == example.truth else "miss" if place == 0 else "other"
-            bars.barh(place, 1, color=COLOURS["track"], height=0.84)
-            bars.barh(place, value, color=COLOURS[f"{kind}-bar"], height=0.84)
-            bars.text(0.02, place, _fit(classes[label], 25), size=7, va="center", color=INK)
-            bars.text(0.98, place, f"{100 * value:.0f}", size=7, va="center", ha="right", color=SOFT)
-        bars.set(xlim=(0, 1), ylim=(max(len(example.labels), 5) - 0.5, -0.5))
-        bars.set_axis_off()
-        mark, colour = ("✓", "hit") if example.right else ("✗", "miss")
-        title: dict[str, Any] = {"y": 0.93, "va": "center", "size": 8.5, "weight": "bold"}
-        figure.text(0.41, s=_fit(truth, 22), color=INK, **title)
-        figure.text(1, s=mark, ha="right", color=COLOURS[colour], **title)
+            middle = side - (4.5 - place) * step
+            for share, name in ((1, "track"), (value, f"{kind}-bar")):
+                corner = (left, middle - 0.42 * step)
+                board.add_patch(Rectangle(corner, share * (WIDTH - left), 0.84 * step, color=COLOURS[name], lw=0))
+            board.text(left + 0.04, middle, _fit(classes[label], 25), size=7, va="center", color=INK)
+            colour = SOFT if kind == "other" else INK
+            board.text(WIDTH - 0.04, middle, f"{100 * value:.0f}", size=7, va="center", ha="right", color=colour)
 
     said = "right" if example.right else f"taken for {guess}"
-    return Panel(WIDTH, 0.38 * WIDTH, f"Image of {truth}, {said}", draw)
+    return Panel(WIDTH, side, f"Image of {truth}, {said}", draw)
 
 
 def neighbours(example: Example, classes: Sequence[str]) -> Panel:
     """An image and its nearest training images, those of another class named in red (figure 4, right)."""
-    width, height, side, name = WIDTH, 0.44 * WIDTH, 0.175 * WIDTH, 0.045 * WIDTH
+    height, side, name, gap = 0.44 * WIDTH, 0.175 * WIDTH, 0.045 * WIDTH, 0.02 * WIDTH
 
     def draw(figure: FigureBase) -> None:
-        def place(pixels: Pixels, label: int, left: float, top: float, side: float) -> None:
-            strange = label != example.truth
-            _picture(figure, pixels, (left / width, 1 - (top + side) / height, side / width, side / height))
-            figure.text(
-                left / width,
-                1 - (top + side + 0.035) / height,
-                _fit(classes[label], round(17 * side)),
-                size=6.5,
-                va="top",
-                color=COLOURS["miss"] if strange else INK,
-                weight="bold" if pixels is example.image else "normal",
-            )
+        board = _board(figure, WIDTH, height)
 
-        place(example.image, example.truth, 0, 0, 2 * side + name)
+        def place(pixels: Pixels, label: int, left: float, top: float, side: float, weight: str = "normal") -> None:
+            _place(board, pixels, left, top, side, side)
+            colour = INK if label == example.truth else COLOURS["miss"]
+            text = _fit(classes[label], round(17 * side))
+            board.text(left, top + side + 0.035, text, size=6.5, va="top", color=colour, weight=weight)
+
+        place(example.image, example.truth, 0, 0, 2 * side + name, "bold")
         for i, image in enumerate(example.neighbours):
             row, column = divmod(i, 3)
-            left = width - (3 - column) * side - (2 - column) * 0.02 * width
+            left = WIDTH - (3 - column) * side - (2 - column) * gap
             place(image.image, image.label, left, row * (side + name), side)
 
     near = ", ".join(classes[image.label] for image in example.neighbours)
-    return Panel(width, height, f"Image of {classes[example.truth]}, nearest training images of {near}", draw)
+    return Panel(WIDTH, height, f"Image of {classes[example.truth]}, nearest training images of {near}", draw)
 
 
 def confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> Panel:
@@ -297,19 +304,18 @@ def _tiles(column: NDArray[np.uint8], across: int) -> NDArray[np.uint8]:
     return tiles
 
 
-def _kernel_drawing(tiles: NDArray[np.uint8], title: str, colour: str, head: float) -> Callable[[FigureBase], None]:
-    def draw(figure: FigureBase) -> None:
-        _picture(figure, tiles, (0, 0, 1, 1 - head))
-        figure.text(0, 1 - 0.45 * head, title, va="center", size=8.5, weight="bold", color=INK)
-        figure.text(1, 1 - 0.45 * head, colour, va="center", ha="right", size=7.5, color=SOFT)
-
-    return draw
-
-
-def _picture(figure: FigureBase, pixels: NDArray[np.uint8], place: tuple[float, float, float, float]) -> None:
-    axes = figure.add_axes(place)
-    axes.imshow(pixels, aspect="auto", interpolation="nearest" if len(pixels) <= PIXELATED else None)
+def _board(figure: FigureBase, width: float, height: float) -> Axes:
+    """Bare axes over a whole figure, in inches from its top left."""
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
+    return axes
+
+
+def _place(board: Axes, pixels: NDArray[np.uint8], left: float, top: float, width: float, height: float) -> None:
+    """A picture on a board, its pixels visible where it is small."""
+    interpolation = "nearest" if len(pixels) <= PIXELATED else None
+    board.imshow(pixels, extent=(left, left + width, top + height, top), aspect="auto", interpolation=interpolation)
 
 
 def _fit(text: str, length: int) -> str:
@@ -337,7 +343,7 @@ def _drawing(salt: str) -> Iterator[None]:
     Characters that the font lacks are drawn without a warning.
     """
     settings: dict[Any, Any] = {"font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"]}
-    settings |= {"svg.fonttype": "none", "svg.hashsalt": salt, "text.parse_math": False}
+    settings |= {"svg.fonttype": "none", "svg.hashsalt": salt, "text.parse_math": False, "image.composite_image": False}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")
         yield
