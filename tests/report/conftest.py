@@ -1,4 +1,4 @@
-"""A tiny network trained for moments on small pictures whose class names are hostile."""
+"""A tiny network trained for a moment on small pictures whose class names are hostile."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(folder, tmp_path_factory):
-    """A run of three epochs with drops of the rate after the first two."""
+    """A run of three epochs whose learning rate drops after the first two."""
     changes = {
         "data.source": str(folder),
         "train.epochs": "3",

@@ -1,83 +1,127 @@
 """What the report says of images is what the network does with them."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
-from alexnet.data.preprocess import square
 from alexnet.data.run_data import open_run_data
-from alexnet.inference.predictor import load
-from alexnet.report.analysis import NEAREST, observe
+from alexnet.errors import DataError
+from alexnet.inference.load import load
+from alexnet.report.analysis import NEIGHBOURS, analyse
+from alexnet.run import Run
 
 
 @pytest.fixture(scope="module")
-def classifier(trained):
+def predictor(trained):
     return load(trained.path)
 
 
 @pytest.fixture(scope="module")
-def seen(classifier):
-    return observe(classifier)
+def analysis(predictor, trained):
+    return analyse(predictor, trained)
 
 
-def test_the_test_split_is_looked_at(seen):
-    assert (seen.split, seen.count) == ("test", 16)
+def test_the_test_split_is_analysed(analysis):
+    assert (analysis.split, analysis.measurement.count) == ("test", 16)
 
 
-def test_the_confusion_matrix_counts_every_image(seen):
-    assert seen.confusion.sum(1).tolist() == [4, 4, 4, 4]
-    assert 100 * (1 - np.trace(seen.confusion) / 16) == pytest.approx(seen.top1_error)
+def test_the_confusion_matrix_counts_every_image(analysis):
+    assert analysis.confusion.sum(1).tolist() == [4, 4, 4, 4]
+    assert 100 * (1 - np.trace(analysis.confusion) / 16) == pytest.approx(analysis.measurement.top1_error)
 
 
-def test_labels_and_probabilities_are_the_classifiers(classifier, seen):
-    split = open_run_data(classifier.config).split("test")
-    keys = {split.image_name(i): i for i in range(len(split))}
-    for example in seen.examples:
-        prediction = classifier.predict(split.decode(keys[example.key]), top=4)[0]
-        assert tuple(classifier.classes[label] for label in example.labels) == prediction.labels
+def test_labels_and_probabilities_are_the_predictors(predictor, trained, analysis):
+    split = open_run_data(trained.config).split("test")
+    positions = {split.image_name(i): i for i in range(len(split))}
+    for example in analysis.examples:
+        prediction = predictor.predict(split.decode(positions[example.name]), top=4)[0]
+        assert tuple(predictor.classes[label] for label in example.labels) == tuple(prediction.labels)
         assert example.probabilities == pytest.approx(prediction.probabilities, abs=1e-5)
-        assert example.truth == split.labels[keys[example.key]]
+        assert example.truth == split.labels[positions[example.name]]
 
 
-def test_examples_by_lot_begin_with_one_of_each_class(seen):
-    by_lot = [example.truth for example in seen.examples if example.by_lot]
-    assert sorted(by_lot[:4]) == [0, 1, 2, 3] and len(by_lot) == 8
+def test_images_are_shown_as_the_network_is_given_them(trained, analysis):
+    data = open_run_data(trained.config)
+    size = trained.config.data.size
+    for split, shown in (
+        (data.split("test"), analysis.examples),
+        (data.train, [near for example in analysis.examples for near in example.neighbours]),
+    ):
+        positions = {split.image_name(i): i for i in range(len(split))}
+        for image in shown:
+            np.testing.assert_array_equal(image.image, split.resize_crop(positions[image.name], size))
 
 
-def test_the_other_examples_are_mistakes(seen):
-    assert all(not example.right for example in seen.examples if not example.by_lot)
+def test_random_examples_begin_with_one_of_each_class(analysis):
+    truths = [example.truth for example in analysis.examples if example.random]
+    assert sorted(truths[:4]) == [0, 1, 2, 3] and len(truths) == 8
 
 
-def test_the_same_examples_are_drawn_each_time(classifier, seen):
-    assert [example.key for example in observe(classifier).examples] == [example.key for example in seen.examples]
+def test_the_other_examples_are_the_mistakes_of_the_highest_probability(predictor, trained, analysis):
+    split = open_run_data(trained.config).split("test")
+    drawn = {example.name for example in analysis.examples if example.random}
+    wrong = {}
+    for i in range(len(split)):
+        guess = predictor.predict(split.decode(i), top=1)[0]
+        if guess.labels[0] != predictor.classes[split.labels[i]] and split.image_name(i) not in drawn:
+            wrong[split.image_name(i)] = guess.probabilities[0]
+    expected = sorted(wrong.values(), reverse=True)[:4]
+    mistakes = [example for example in analysis.examples if not example.random]
+    assert [example.probabilities[0] for example in mistakes] == pytest.approx(expected, abs=1e-5)
+    assert not any(example.right for example in mistakes)
 
 
-def test_nearest_images_are_those_of_a_plain_search(classifier, seen):
-    inputs = open_run_data(classifier.config)
-    features = [_features(classifier, inputs.train, range(len(inputs.train))), _features(classifier, *_find(inputs))]
-    test = {inputs.split("test").image_name(i): row for i, row in enumerate(features[1])}
-    for example in seen.examples:
-        distances = np.linalg.norm(features[0] - test[example.key], axis=1)
-        wanted = np.sort(distances)[:NEAREST]
-        assert [near.distance for near in example.nearest] == pytest.approx(wanted.tolist(), rel=1e-4)
-        best = inputs.train.image_name(int(distances.argmin()))
-        assert example.nearest[0].key == best
+def test_the_same_examples_are_drawn_each_time(predictor, trained, analysis):
+    again = analyse(predictor, trained)
+    assert [example.name for example in again.examples] == [example.name for example in analysis.examples]
 
 
-def test_a_large_training_set_is_searched_in_part(classifier):
-    seen = observe(classifier, gallery=10)
-    assert (seen.gallery, seen.train) == (10, 44)
-    keys = {near.key for example in seen.examples for near in example.nearest}
-    assert len(keys) <= 10
+def test_nearest_images_are_those_of_a_plain_search(predictor, trained, analysis):
+    data = open_run_data(trained.config)
+    train, test = data.train, data.split("test")
+    vectors = _activations(predictor, train)
+    queries = dict(zip(map(test.key, range(len(test))), _activations(predictor, test), strict=True))
+    assert analysis.hidden_layer == "relu4" and analysis.hidden_units == vectors.shape[1]
+    for example in analysis.examples:
+        distances = np.linalg.norm(vectors - queries[example.name], axis=1)
+        expected = np.sort(distances)[:NEIGHBOURS]
+        assert [near.distance for near in example.neighbours] == pytest.approx(expected.tolist(), rel=1e-4)
+        assert example.neighbours[0].name == train.image_name(int(distances.argmin()))
+        for near in example.neighbours:
+            assert near.label == train.labels[[train.image_name(i) for i in range(len(train))].index(near.name)]
 
 
-def _find(inputs):
-    split = inputs.split("test")
-    return split, range(len(split))
+def test_a_large_training_set_is_searched_in_part(predictor, trained):
+    analysis = analyse(predictor, trained, searched=10)
+    assert (analysis.searched, analysis.training_images) == (10, 44)
+    assert len({near.name for example in analysis.examples for near in example.neighbours}) <= 10
 
 
-def _features(classifier, split, positions):
+def test_unreadable_images_are_left_out(predictor, folder, trained, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "pictures")
+    (copy / "test" / "plain" / "1.png").write_bytes(b"nothing")
+    run = _with_source(trained, tmp_path / "run", copy)
+    analysis = analyse(predictor, run)
+    assert (analysis.measurement.count, analysis.measurement.unreadable) == (15, 1)
+    assert not any(example.name.endswith("plain/1.png") for example in analysis.examples)
+    for path in (copy / "test").glob("*/*.png"):
+        path.write_bytes(b"nothing")
+    with pytest.raises(DataError, match="none of the 16 images of the test split can be read"):
+        analyse(predictor, run)
+
+
+def _with_source(run, path, source):
+    """A copy of a run whose images are somewhere else."""
+    text = (run.path / "config.json").read_text()
+    path.mkdir()
+    (path / "config.json").write_text(text.replace(run.config.data.source, str(source)))
+    return Run.open(path)
+
+
+def _activations(predictor, split):
     """The last hidden layer's activations, one image at a time, float64."""
-    size = classifier.config.data.size
-    images = [torch.from_numpy(square(split.decode(i), size))[None] for i in positions]
-    return np.stack([classifier.taps(image, ["relu4"])["relu4"][0].double().numpy() for image in images])
+    size = predictor.config.data.size
+    images = [torch.from_numpy(split.resize_crop(i, size).copy())[None] for i in range(len(split))]
+    return np.stack([predictor.taps(image, ["relu4"])["relu4"][0].double().numpy() for image in images])

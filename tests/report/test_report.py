@@ -3,22 +3,21 @@
 import json
 import re
 import shutil
-from html import escape
 from html.parser import HTMLParser
 
 import pytest
+from markupsafe import escape
 from PIL import Image
 
 from alexnet.inference.evaluate import evaluate
 from alexnet.progress import Progress
-from alexnet.report.report import command, write_report
-from alexnet.report.sections import class_names
+from alexnet.report.report import class_names, command, write_report
 from alexnet.run import Run
 
 from .conftest import HOSTILE
 
 FIGURES = ["confusion.png", "curves.png", "kernels.png", "nearest.png", "predictions.png"]
-VOID = {"meta", "img", "br", "hr", "line", "polyline", "circle"}
+VOID = {"meta", "img", "br", "hr"}
 
 
 class Page(HTMLParser):
@@ -27,7 +26,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.tags, self.texts = [], [], []
-        self.feed(text)
+        self.loader(text)
         assert not self.open
 
     def handle_starttag(self, tag, attrs):
@@ -57,10 +56,11 @@ def page(text):
 
 
 def test_the_page_asks_for_nothing_from_elsewhere(text, page):
-    assert not re.search(r"https?://|//[a-z]+\.", text)
-    assert "@import" not in text and "url(" not in text
-    sources = [attrs["src"] for _, attrs in page.tags if "src" in attrs]
+    assert not re.search(r"https?://|\s//[a-z]+\.", text)
+    assert "@import" not in text and not re.search(r"url\((?!#)", text)
+    sources = [attrs["xlink:href"] for tag, attrs in page.tags if tag == "image"]
     assert sources and all(source.startswith("data:image/") for source in sources)
+    assert not any("src" in attrs for _, attrs in page.tags)
     assert {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "form"} == set()
 
 
@@ -88,33 +88,53 @@ def test_class_names_lose_what_cannot_be_seen_and_identifiers_that_say_nothing()
     assert class_names(["a\u202eb\x00", "1\u202f% ‰"]) == ["a\ufffdb\ufffd", "1\u202f% ‰"]
 
 
-def test_every_picture_has_an_alternative_text(page):
-    pictures = [attrs for tag, attrs in page.tags if tag == "img"]
-    assert all("alt" in attrs for attrs in pictures)
-    assert all(attrs.get("aria-label") for _, attrs in page.tags if attrs.get("role") == "img")
+def test_every_figure_has_an_alternative_text(page):
+    drawings = [attrs for tag, attrs in page.tags if tag == "svg"]
+    assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in drawings)
 
 
-def test_small_pictures_keep_their_pixels(page):
-    photos = [attrs for tag, attrs in page.tags if tag == "img" and attrs.get("width") == "20"]
-    assert photos and all(attrs["class"] == "pixels" for attrs in photos)
+def test_identifiers_are_unique(page):
+    names = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(names) == len(set(names))
 
 
-def test_the_drops_of_the_rate_are_marked(text):
-    assert text.count('class="drop"') == 4
-    assert "ε 0.0005" in text and "ε 5e-05" in text
+def test_the_drops_of_the_learning_rate_are_marked(page):
+    assert page.texts.count("lr 0.0005") == 2 and page.texts.count("lr 5e-05") == 2
+
+
+def test_every_colour_of_the_figures_is_the_pages(text, page):
+    drawings = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
+    assert drawings.count("var(--ink)") > 50
+    assert not re.search(r"(fill|stroke): #", drawings)
+
+
+def test_the_same_run_gives_the_same_bytes(trained, text):
+    before = {path.name: path.read_bytes() for path in trained.figures.iterdir()}
+    assert write_report(trained).read_text(encoding="utf-8") == text
+    assert {path.name: path.read_bytes() for path in trained.figures.iterdir()} == before
 
 
 def test_it_gives_the_errors_that_evaluate_measures(trained, text):
-    result = evaluate(trained.path)
+    result = evaluate(trained.path).to_json()
     assert f"{result['top1_error']:.2f}\u202f%" in text
     assert "Test error" in text
     assert f"of {result['count']} wrong" in text
 
 
-def test_recorded_ten_view_errors_are_shown(trained, tmp_path):
+def test_evaluations_name_the_weights_that_were_measured(trained, tmp_path):
     run = Run(shutil.copytree(trained.path, tmp_path / "run"))
+    entry = evaluate(run.path).to_json()
     run.record_evaluation(evaluate(run.path, views=10).to_json())
-    assert "Test error, 10 views" in write_report(run).read_text(encoding="utf-8")
+    entries = [
+        entry | {"models": [{"checkpoint": "last", "backend": "openvino", "precision": "int8"}], "top1_error": 12.5},
+        entry | {"models": [{"checkpoint": "best", "backend": "torch", "precision": "float32"}], "top1_error": 0.25},
+    ]
+    with open(run.path / "evaluations.jsonl", "a") as file:
+        file.write("".join(json.dumps(entry) + "\n" for entry in entries))
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "16 images; last weights, openvino, int8</small>" in text and "12.50\u202f%" in text
+    assert "Test error, 10 views" in text and "16 images</small>" in text  # an entry that does not say
+    assert "0.25\u202f%" not in text  # what the report measures itself
 
 
 def test_every_figure_is_a_picture_too(trained, text):
@@ -141,7 +161,7 @@ def test_a_run_that_was_not_validated_has_a_report(unvalidated):
     text = write_report(unvalidated).read_text(encoding="utf-8")
     page = Page(text)
     assert "\ufffd" not in text.replace("\ufffdgnp", "")
-    assert any("The run was not validated yet" in part for part in page.texts)
+    assert any("The run has not been validated yet" in part for part in page.texts)
     assert any("trained for 1 step on" in part for part in page.texts)
     assert "Training loss" in text and "<b>short" not in text and "<b>short" in page.texts
 
@@ -154,15 +174,31 @@ def test_a_run_without_checkpoint_leaves_the_pictures_out(trained, tmp_path):
     assert [figure.name for figure in (path / "figures").iterdir()] == ["curves.png"]
 
 
+def test_a_run_in_training_says_so_and_its_report_can_be_renewed(trained, tmp_path):
+    run = _changed(trained, tmp_path / "run", "train", epochs=30)
+    shutil.rmtree(run.checkpoints)
+    lines = (run.path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run.path / "metrics.jsonl").write_text("".join(lines[:2]) + lines[2][:20])  # a line being written
+    with run.held():
+        text = write_report(run).read_text(encoding="utf-8")
+        assert "<em>epoch 1 of 30, still training</em>" in text
+        (run.path / "metrics.jsonl").write_text("".join(lines))
+        assert "<em>epoch 4 of 30, still training</em>" in write_report(run).read_text(encoding="utf-8")
+    assert "<em>stopped after epoch 3 of 30</em>" in write_report(run).read_text(encoding="utf-8")
+    assert not [path for path in run.path.rglob("*.part")]
+
+
+def test_a_run_that_ended_says_nothing_of_it(text):
+    assert "<em>" not in text
+
+
 def test_a_run_whose_images_are_gone_says_so(trained, tmp_path):
-    path = shutil.copytree(trained.path, tmp_path / "run")
-    config = json.loads((path / "config.json").read_text())
-    config["data"]["source"] = str(tmp_path / "nowhere")
-    (path / "config.json").write_text(json.dumps(config))
-    told = Told()
-    text = write_report(Run(path), told).read_text(encoding="utf-8")
+    run = _changed(trained, tmp_path / "run", "data", source=str(tmp_path / "<i>nowhere"))
+    progress = Warnings()
+    text = write_report(run, progress).read_text(encoding="utf-8")
     assert text.count("The images cannot be read") == 3 and "Column 2" in text
-    assert len(told.warnings) == 1
+    assert "<i>nowhere" not in text and "&lt;i&gt;nowhere" in text
+    assert len(progress.warnings) == 1
 
 
 def test_a_run_without_metrics_has_a_report(trained, tmp_path):
@@ -171,7 +207,16 @@ def test_a_run_without_metrics_has_a_report(trained, tmp_path):
     assert "logged nothing yet" in write_report(Run(path)).read_text(encoding="utf-8")
 
 
-class Told(Progress):
+def _changed(run, path, section, **changes):
+    """A copy of a run with other settings in its config.json."""
+    shutil.copytree(run.path, path)
+    config = json.loads((path / "config.json").read_text())
+    config[section] |= changes
+    (path / "config.json").write_text(json.dumps(config))
+    return Run.open(path)
+
+
+class Warnings(Progress):
     """Keeps the warnings."""
 
     def __init__(self):

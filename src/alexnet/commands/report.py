@@ -8,7 +8,7 @@ from alexnet.commands.frame import Command, Result
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a run directory")
+    parser.add_argument("run", metavar="RUN", help="a run directory; one in training too: its report can be renewed")
 
 
 def run(args: argparse.Namespace) -> Result:

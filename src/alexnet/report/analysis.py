@@ -1,55 +1,68 @@
 """What a trained network does with a split's images: errors, confusions, examples and their nearest training images.
 
-Shapes: `N` images, `C` classes, `U` units of the last hidden layer, `S` side of an image.
+Shapes: `N` images, `C` classes, `S` side of an image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet.data.batch import Batch
+from alexnet.architecture import hidden_layer
 from alexnet.data.dataset import Split, Subset
-from alexnet.data.preprocess import to_square
+from alexnet.data.loader import BatchLoader
 from alexnet.data.random import permutation
 from alexnet.data.run_data import RunData, open_run_data
 from alexnet.errors import DataError
-from alexnet.evaluation.metrics import ErrorCounter
-from alexnet.inference.predictor import Classifier
+from alexnet.evaluation.metrics import ErrorCounter, Measurement
 from alexnet.progress import Progress, quiet
+from alexnet.report.nearest import Taps, features, nearest
+from alexnet.run import Run
 
-BY_LOT, MISTAKES, NEAREST = 8, 4, 6
-GALLERY = 20_000  # training images searched for the nearest ones
-SHOWN_SIDE = 160  # pixels at most of an image in the report
+RANDOM, MISTAKES, NEIGHBOURS = 8, 4, 6
+TOP = 5
+SEARCHED = 20_000  # training images searched for the nearest ones
 Pixels = NDArray[np.uint8]
+
+
+class Predictor(Taps, Protocol):
+    """The part of a predictor that an analysis needs."""
+
+    def probabilities(self, images: Tensor, views: int = 1) -> Tensor:
+        """uint8 (N, S, S, 3) → float32 (N, C) on the CPU."""
+        ...
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A training image and its Euclidean distance from an example in the last hidden layer."""
+    """A training image, (S, S, 3), and its Euclidean distance from an example in the last hidden layer."""
 
     image: Pixels
-    key: str
+    name: str
     label: int
     distance: float
 
 
 @dataclass(frozen=True)
 class Example:
-    """An image, its true label, its most probable labels and its nearest training images, nearest first."""
+    """An image, (S, S, 3), its true label, its most probable labels and its nearest training images, nearest first.
+
+    `random` says whether the image was drawn at random; the others are the mistakes of the highest probability.
+    """
 
     image: Pixels
-    key: str
+    name: str
     truth: int
     labels: tuple[int, ...]
     probabilities: tuple[float, ...]
-    by_lot: bool  # drawn by lot; otherwise one of the surest mistakes
-    nearest: tuple[Neighbour, ...] = ()
+    random: bool
+    neighbours: tuple[Neighbour, ...] = ()
 
     @property
     def right(self) -> bool:
@@ -58,157 +71,125 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Observations:
-    """What was seen on one split with the centre view; `confusion` (C, C) counts true class by predicted class."""
+class Analysis:
+    """A split seen with the centre view; `confusion` (C, C) counts true class by predicted class.
+
+    `hidden_layer` and its `hidden_units` are what images are compared by, `searched` of `training_images` those that
+    were searched for the nearest.
+    """
 
     split: str
-    count: int
-    top1_error: float
-    top5_error: float | None
-    loss: float
+    measurement: Measurement
     confusion: NDArray[np.int64]
     examples: tuple[Example, ...]
     hidden_layer: str
     hidden_units: int
-    gallery: int  # training images searched
-    train: int  # training images there are
+    searched: int
+    training_images: int
 
 
-def observe(classifier: Classifier, progress: Progress = quiet, gallery: int = GALLERY) -> Observations:
-    """Look at the test split, or at validation where there is none. Raises DataError when the source is not there."""
-    inputs = open_run_data(classifier.config)
-    name = "test" if "test" in inputs.source.splits else "val"
-    split = inputs.split(name)
-    looker = _Looker(inputs, classifier, progress)
-    progress.note(f"looking at the {len(split):,} images of the {name} split")
-    counter, confusion, seen = looker.classify(split)
-    chosen = _choose(seen)
-    searched = min(gallery, len(inputs.train))
-    progress.note(f"comparing {len(chosen.positions)} of them with {searched:,} training images")
-    nearest, units = looker.nearest(split, chosen.positions, gallery)
-    examples = tuple(
-        Example(_view(split, i), split.image_name(i), truth, tuple(labels), tuple(probabilities), by_lot, around)
-        for i, truth, labels, probabilities, by_lot, around in zip(
-            chosen.positions.tolist(),
-            chosen.truths.tolist(),
-            chosen.labels.tolist(),
-            chosen.probabilities.tolist(),
-            chosen.by_lot.tolist(),
-            nearest,
-            strict=True,
+def analyse(predictor: Predictor, run: Run, progress: Progress = quiet, searched: int = SEARCHED) -> Analysis:
+    """What a predictor does with a run's test split, with validation where there is none.
+
+    The nearest images are looked for among at most `searched` training images. The same run gives the same analysis.
+    Raises DataError where the images are no longer there.
+    """
+    data = open_run_data(run.config)
+    split = data.split("test" if "test" in data.source.splits else "val")
+    progress.note(f"classifying the {len(split):,} images of the {split.name} split")
+    guesses, measurement = _classify(predictor, _loader(data, split, progress), len(data.source.classes))
+    confusion = np.zeros((len(data.source.classes),) * 2, np.int64)
+    np.add.at(confusion, (guesses.truths, guesses.labels[:, 0]), 1)
+    examples = _examples(guesses, split, data, progress)
+    layer = "hidden" if data.config.network.library else hidden_layer(data.config.network)
+    queries = features(predictor, torch.from_numpy(np.stack([example.image for example in examples])), layer)
+    train = data.train
+    if len(train) > searched:
+        train = Subset(train, np.sort(permutation(len(train), 0, 0)[:searched]), "train")
+    progress.note(f"comparing {len(examples)} of them with {len(train):,} training images")
+    batches = (batch for batch in _loader(data, train, progress).epoch(0) if len(batch.labels))
+    vectors = ((torch.from_numpy(batch.positions), features(predictor, batch.images, layer)) for batch in batches)
+    distances, positions = nearest(queries, vectors, NEIGHBOURS)
+    pictures = _squares(data, train, np.unique(positions.numpy()), progress)
+    around = [
+        tuple(
+            Neighbour(pictures[i], train.image_name(i), int(train.labels[i]), distance)
+            for i, distance in zip(row.tolist(), far.tolist(), strict=True)
         )
-    )
-    return Observations(
-        name,
-        counter.count,
-        counter.top1_error,
-        counter.top5_error,
-        counter.loss,
+        for row, far in zip(positions, distances, strict=True)
+    ]
+    return Analysis(
+        split.name,
+        measurement,
         confusion,
-        examples,
-        classifier.model.hidden_tap,
-        units,
-        searched,
-        len(inputs.train),
+        tuple(replace(example, neighbours=near) for example, near in zip(examples, around, strict=True)),
+        layer,
+        queries.shape[1],
+        len(train),
+        len(data.train),
     )
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """Positions (N,), true labels (N,), most probable labels and their probabilities (N, 5), by lot or not (N,)."""
+class _Guesses:
+    """Positions (N,), true labels (N,), the most probable labels and their probabilities, both (N, TOP)."""
 
     positions: NDArray[np.int64]
     truths: NDArray[np.int64]
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float64]
-    by_lot: NDArray[np.bool_]
 
-    def take(self, indices: NDArray[np.int64], by_lot: NDArray[np.bool_]) -> _Seen:
-        return _Seen(
-            self.positions[indices], self.truths[indices], self.labels[indices], self.probabilities[indices], by_lot
+
+def _classify(predictor: Predictor, loader: BatchLoader, classes: int) -> tuple[_Guesses, Measurement]:
+    counter = ErrorCounter(classes)
+    parts = []
+    for batch in loader.epoch(0):
+        if not len(batch.labels):
+            continue
+        probabilities = predictor.probabilities(batch.images)
+        counter.add(probabilities.clamp_min(torch.finfo(torch.float32).tiny).log(), batch.labels)
+        highest, labels = probabilities.topk(min(TOP, classes), 1)
+        parts.append((batch.positions, batch.labels.numpy(), labels.numpy(), highest.double().numpy()))
+    total = len(loader.split)
+    if not parts:
+        raise DataError(f"none of the {total:,} images of the {loader.split.name} split can be read")
+    guesses = _Guesses(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+    return guesses, counter.result(unreadable=total - counter.count)
+
+
+def _examples(guesses: _Guesses, split: Split, data: RunData, progress: Progress) -> list[Example]:
+    """Images at random (the same each time), of many classes, then the mistakes of the highest probability."""
+    shuffled = permutation(len(guesses.truths), 0, 0)
+    _, firsts = np.unique(guesses.truths[shuffled], return_index=True)
+    rest = np.setdiff1d(np.arange(len(shuffled)), firsts)
+    drawn = shuffled[np.concatenate([np.sort(firsts), rest])][:RANDOM]
+    wrong = np.setdiff1d(np.flatnonzero(guesses.labels[:, 0] != guesses.truths), drawn)
+    surest = wrong[np.argsort(-guesses.probabilities[wrong, 0], kind="stable")][:MISTAKES]
+    chosen = [(int(i), True) for i in drawn] + [(int(i), False) for i in surest]
+    pictures = _squares(data, split, guesses.positions[[i for i, _ in chosen]], progress)
+    return [
+        Example(
+            pictures[int(guesses.positions[i])],
+            split.image_name(int(guesses.positions[i])),
+            int(guesses.truths[i]),
+            tuple(guesses.labels[i].tolist()),
+            tuple(guesses.probabilities[i].tolist()),
+            random,
         )
+        for i, random in chosen
+    ]
 
 
-def _choose(seen: _Seen) -> _Seen:
-    """Images drawn by lot (the same each time), of many classes, and the mistakes of the highest probability."""
-    drawn = permutation(len(seen.positions), 0, 0)
-    _, firsts = np.unique(seen.truths[drawn], return_index=True)
-    lot = drawn[np.concatenate([np.sort(firsts), np.setdiff1d(np.arange(len(drawn)), firsts)])][:BY_LOT]
-    wrong = np.flatnonzero(seen.labels[:, 0] != seen.truths)
-    wrong = wrong[~np.isin(wrong, lot)]
-    surest = wrong[np.argsort(-seen.probabilities[wrong, 0], kind="stable")][:MISTAKES]
-    indices = np.concatenate([lot, surest]).astype(np.int64)
-    return seen.take(indices, np.arange(len(indices)) < len(lot))
+def _loader(data: RunData, split: Split, progress: Progress) -> BatchLoader:
+    return data.loader(split, progress, shuffle=False)
 
 
-class _Looker:
-    """A network and the way images reach it."""
-
-    def __init__(self, inputs: RunData, classifier: Classifier, progress: Progress) -> None:
-        self.inputs, self.classifier, self.progress = inputs, classifier, progress
-        self.config = classifier.config
-
-    def _batches(self, split: Split) -> Iterator[Batch]:
-        loader = self.inputs.loader(split, self.progress, shuffle=False)
-        return (batch for batch in loader.epoch(0) if len(batch.labels))
-
-    def classify(self, split: Split) -> tuple[ErrorCounter, NDArray[np.int64], _Seen]:
-        """Errors, confusion matrix and the five most probable labels of every image, from the centre view."""
-        classes = self.config.network.classes
-        counter = ErrorCounter(classes)
-        confusion = np.zeros((classes, classes), np.int64)
-        parts = []
-        for batch in self._batches(split):
-            probabilities = self.classifier.probabilities(batch.images)
-            counter.add(probabilities.log(), batch.labels)
-            top, labels = probabilities.topk(min(5, classes), 1)
-            truths = batch.labels.numpy()
-            np.add.at(confusion, (truths, labels[:, 0].numpy()), 1)
-            parts.append((batch.positions, truths, labels.numpy(), top.double().numpy()))
-        if not parts:
-            raise DataError(f"none of the {len(split):,} images of the {split.name} split can be read")
-        positions, truths, found, most = (np.concatenate(values) for values in zip(*parts, strict=True))
-        return counter, confusion, _Seen(positions, truths, found, most, np.zeros(len(positions), bool))
-
-    def nearest(
-        self, split: Split, positions: NDArray[np.int64], gallery: int
-    ) -> tuple[list[tuple[Neighbour, ...]], int]:
-        """The training images nearest to some of a split's images, and the units of the layer they are compared by.
-
-        Of a larger training set `gallery` images are searched, drawn by lot, always the same.
-        """
-        train = self.inputs.train
-        if len(train) > gallery:
-            train = Subset(train, np.sort(permutation(len(train), 0, 0)[:gallery]), "train")
-        size = self.config.data.size
-        images = torch.from_numpy(np.stack([split.resize_crop(int(i), size) for i in positions]))
-        queries = self._features(images)  # (n, U)
-        distances = torch.full((len(positions), NEAREST), float("inf"))
-        where = torch.zeros(len(positions), NEAREST, dtype=torch.int64)
-        for batch in self._batches(train):
-            found = torch.cdist(
-                queries, self._features(batch.images), compute_mode="donot_use_mm_for_euclid_dist"
-            ).cpu()
-            candidates = torch.cat([distances, found], 1)
-            indices = torch.cat([where, torch.from_numpy(batch.positions).expand(len(positions), -1)], 1)
-            distances, kept = candidates.topk(min(NEAREST, candidates.shape[1]), 1, largest=False)
-            where = indices.gather(1, kept)
-        return [
-            tuple(
-                Neighbour(_view(train, i), train.image_name(i), int(train.labels[i]), d)
-                for i, d in zip(row.tolist(), far.tolist(), strict=True)
-                if d < float("inf")
-            )
-            for row, far in zip(where, distances, strict=True)
-        ], queries.shape[1]
-
-    def _features(self, images: Tensor) -> Tensor:
-        """uint8 (n, S, S, 3) → activations of the last hidden layer from the centre view, float (n, U)."""
-        tap = self.classifier.model.hidden_tap
-        return self.classifier.taps(images, [tap])[tap].float().flatten(1)
-
-
-def _view(split: Split, i: int) -> Pixels:
-    """An image's central square as people look at it: as it is where small, else brought to a small side."""
-    pixels = split.decode(int(i))
-    return to_square(pixels, min(SHOWN_SIDE, *pixels.shape[:2]))
+def _squares(data: RunData, split: Split, positions: Iterable[int], progress: Progress) -> dict[int, Pixels]:
+    """Some of a split's images as the network is given them, by position."""
+    chosen = np.array(list(positions), np.int64)
+    batches = _loader(data, Subset(split, chosen, split.name), progress).epoch(0)
+    return {
+        int(chosen[i]): image.numpy().copy()
+        for batch in batches
+        for i, image in zip(batch.positions, batch.images, strict=True)
+    }

@@ -1,35 +1,50 @@
-"""How a run went: its metrics as curves over epochs, and where the learning rate dropped."""
+"""How a run went: its metrics as curves over epochs, where the learning rate dropped, and whether it has ended."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from alexnet.errors import RunError
 from alexnet.run import Run
+from alexnet.training.schedule import LRSchedule
 
 Points = tuple[tuple[float, float], ...]  # (epoch, value)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One quantity over the run; `key` tells what is drawn how: `train`, `top1` or `top5`."""
+    """One quantity over the run; `key` names its colour: `train`, `top1` or `top5`."""
 
     key: str
     name: str
     points: Points
 
+    @property
+    def last(self) -> float:
+        """The newest value."""
+        return self.points[-1][1]
+
 
 @dataclass(frozen=True)
 class History:
-    """The curves of a run: losses in nats, errors in percent, and (epoch, new rate) of every change of the rate."""
+    """The curves of a run: losses in nats, errors in percent, and (epoch, new learning rate) of each of its drops.
+
+    `epochs` and `steps` are how far the run came; `seconds` of training, `estimated` where its metrics do not record
+    them, None without metrics; `unfinished` says in words where a run is that has not ended, or stopped before.
+    """
 
     losses: tuple[Curve, ...]
     errors: tuple[Curve, ...]
     drops: Points
     validations: tuple[dict[str, Any], ...]
-    epochs: float  # how far the run came
+    epochs: float
     steps: int
+    seconds: float | None
+    estimated: bool
+    unfinished: str
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -38,60 +53,98 @@ class History:
 
 
 def read_history(run: Run) -> History:
-    """The curves of a run's metrics.jsonl; a run without metrics has none."""
+    """The history in a run's metrics.jsonl as far as it is written; a run without metrics has no curves."""
     train, epochs, validations = run.metrics("train"), run.metrics("epoch"), run.metrics("validation")
-    steps = _steps_an_epoch(run, epochs)
-    when = [(line["step"] / steps, line) for line in sorted(train + epochs, key=lambda line: line["step"])]
+    steps = _steps_per_epoch(run, epochs)
+    lines = [(line["step"] / steps, line) for line in sorted(train + epochs, key=lambda line: line["step"])]
     measured = [(line["step"] / steps, line) for line in validations]
-    losses = [Curve("train", "training", _points(when, "loss")), Curve("top1", "validation", _points(measured, "loss"))]
+    losses = [
+        Curve("train", "training", _points(lines, "loss")),
+        Curve("top1", "validation", _points(measured, "loss")),
+    ]
     errors = [
-        Curve("train", "training", _points(when, "top1_error")),
+        Curve("train", "training", _points(lines, "top1_error")),
         Curve("top1", "validation", _points(measured, "top1_error")),
         Curve("top5", "validation top-5", _points(measured, "top5_error")),
     ]
+    done, last = (lines[-1][0], lines[-1][1]["step"]) if lines else (0.0, 0)
+    seconds, estimated = _seconds(run, train, epochs)
     return History(
         tuple(curve for curve in losses if curve.points),
         tuple(curve for curve in errors if curve.points),
-        _drops([line for _, line in when]),
+        _drops([line for _, line in lines]),
         tuple(validations),
-        when[-1][0] if when else 0.0,
-        when[-1][1]["step"] if when else 0,
+        done,
+        last,
+        seconds,
+        estimated,
+        _unfinished(run, done, last, validations),
     )
 
 
-def training_seconds(run: Run) -> tuple[float, bool] | None:
-    """Seconds of training and whether they are estimated from the images a second; None without metrics."""
-    epochs, train = run.metrics("epoch"), run.metrics("train")
+def in_training(run: Run) -> bool:
+    """Whether a process trains the run at this moment."""
+    if not (run.path / ".lock").exists():
+        return False
+    try:
+        with run.held():
+            return False
+    except RunError:
+        return True
+
+
+def _unfinished(run: Run, epochs: float, steps: int, validations: Sequence[dict[str, Any]]) -> str:
+    """`epoch 24 of 30, still training` or `stopped in epoch 24 of 30`; empty for a run that came to its end."""
+    settings = run.config.train
+    at = min(math.floor(epochs + 1e-9) + 1, settings.epochs)
+    if in_training(run):
+        return f"epoch {at} of {settings.epochs}, still training"
+    if epochs >= settings.epochs or 0 < settings.steps <= steps or _schedule_ended(run, validations):
+        return ""
+    whole = epochs > 0 and abs(epochs - round(epochs)) < 1e-9
+    return f"stopped {f'after epoch {round(epochs)}' if whole else f'in epoch {at}'} of {settings.epochs}"
+
+
+def _schedule_ended(run: Run, validations: Sequence[dict[str, Any]]) -> bool:
+    """Whether the validation errors so far ended the training, as they do at the plateau after the last drop."""
+    schedule = LRSchedule(run.config.schedule, run.config.optimizer)
+    for line in validations:
+        schedule.after_epoch(line["epoch"], line["top1_error"])
+    return schedule.finished
+
+
+def _seconds(run: Run, train: Sequence[dict[str, Any]], epochs: Sequence[dict[str, Any]]) -> tuple[float | None, bool]:
+    """Seconds of training, and whether they are estimated from the images per second."""
     if epochs and all("seconds" in line for line in epochs):
         return sum(float(line["seconds"]) for line in epochs), False
     settings = run.config.train
     if not train:
-        return None
+        return None, False
     images = settings.batch_size * settings.log_every
     measured = sum(images / float(line["images_per_second"]) for line in train if line["images_per_second"])
-    last = max(line["step"] for line in train + epochs)
+    last = max(line["step"] for line in [*train, *epochs])
     return measured * last / (len(train) * settings.log_every), True
 
 
-def _steps_an_epoch(run: Run, epochs: Sequence[dict[str, Any]]) -> float:
+def _steps_per_epoch(run: Run, epochs: Sequence[dict[str, Any]]) -> float:
     if epochs:
         return epochs[-1]["step"] / epochs[-1]["epoch"]
     return max(1, -(-run.source["splits"]["train"] // run.config.train.batch_size))
 
 
 def _points(lines: Sequence[tuple[float, dict[str, Any]]], key: str) -> Points:
-    found: dict[float, float] = {}
+    values: dict[float, float] = {}
     for epoch, line in lines:
         if line.get(key) is not None and line["kind"] != "epoch":
-            found[epoch] = float(line[key])
-    if not found:  # a short epoch may end before the first interval is logged
-        found = {epoch: float(line[key]) for epoch, line in lines if line.get(key) is not None}
-    return tuple(sorted(found.items()))
+            values[epoch] = float(line[key])
+    if not values:  # a short epoch may end before the first interval is logged
+        values = {epoch: float(line[key]) for epoch, line in lines if line.get(key) is not None}
+    return tuple(sorted(values.items()))
 
 
 def _drops(lines: Sequence[dict[str, Any]]) -> Points:
-    drops = []
-    for before, line in zip(lines, lines[1:], strict=False):
-        if line["lr"] != before["lr"]:
-            drops.append((float(line["epoch"] - 1), float(line["lr"])))
-    return tuple(drops)
+    return tuple(
+        (float(line["epoch"] - 1), float(line["lr"]))
+        for before, line in zip(lines, lines[1:], strict=False)
+        if line["lr"] != before["lr"]
+    )

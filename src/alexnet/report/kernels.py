@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from alexnet.data.statistics import Statistics
-from alexnet.inference.network import NetworkPredictor as Classifier
-from alexnet.run import Run
 
 GREY = np.full(3, 3**-0.5)  # the direction of grey among colours
 GREY_SHARE = 1e-6  # of the pixels' variance: what a data set of grey images may have outside its first direction
@@ -22,7 +20,7 @@ SHOWN = 128
 
 @dataclass(frozen=True)
 class Kernels:
-    """uint8 (K, S, S, 3) a column, each kernel scaled by its largest weight with 0 at mid-grey.
+    """uint8 (K, S, S, 3) per column, each kernel scaled by its largest weight with 0 at mid-grey.
 
     `colour` is the share of each column's energy, in percent, that is colour: what is left of the weights when their
     mean over red, green and blue is taken away. None where the training images are grey: their kernels are then shown
@@ -35,24 +33,26 @@ class Kernels:
     count: int  # kernels there are; at most SHOWN are in the columns
 
 
-def first_kernels(classifier: Classifier) -> Kernels | None:
-    """The kernels of the first convolution; None for a network whose first weights are no convolution of RGB."""
-    named = classifier.model.named_modules()
+def first_kernels(model: nn.Module, columns: int, grey: bool) -> Kernels | None:
+    """The kernels of the first convolution; None for a network whose first weights are not a convolution of RGB.
+
+    `columns` are the network's, `grey` says whether its training images are all grey.
+    """
+    named = model.named_modules()
     name, layer = next(((name, part) for name, part in named if isinstance(part, nn.Conv2d | nn.Linear)), ("", None))
     if not isinstance(layer, nn.Conv2d) or layer.in_channels != 3:
         return None
     weights = layer.weight.detach().float().cpu().numpy()  # (K, 3, S, S)
-    groups = np.split(weights, classifier.config.network.columns)
-    grey = grey_images(classifier.run)  # type: ignore[arg-type]
-    shown = SHOWN // len(groups)
+    groups = np.split(weights, columns)
+    shown = SHOWN // columns
     colour = None if grey else tuple(_colour_share(group) for group in groups)
-    columns = tuple(np.stack([_picture(kernel, grey) for kernel in group[:shown]]) for group in groups)
-    return Kernels(columns, name.removeprefix("body."), colour, len(weights))
+    pictures = tuple(np.stack([_picture(kernel, grey) for kernel in group[:shown]]) for group in groups)
+    return Kernels(pictures, name.removeprefix("body."), colour, len(weights))
 
 
-def grey_images(run: Run) -> bool:
-    """Whether a run's training images are all grey, by their statistics."""
-    values = Statistics.load(run.statistics_file).eigenvalues
+def grey_images(statistics: Statistics) -> bool:
+    """Whether the training images are all grey: their colours vary in one direction only."""
+    values = statistics.eigenvalues
     return bool(values[1] <= GREY_SHARE * values[0])
 
 
