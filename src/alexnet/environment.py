@@ -59,3 +59,34 @@ def commit() -> str | None:
         return name.stdout.strip() + ("+" if dirty.stdout.strip() else "")
     except (OSError, subprocess.TimeoutExpired):
         return None
+
+
+# From the widest: the class of a processor is the first whose instructions it all has.
+INSTRUCTION_CLASSES = {
+    "amx-bf16": {"amx_bf16", "amx_tile", "avx512f"},
+    "avx512-bf16": {"avx512_bf16", "avx512f"},
+    "avx512": {"avx512f"},
+    "avx2": {"avx2", "fma"},
+    "sve-bf16": {"sve", "bf16"},
+    "neon-bf16": {"asimd", "bf16"},
+    "neon": {"asimd"},
+}
+
+
+def instruction_sets(flags: set[str] | None = None) -> tuple[tuple[str, ...], str]:
+    """The processor's vector instructions as the system names them, and the class they make: `avx512-bf16`, `avx2`, ….
+
+    `flags` are the system's by default. Where it names none, the class is the machine's: `x86-64`, `arm64`.
+    """
+    if flags is None:
+        flags = set()
+        try:
+            for line in Path("/proc/cpuinfo").read_text().splitlines():
+                if line.partition(":")[0].strip() in ("flags", "Features"):
+                    flags = set(line.partition(":")[2].split())
+                    break
+        except OSError:
+            pass
+    vector = sorted(flag for flag in flags if flag.startswith(("avx", "fma", "amx", "asimd", "sve", "bf16", "sse4")))
+    known = (name for name, needed in INSTRUCTION_CLASSES.items() if needed <= flags)
+    return tuple(vector), next(known, platform.machine().lower().replace("_", "-") or "unknown")
