@@ -10,7 +10,7 @@ originals   the same from the original files, each decoded at its full size
 prepare     rescale to 256, crop, store; the peer is torchvision's Resize and CenterCrop, saved as JPEG of quality 90;
             the reference is decoding alone
 statistics  preparing with and without the sums for mean and PCA
-waiting     the share of training `tiny-64` from a store, without keeping images in memory, that waits for them
+waiting     the share of training (`--preset`) from a store, without keeping images in memory, that waits for them
 open        seconds and megabytes to open stores of 1.3 and 15 million images (sparse files)
 """
 
@@ -66,6 +66,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--turns", type=int, default=5, help="timed passes of each contender")
     parser.add_argument("--workers", type=int, default=2, help="threads of ours, processes of the peers'")
     parser.add_argument("--copies", type=int, default=8, help="times each image is used in a pass of feeding")
+    parser.add_argument("--preset", default="tiny-64", help="what is trained to see how long it waits")
     parser.add_argument("--only", choices=SECTIONS, action="append", help="one kind of measurement")
 
 
@@ -215,8 +216,9 @@ OPENED = (1_300_000, 15_000_000)  # images of the stores that are opened
 
 def opening(options: argparse.Namespace, folder: Path) -> Iterator[Result]:
     """Open stores whose files are holes, in fresh processes whose imports are done."""
-    Image.new("RGB", (SIZE, SIZE)).save(place(folder / "one" / "class" / "image.png"))
-    prepare(folder / "one", folder / "template", size=SIZE)
+    for name in ("a", "b"):
+        Image.new("RGB", (SIZE, SIZE)).save(place(folder / "small" / name / "image.png"))
+    prepare(folder / "small", folder / "template", size=SIZE)
     for images in OPENED:
         root = folder / str(images)
         sparse_store(folder / "template", root, images)
@@ -366,15 +368,18 @@ def sparse_store(template: Path, root: Path, images: int, shard_images: int = 40
 
 
 def waiting(options: argparse.Namespace, folder: Path) -> Iterator[Result]:
-    """The share of its time that training `tiny-64` in bfloat16 waits for images of a store that are kept nowhere."""
+    """The share of its time that training waits for images of a store that are kept nowhere."""
     photographs = multiply(options.images, folder / "originals", options.copies)
+    base = preset(options.preset)
     threads = torch.get_num_threads()
     torch.set_num_threads(options.workers)
     try:
         for codec in ("jpeg", "raw"):
-            prepare(photographs, folder / codec, size=64, codec=codec, quality=QUALITY, workers=options.workers)
+            prepare(
+                photographs, folder / codec, size=base.data.size, codec=codec, quality=QUALITY, workers=options.workers
+            )
             config = replace(
-                preset("tiny-64"),
+                base,
                 {
                     "data.source": str(folder / codec),
                     "data.memory": "0",
@@ -392,7 +397,7 @@ def waiting(options: argparse.Namespace, folder: Path) -> Iterator[Result]:
             shares = [100 * line["waiting"] for line in lines]
             speeds = [line["images_per_second"] for line in lines]
             yield summarize(
-                f"waiting for images while training tiny-64 from a {codec} store",
+                f"waiting for images while training {options.preset} from a {codec} store",
                 shares,
                 "%",
                 by=f"{codec} store",

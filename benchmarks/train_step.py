@@ -223,18 +223,22 @@ class Worker:
             raise RuntimeError(f"the process of {self.name!r} ended with code {code}") from None
 
 
+def make_call(name: str, options: argparse.Namespace) -> Call:
+    """A contender's step or a matrix product, ready to be called."""
+    torch.manual_seed(0)
+    if name.startswith("product"):
+        return _products(options)[name]
+    config = presets.preset(options.preset)
+    step = contenders(config, options.device)[name]()
+    return _synchronized(partial(step, *inputs(config, options, name)), options)
+
+
 def work(options: argparse.Namespace) -> None:
     """What a worker does: a step or its peak memory for each line on standard input, answered on standard output."""
-    config, name = presets.preset(options.preset), options.contender
-    torch.manual_seed(0)
     before = _held()
-    if name.startswith("ours") or name == REFERENCE_KEPT:
+    if options.contender.startswith("ours") or options.contender == REFERENCE_KEPT:
         keep_freed_memory()
-    if name.startswith("product"):
-        call = _products(options)[name]
-    else:
-        step = contenders(config, options.device)[name]()
-        call = _synchronized(partial(step, *inputs(config, options, name)), options)
+    call = make_call(options.contender, options)
     seconds = seconds_of(_clock(options))
     repeats = 1
     for line in sys.stdin:

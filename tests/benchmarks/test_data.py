@@ -24,7 +24,7 @@ def test_feeding_and_preparing_are_measured(tmp_path: Path) -> None:
     for i in range(6):
         path = data.place(tmp_path / "images" / f"class{i % 2}" / f"{i}.jpg")
         Image.fromarray(np.random.default_rng(i).integers(0, 256, (280, 300, 3), dtype=np.uint8)).save(path)
-    words = [str(tmp_path / "images"), "--turns", "1", "--workers", "1", "--copies", "4"]
+    words = [str(tmp_path / "images"), "--turns", "1", "--workers", "1", "--copies", "4", "--preset", "digits"]
     only = [word for kind in ("feed", "statistics", "waiting") for word in ("--only", kind)]
     # In a process of its own: worker processes forked beside other libraries' threads may crash.
     command = python("alexnet.cli", "bench", "data", *words, *only, "--records", "records", "--json")
@@ -39,7 +39,8 @@ def test_feeding_and_preparing_are_measured(tmp_path: Path) -> None:
 
 
 def test_a_store_of_holes_opens_as_one_of_its_length(tmp_path: Path) -> None:
-    Image.new("RGB", (20, 20)).save(data.place(tmp_path / "images" / "class" / "image.png"))
+    for name in ("a", "b"):
+        Image.new("RGB", (20, 20)).save(data.place(tmp_path / "images" / name / "image.png"))
     prepare(tmp_path / "images", tmp_path / "template", size=8)
     data.sparse_store(tmp_path / "template", tmp_path / "large", 1001, shard_images=100)
     split = open_source(tmp_path / "large").splits["train"]

@@ -22,7 +22,9 @@ STEP = ("train", ("--preset", "digits", "--batch", "4", "--turns", "1", "--layer
 
 
 def test_every_question_has_a_module_and_every_measuring_module_a_question() -> None:
-    modules = {path.stem for path in Path(registry.__file__).parent.glob("*.py") if "def measure(" in path.read_text()}
+    modules = {
+        path.stem for path in Path(registry.__file__).parent.glob("*.py") if "def measure(options" in path.read_text()
+    }
     assert modules == set(registry.MODULES.values())
     for name in modules:
         assert callable(import_module(f"benchmarks.{name}").arguments)

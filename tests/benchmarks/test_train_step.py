@@ -1,17 +1,20 @@
 """The reference net is the described one, and the questions about steps are answered whole on small networks."""
 
+from __future__ import annotations
+
 import dataclasses
 from argparse import Namespace
 
 import pytest
 import torch
 
-from alexnet import architecture, presets
+from alexnet import presets
 from alexnet.architecture import infer_shapes
 from alexnet.model.zoo import build
 from benchmarks import parity, products, train_step
 from benchmarks.registry import run
 from benchmarks.steps import reference
+from benchmarks.timing import seconds_of
 
 SIDE = ["--side", "64"]  # of the matrices whose product is the reference rate
 
@@ -31,7 +34,27 @@ def test_a_layer_that_torch_does_not_have_is_named() -> None:
         reference(presets.preset("cifar-18").network)
 
 
-def test_a_step_is_measured_beside_its_peers() -> None:
+class InThisProcess:
+    """A worker that spares the start of a process."""
+
+    def __init__(self, name: str, options: Namespace) -> None:
+        self.call = train_step.make_call(name, options)
+
+    def __enter__(self) -> InThisProcess:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def step(self) -> float:
+        return seconds_of()(self.call)
+
+    def peak(self) -> float:
+        return 100.0
+
+
+def test_a_step_is_measured_beside_its_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_step, "Worker", InThisProcess)
     answer = run("train", ["--preset", "digits", "--batch", "8", "--turns", "2", *SIDE], keep=False)
     results = answer.record.results
     steps = [result for result in results if result.unit == "images/s"]
@@ -44,7 +67,7 @@ def test_a_step_is_measured_beside_its_peers() -> None:
         assert result.n == 2 and result.value > 0 and result.ratio and result.ratio > 0
     first, memory = steps[0], results[2]
     assert set(first.peers) == {train_step.REFERENCE, train_step.REFERENCE_LAST, train_step.REFERENCE_KEPT}
-    assert memory.unit == "MiB" and memory.value > 0 and set(memory.peers) == set(first.peers)
+    assert memory.unit == "MiB" and memory.ratio == 1 and set(memory.peers) == set(first.peers)
     assert first.reference_rate
     assert first.fraction_of_reference == pytest.approx(first.value / first.reference_rate, rel=0.01)
 
@@ -54,23 +77,24 @@ def train_step_options(**changes: object) -> Namespace:
     return Namespace(**{**given, **changes})
 
 
+@pytest.mark.parametrize("name", ["ours float32", "product float32"])
+def test_a_worker_steps_in_a_process_of_its_own(name: str) -> None:
+    with train_step.Worker(name, train_step_options()) as worker:
+        assert worker.step() > 0 and worker.step() > 0
+        assert worker.peak() > 0
+
+
 def test_a_worker_that_ends_is_named() -> None:
     expected = pytest.raises(RuntimeError, match="'nobody' ended")
     with train_step.Worker("nobody", train_step_options()) as worker, expected:
         worker.step()
 
 
-def test_a_network_that_torch_lacks_layers_of_is_measured_alone() -> None:
-    assert (
-        list(train_step.contenders(presets.preset("cifar-18"), "cpu"))
-        == [f"ours {precision}{end}" for end in ("", " without LRN") for precision in ("bfloat16", "float32")][
-            : 2 if not has_lrn("cifar-18") else 4
-        ]
-    )
-
-
-def has_lrn(name: str) -> bool:
-    return any(isinstance(layer, architecture.LRN) for layer in presets.preset(name).network.layers)
+@pytest.mark.parametrize(("name", "count"), [("digits", 7), ("cifar-26", 5), ("cifar-18", 2)])
+def test_the_reference_net_contends_where_torch_has_every_layer(name: str, count: int) -> None:
+    names = list(train_step.contenders(presets.preset(name), "cpu"))
+    assert len(names) == count
+    assert (train_step.REFERENCE in names) == (name != "cifar-18")
 
 
 @pytest.mark.parametrize("name", ["digits", "cifar-18"])
