@@ -103,12 +103,8 @@ class Bench:
         sums = Accumulator(self.config.data.size)
         sums.add(self.pictures(4))
         self.augmentation = Augmentation(self.config, sums.statistics(), torch.device("cpu"))
-        self.classifier = Classifier(
-            _NoRun(self.config),
-            self.model,
-            self.augmentation,  # type: ignore[arg-type]
-            torch.device("cpu"),
-        )
+        run: Any = _NoRun(self.config)
+        self.classifier = Classifier(run, self.model, self.augmentation, torch.device("cpu"))
         self.ours = {
             f"{name} {precision}": EngineClassifier(self.classifier, self._engine(name, precision))
             for precision in engines.PRECISIONS

@@ -34,7 +34,7 @@ class Json:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON has them: tuples as lists."""
-        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:

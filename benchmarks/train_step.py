@@ -125,7 +125,7 @@ def inputs(config: Config, options: argparse.Namespace, name: str) -> tuple[Tens
     return images.contiguous(memory_format=layout).to(options.device), labels.to(options.device)
 
 
-def operations(entries: list[LayerShape], batch: int) -> int:
+def operations(entries: Sequence[LayerShape], batch: int) -> int:
     """Multiplications and additions of a step in these layers of a network; the first has no backward to its input."""
     return 2 * batch * sum((2 if entry.inputs[0] == 3 else 3) * entry.connections for entry in entries)
 
