@@ -4,7 +4,7 @@ IMAGES is a folder of class folders with original photographs; they are used sev
 that a pass is long enough to time. Contenders take turns on the same images and the same number of workers, after one
 untimed round; values are medians, the spread is the range. Peers that are not installed are left out.
 
-feed        batches of 128 crops of 224, mirrored by chance, from 256-pixel squares: ours from a JPEG store (quality 90)
+feed        batches of 128 crops of 224, mirrored at random, from 256-pixel squares: ours from a JPEG store (quality 90)
             and a raw store, torchvision's ImageFolder + DataLoader from the same squares as JPEG files
 originals   the same from the original files, each decoded at its full size
 prepare     rescale to 256, crop, store; the peer is torchvision's Resize and CenterCrop, saved as JPEG of quality 90;
@@ -256,7 +256,7 @@ def multiply(images: Path, out: Path, copies: int) -> Path:
 
 
 def ours(split: Split, options: argparse.Namespace) -> Contender:
-    """Random crops from a loader that may keep nothing decoded, mirrored by chance."""
+    """Random crops from a loader that may keep nothing decoded, mirrored at random."""
     room, epochs = SIZE - CROP + 1, iter(range(10**9))
 
     def offsets(epoch: int, step: int, n: int) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""How fast is prediction? Ours by each engine beside torchvision's alexnet, ONNX Runtime and OpenVINO, in one run.
+"""How fast is prediction? Ours by each backend beside torchvision's alexnet, ONNX Runtime and OpenVINO, in one run.
 
 Ours is the `paper` network behind `predict`: from uint8 squares to averaged softmax outputs. The peers get finished
 float views and stop at the logits: torchvision's alexnet (no normalization, other kernels, 714 million products per
-image where ours has 724) eager and compiled; ONNX Runtime and OpenVINO on the ONNX file that `interop.export` writes,
+image where ours has 724) eager and compiled; ONNX Runtime and OpenVINO on the ONNX file that `formats.export` writes,
 and OpenVINO on the one that torch's exporter writes. Contenders take turns. The weights are fresh ones: their values
 do not matter to the time.
 
@@ -36,6 +36,7 @@ from alexnet.checkpoint import save_checkpoint
 from alexnet.config import Config
 from alexnet.data.augment import Augmentation
 from alexnet.data.statistics import Accumulator
+from alexnet.errors import AlexnetError
 from alexnet.files import write_json
 from alexnet.formats.export import onnx_model
 from alexnet.inference import backends as engines
@@ -96,8 +97,8 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        given = options.preset
-        self.config = given if isinstance(given, Config) else presets.preset(given)
+        preset = options.preset
+        self.config = preset if isinstance(preset, Config) else presets.preset(preset)
         self.network = self.config.network
         self.model = AlexNet(self.network).eval()
         sums = Accumulator(self.config.data.size)
@@ -293,7 +294,7 @@ def _fresh(words: list[str]) -> dict[str, float]:
     began = time.perf_counter()
     done = subprocess.run(python(*words), env=child_environment(), capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"python -m {' '.join(words)} failed: {done.stderr.strip().splitlines()[-1:]}")
+        raise AlexnetError(f"python -m {' '.join(words)} failed: {done.stderr.strip().splitlines()[-1:]}")
     seconds: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     # What the process spent before it was ours to time: Python and the imports.
     seconds[STAGES[0]] += max(0.0, time.perf_counter() - began - seconds.pop("inside"))

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from alexnet.errors import UsageError
+from alexnet.errors import AlexnetError, UsageError
 from benchmarks import records, tables
 from benchmarks.processes import child_environment, python
 from benchmarks.records import Record, Result
@@ -123,14 +123,14 @@ def everything(images: Path | None = None, folder: Path = RECORDS) -> Survey:
     """Ask all questions of `SUITE`, each in a process of its own and kept as a record in `folder`.
 
     `images` is a folder of class folders of photographs, without which the data question is left out. Raises
-    UsageError naming a question that could not be answered.
+    AlexnetError naming a question that could not be answered.
     """
     answers = []
     for question, words in [*SUITE, *([("data", (str(images),))] if images else [])]:
         command = ["alexnet.cli", "bench", question, *words, "--records", str(folder), "--json"]
         done = subprocess.run(python(*command), env=child_environment(), stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode:
-            raise UsageError(f"alexnet bench {question} {' '.join(words)} ended with code {done.returncode}")
+            raise AlexnetError(f"alexnet bench {question} {' '.join(words)} ended with code {done.returncode}")
         answers.append(json.loads(done.stdout))
     results = [Result.from_json(result) for answer in answers for result in answer["results"]]
     notes = [f"{answer['name']}: {answer['comparison']}" for answer in answers]

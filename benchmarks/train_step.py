@@ -38,7 +38,7 @@ from alexnet import architecture, presets
 from alexnet.architecture import LayerShape
 from alexnet.config import Config
 from alexnet.engine import keep_freed_memory
-from alexnet.errors import UsageError
+from alexnet.errors import AlexnetError, UsageError
 from alexnet.model.alexnet import AlexNet
 from alexnet.training.sgd import SGD, parameter_groups
 from benchmarks.processes import child_environment, python
@@ -206,7 +206,7 @@ class Worker:
         self.process.communicate()
 
     def step(self) -> float:
-        """Seconds of one step. Raises RuntimeError where the process has ended."""
+        """Seconds of one step. Raises AlexnetError where the process has ended."""
         return self._ask("step")
 
     def peak(self) -> float:
@@ -220,7 +220,7 @@ class Worker:
             return float(self.process.stdout.readline())
         except (OSError, ValueError):
             code = self.process.wait()
-            raise RuntimeError(f"the process of {self.name!r} ended with code {code}") from None
+            raise AlexnetError(f"the process of {self.name!r} ended with code {code}") from None
 
 
 def make_call(name: str, options: argparse.Namespace) -> Call:
@@ -347,11 +347,11 @@ def _synchronized(call: Call, options: argparse.Namespace) -> Call:
     if options.device == "cpu":
         return call
 
-    def waited() -> None:
+    def synchronized() -> None:
         call()
         torch.cuda.synchronize()
 
-    return waited
+    return synchronized
 
 
 def _has_reference(config: Config) -> bool:

@@ -17,7 +17,7 @@ from experiments.records import RECORDS, TrainingRecord, load
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results: made by python -m experiments.table -->", "<!-- /results -->"
-SPEED_BEGIN, SPEED_END = "<!-- figures: made by python -m experiments.table -->", "<!-- /figures -->"
+SPEED_BEGIN, SPEED_END = "<!-- measurements: made by python -m experiments.table -->", "<!-- /measurements -->"
 COLUMNS = ("preset", "images", "views", "top-1 error", "top-5 error", "n", "training", "published")
 TITLES = {
     "train": "The training step",

@@ -165,9 +165,9 @@ def test_hardware_is_one_kind_by_instructions_threads_and_gpus_whatever_its_name
     ],
 )
 def test_a_processor_is_of_the_widest_class_whose_instructions_it_has(flags: set[str], name: str) -> None:
-    seen, found = instruction_sets(flags)
-    assert found == name
-    assert set(seen) <= flags and list(seen) == sorted(seen)
+    vector, kind = instruction_sets(flags)
+    assert kind == name
+    assert set(vector) <= flags and list(vector) == sorted(vector)
 
 
 def test_records_in_the_tree_are_of_the_hardware_they_lie_under() -> None:

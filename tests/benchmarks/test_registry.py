@@ -13,7 +13,7 @@ import pytest
 import alexnet
 from alexnet.cli import main
 from alexnet.commands import bench
-from alexnet.errors import UsageError
+from alexnet.errors import AlexnetError, UsageError
 from benchmarks import registry
 from benchmarks.processes import python
 
@@ -75,7 +75,7 @@ def test_all_questions_are_answered_in_one_table(monkeypatch: pytest.MonkeyPatch
 
 def test_a_question_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(registry, "SUITE", (("lrn", ("--turns", "0")),))
-    with pytest.raises(UsageError, match="bench lrn --turns 0 ended with code 2"):
+    with pytest.raises(AlexnetError, match="bench lrn --turns 0 ended with code 2"):
         registry.everything(folder=tmp_path)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from alexnet import presets
 from alexnet.architecture import infer_shapes
+from alexnet.errors import AlexnetError
 from alexnet.model.zoo import build
 from benchmarks import parity, products, train_step
 from benchmarks.registry import run
@@ -73,8 +74,8 @@ def test_a_step_is_measured_beside_its_peers(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def train_step_options(**changes: object) -> Namespace:
-    given = {"preset": "digits", "batch": 8, "turns": 1, "device": "cpu", "processor_time": False, "side": 64}
-    return Namespace(**{**given, **changes})
+    defaults = {"preset": "digits", "batch": 8, "turns": 1, "device": "cpu", "processor_time": False, "side": 64}
+    return Namespace(**{**defaults, **changes})
 
 
 @pytest.mark.parametrize("name", ["ours float32", "product float32"])
@@ -85,7 +86,7 @@ def test_a_worker_steps_in_a_process_of_its_own(name: str) -> None:
 
 
 def test_a_worker_that_ends_is_named() -> None:
-    expected = pytest.raises(RuntimeError, match="'nobody' ended")
+    expected = pytest.raises(AlexnetError, match="'nobody' ended")
     with train_step.Worker("nobody", train_step_options()) as worker, expected:
         worker.step()
 

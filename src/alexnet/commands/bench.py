@@ -43,8 +43,11 @@ def run(args: argparse.Namespace) -> Result:
     registry.records_argument(own)
     if args.question == "all":
         own.add_argument("--images", type=Path, help="a folder of class folders of photographs, for `data`")
-    given = own.parse_args(words)
-    survey = registry.everything(given.images, given.records) if "images" in given else registry.newest(given.records)
+    options = own.parse_args(words)
+    if args.question == "all":
+        survey = registry.everything(options.images, options.records)
+    else:
+        survey = registry.newest(options.records)
     return {**survey.to_json(), "text": survey.text}
 
 
