@@ -99,16 +99,21 @@ def kernel_lines() -> list[str]:
     from alexnet.engine import build, convolution
     from alexnet.environment import cpu_name, instruction_sets
 
+    try:
+        from alexnet.engine.library import library  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        library = build.library
+
     flags, name = instruction_sets()
     lines = [f"processor: {cpu_name()}, {name} ({' '.join(flags) or 'no vector instructions named'})"]
     switch = os.environ.get("ALEXNET_NATIVE")
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")
-        library = build.library()
+        loaded = library() is not None
     reason = "; ".join(str(warning.message) for warning in raised) or "the warnings above say why"
     if switch == "0":
         reason = "switched off by ALEXNET_NATIVE=0"
-    lines.append(f"compiled engine: {'in use' if library is not None else f'none: {reason}'}")
+    lines.append(f"compiled engine: {'in use' if loaded else f'none: {reason}'}")
     supported = getattr(convolution, "supported_dtypes", None) or convolution.served
     dtypes = sorted(str(dtype).removeprefix("torch.") for dtype in supported())
     lines.append(f"compiled convolution: {', '.join(dtypes) or 'none, torch computes it'}")
