@@ -1,5 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+# Every extra that has tests, so that none of them is skipped.
+TESTED := dev,export,openvino,hub,tensorboard
 
 .PHONY: demo test lint bench clean
 
@@ -15,10 +18,10 @@ test: .venv/tools
 
 lint: .venv/tools
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 bench: .venv/tools
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[export,openvino]'
 	$(BIN)/alexnet bench all $(if $(IMAGES),--images $(IMAGES))
 
 clean:
@@ -26,9 +29,9 @@ clean:
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(PIP) -e .
 	touch $@
 
 .venv/tools: .venv/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) -e '.[$(TESTED)]'
 	touch $@

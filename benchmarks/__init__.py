@@ -1,11 +1,5 @@
-"""One module a question ("how fast is prediction?"), peers measured in the same run, and records of the answers.
+"""Speed beside other libraries: one module per question, peers measured in the same run, and records of the answers.
 
-A question's module has `arguments(parser)`, which adds its options, and `measure(options)`, which yields figures as
-`records.figure` makes them. `run` asks a question, prints its table, keeps its record and compares it with the last.
+A question's module has `arguments(parser)`, which adds its options, and `measure(options)`, which yields a
+`records.Result` as soon as it is known. `registry` asks the questions.
 """
-
-from __future__ import annotations
-
-from benchmarks.registry import QUESTIONS, arguments, everything, newest, run
-
-__all__ = ["QUESTIONS", "arguments", "everything", "newest", "run"]

@@ -2,22 +2,21 @@
 
 IMAGES is a folder of class folders with original photographs; they are used several times over under other names, so
 that a pass is long enough to time. Contenders take turns on the same images and the same number of workers, after one
-untimed round; figures are medians, the spread is the range. Peers that are not installed are left out.
+untimed round; values are medians, the spread is the range. Peers that are not installed are left out.
 
-feed        batches of 128 crops of 224, mirrored by chance, from 256-pixel squares: ours from a JPEG store (quality 90)
+feed        batches of 128 crops of 224, mirrored at random, from 256-pixel squares: ours from a JPEG store (quality 90)
             and a raw store, torchvision's ImageFolder + DataLoader from the same squares as JPEG files
 originals   the same from the original files, each decoded at its full size
-prepare     rescale to 256, cut, store; the peer is torchvision's Resize and CenterCrop, saved as JPEG of quality 90;
-            the limit is decoding alone
+prepare     rescale to 256, crop, store; the peer is torchvision's Resize and CenterCrop, saved as JPEG of quality 90;
+            the reference is decoding alone
 statistics  preparing with and without the sums for mean and PCA
-waiting     the share of training `tiny-64` from a store, without keeping images in memory, that waits for them
+waiting     the share of training (`--preset`) from a store, without keeping images in memory, that waits for them
 open        seconds and megabytes to open stores of 1.3 and 15 million images (sparse files)
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import shutil
@@ -26,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,13 +44,18 @@ from alexnet.data.decode import decode
 from alexnet.data.loader import BatchLoader
 from alexnet.data.random import coins, integers, random_words
 from alexnet.data.readers.open import open_source
+from alexnet.data.readers.store import LABELS, MANIFEST, NPY_HEADER, read_manifest
 from alexnet.data.statistics import Accumulator
 from alexnet.data.store.prepare import prepare
+from alexnet.data.store.writers import npy_header
+from alexnet.errors import UsageError
+from alexnet.files import write_json
 from alexnet.presets import preset
 from alexnet.run import Run
 from alexnet.training.loop import train
-from benchmarks.records import Figure, rounded
-from benchmarks.records import figure as make_figure
+from benchmarks.processes import child_environment
+from benchmarks.records import Result
+from benchmarks.timing import compare_times, rounded, summarize, take_turns
 
 SIZE, CROP, BATCH, QUALITY = 256, 224, 128, 90
 Contender = Callable[[], int]
@@ -64,13 +68,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--turns", type=int, default=5, help="timed passes of each contender")
     parser.add_argument("--workers", type=int, default=2, help="threads of ours, processes of the peers'")
     parser.add_argument("--copies", type=int, default=8, help="times each image is used in a pass of feeding")
-    parser.add_argument("--only", choices=SECTIONS, action="append", help="one kind of figure")
+    parser.add_argument("--preset", default="tiny-64", help="what is trained to see how long it waits")
+    parser.add_argument("--only", choices=SECTIONS, action="append", help="one kind of measurement")
 
 
-def measure(options: argparse.Namespace) -> Iterator[Figure]:
-    """The sections' figures, in order. Raises ValueError where IMAGES holds no class folders with files."""
+def measure(options: argparse.Namespace) -> Iterator[Result]:
+    """The sections' results, in order. Raises UsageError where IMAGES holds no class folders with files."""
     if not any(options.images.glob("*/*")):
-        raise ValueError(f"{options.images} should be a folder of class folders with photographs")
+        raise UsageError(f"{options.images} should be a folder of class folders with photographs")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the peers' workers; ours decode in threads of their own
     try:
@@ -82,7 +87,7 @@ def measure(options: argparse.Namespace) -> Iterator[Figure]:
         torch.set_num_threads(threads)
 
 
-def feed(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
+def feed(options: argparse.Namespace, folder: Path) -> Iterator[Result]:
     """From 256-pixel squares: our two codecs against the peers on the same JPEGs."""
     photographs = multiply(options.images, folder / "originals", options.copies)
     stores = {}
@@ -104,20 +109,20 @@ def feed(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
         "raw store": ours(stores["raw"], options),
         "torchvision": torchvision(squares, random_crop, options),
         "torchvision to uint8": torchvision(squares, bare, options),
-        "limit": decoding(encoded, options),
+        "decoding alone": decoding(encoded, options),
     }
     if find_spec("datasets"):
         contenders["datasets"] = hugging_face(squares, random_crop, options)
     if find_spec("webdataset"):
         contenders["webdataset"] = web_dataset(folder / "jpeg" / "train", random_crop, options)
-    seconds = take_turns(contenders, options)
+    seconds = take_turns(contenders, options.turns, measure=seconds_per_image)
     sizes = f"{SIZE}-pixel squares, {np.mean([len(data) for data in encoded]) / 1000:.1f} KB as JPEG"
-    peers = [name for name in contenders if "store" not in name and name != "limit"]
-    yield figure(f"feed from a JPEG store ({sizes})", seconds, "JPEG store", peers, "decoding alone")
-    yield figure(f"feed from a raw store ({SIZE}-pixel squares)", seconds, "raw store", peers)
+    peers = [name for name in contenders if "store" not in name and name != "decoding alone"]
+    yield rates(f"feed from a JPEG store ({sizes})", seconds, "JPEG store", peers, "decoding alone")
+    yield rates(f"feed from a raw store ({SIZE}-pixel squares)", seconds, "raw store", peers)
 
 
-def originals(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
+def originals(options: argparse.Namespace, folder: Path) -> Iterator[Result]:
     """Straight from the files as they are."""
     photographs = multiply(options.images, folder / "originals", max(1, options.copies // 4))
     crop = transforms.Compose([transforms.RandomResizedCrop(CROP), transforms.RandomHorizontalFlip(), *FINISH])
@@ -126,15 +131,15 @@ def originals(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
     contenders = {
         "folder": ours(split, options),
         "torchvision": torchvision(photographs, crop, options),
-        "limit": decoding(files, options),
+        "decoding alone": decoding(files, options),
     }
-    seconds = take_turns(contenders, options)
+    seconds = take_turns(contenders, options.turns, measure=seconds_per_image)
     size = np.mean([len(data) for data in files]) / 1000
-    yield figure(f"feed from originals ({size:.0f} KB)", seconds, "folder", ["torchvision"], "decoding alone")
+    yield rates(f"feed from originals ({size:.0f} KB)", seconds, "folder", ["torchvision"], "decoding alone")
 
 
-def prepare_store(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
-    """Resize, cut and store, against the loop that people write, in one process and in as many as ours has threads."""
+def prepare_store(options: argparse.Namespace, folder: Path) -> Iterator[Result]:
+    """Resize, crop and store, against the loop that people write, in one process and in as many as ours has threads."""
     photographs = multiply(options.images, folder / "originals", max(1, options.copies // 4))
     split = open_source(photographs).splits["train"]
     files = [split.read_bytes(i) for i in range(len(split))]
@@ -161,17 +166,18 @@ def prepare_store(options: argparse.Namespace, folder: Path) -> Iterator[Figure]
                 f"torchvision, {options.workers} processes": lambda: sum(
                     pool.imap(resize_and_save, paths, chunksize=16)
                 ),
-                "limit": decoding(files, options),
+                "decoding alone": decoding(files, options),
             },
-            options,
+            options.turns,
+            measure=seconds_per_image,
         )
     peers = [name for name in seconds if name.startswith("torchvision")]
     size = np.mean([len(data) for data in files]) / 1000
-    yield figure(f"prepare a JPEG store (originals of {size:.0f} KB)", seconds, "JPEG store", peers, "decoding alone")
-    yield figure(f"prepare a raw store (originals of {size:.0f} KB)", seconds, "raw store", peers, "decoding alone")
+    yield rates(f"prepare a JPEG store (originals of {size:.0f} KB)", seconds, "JPEG store", peers, "decoding alone")
+    yield rates(f"prepare a raw store (originals of {size:.0f} KB)", seconds, "raw store", peers, "decoding alone")
 
 
-def statistics_cost(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
+def statistics_cost(options: argparse.Namespace, folder: Path) -> Iterator[Result]:
     """Preparing a raw store, the fastest kind, with the sums and with them switched off."""
     photographs = multiply(options.images, folder / "originals", max(1, options.copies // 4))
     count = len(open_source(photographs).splits["train"])
@@ -190,54 +196,56 @@ def statistics_cost(options: argparse.Namespace, folder: Path) -> Iterator[Figur
 
         return once
 
-    seconds = take_turns({"with": run(add), "without": run(counted_only)}, options)
+    contenders = {"with": run(add), "without": run(counted_only)}
+    seconds = take_turns(contenders, options.turns, measure=seconds_per_image)
     cost = [100 * (full / bare - 1) for full, bare in zip(seconds["with"], seconds["without"], strict=True)]
-    yield {
-        "name": "cost of mean and PCA on top of preparing a raw store",
-        "value": rounded(statistics.median(cost)),
-        "unit": "%",
-        "spread": [rounded(min(cost)), rounded(max(cost))],
-        "n": options.turns,
-        "limit": 10.0,
-        "limit_fraction": None,
-        "limited_by": "the aim",
-    }
+    name = "cost of mean and PCA on top of preparing a raw store"
+    yield summarize(name, cost, "%", reference_rate=10.0, reference_basis="the aim")
 
 
 OPEN = """
 import resource, sys, time
 import numpy, torch, pyarrow.parquet, simplejpeg
-from alexnet.data.readers import open as readers, store
+from alexnet.data.readers import store
+from alexnet.data.readers.open import open_source
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 began = time.perf_counter()
-split = readers.open_source(sys.argv[1]).splits["train"]
+split = open_source(sys.argv[1]).splits["train"]
 print(time.perf_counter() - began, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, before / 1024)
 """
+OPENED = (1_300_000, 15_000_000)  # images of the stores that are opened
 
 
-def opening(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
+def opening(options: argparse.Namespace, folder: Path) -> Iterator[Result]:
     """Open stores whose files are holes, in fresh processes whose imports are done."""
-    for images in (1_300_000, 15_000_000):
+    for name in ("a", "b"):
+        Image.new("RGB", (SIZE, SIZE)).save(place(folder / "small" / name / "image.png"))
+    prepare(folder / "small", folder / "template", size=SIZE)
+    for images in OPENED:
         root = folder / str(images)
-        sparse_store(root, images)
-        seconds, megabytes = [], 0.0
+        sparse_store(folder / "template", root, images)
+        seconds, megabytes, before = [], 0.0, 0.0
         for _ in range(options.turns):
-            done = subprocess.run([sys.executable, "-c", OPEN, str(root)], capture_output=True, text=True, check=True)
+            command = [sys.executable, "-c", OPEN, str(root)]
+            done = subprocess.run(command, env=child_environment(), capture_output=True, text=True, check=True)
             elapsed, more, before = map(float, done.stdout.split())
             seconds.append(elapsed)
             megabytes = max(megabytes, more)
-        yield {
-            "name": f"open a store of {images:,} images",
-            "value": rounded(statistics.median(seconds)),
-            "unit": "s",
-            "spread": [rounded(min(seconds)), rounded(max(seconds))],
-            "n": options.turns,
-            "limit": 1.0,
-            "limit_fraction": rounded(1 / statistics.median(seconds)),
-            "limited_by": "the aim",
-            "megabytes": round(megabytes, 1),
-            "megabytes_of_imports": round(before, 1),
-        }
+        yield summarize(
+            f"open a store of {images:,} images",
+            seconds,
+            "s",
+            reference_rate=1.0,
+            fraction_of_reference=rounded(1 / statistics.median(seconds)),
+            reference_basis="the aim",
+            also={"megabytes": round(megabytes, 1), "megabytes_of_imports": round(before, 1)},
+        )
+
+
+def place(path: Path) -> Path:
+    """The path, whose folder is there now."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def multiply(images: Path, out: Path, copies: int) -> Path:
@@ -250,7 +258,7 @@ def multiply(images: Path, out: Path, copies: int) -> Path:
 
 
 def ours(split: Split, options: argparse.Namespace) -> Contender:
-    """Random crops from a feed that may keep nothing decoded, mirrored by chance."""
+    """Random crops from a loader that may keep nothing decoded, mirrored at random."""
     room, epochs = SIZE - CROP + 1, iter(range(10**9))
 
     def draws(epoch: int, positions: np.ndarray, places: np.ndarray) -> Draw:
@@ -263,16 +271,17 @@ def ours(split: Split, options: argparse.Namespace) -> Contender:
         count = 0
         for batch in source.epoch(next(epochs)):
             # One at a time each stays in the cache: a tenth of the time of flipping all that are chosen at once.
+            assert batch.draw is not None
             for i in np.flatnonzero(batch.draw.mirrored).tolist():
                 batch.images[i] = batch.images[i].flip(1)
             count += len(batch.images)
-            batch.release()
         return count
 
     return run
 
 
 def torchvision(root: Path, transform: Callable[..., Any], options: argparse.Namespace) -> Contender:
+    """`ImageFolder` and `DataLoader`."""
     return loader(ImageFolder(str(root), transform), options, shuffle=True)
 
 
@@ -311,6 +320,7 @@ def web_dataset(shards: Path, transform: Callable[..., Any], options: argparse.N
 
 
 def loader(data: Any, options: argparse.Namespace, shuffle: bool | None) -> Contender:
+    """Batches of torch's `DataLoader` in processes that live as long as the contender."""
     from torch.utils.data import DataLoader
 
     batches = DataLoader(data, BATCH, shuffle=shuffle, num_workers=options.workers, persistent_workers=True)
@@ -336,51 +346,44 @@ def decoding(files: list[bytes], options: argparse.Namespace) -> Contender:
 
 
 def resize_and_save(job: tuple[str, str]) -> int:
-    """What people write with torchvision: open, resize, cut, save."""
+    """What people write with torchvision: open, resize, crop, save."""
     source, target = job
     change = transforms.Compose([transforms.Resize(SIZE), transforms.CenterCrop(SIZE)])
     change(Image.open(source).convert("RGB")).save(target, quality=QUALITY)
     return 1
 
 
-def sparse_store(root: Path, images: int, shard_images: int = 4096) -> None:
-    """A raw store of the right layout and length whose files hold nothing but holes."""
-    folder = root / "train"
-    folder.mkdir(parents=True)
-    shards = []
+def sparse_store(template: Path, root: Path, images: int, shard_images: int = 4096) -> None:
+    """A raw store of the right layout and length whose files are holes, after the manifest of a small one."""
+    manifest = read_manifest(template)
+    split = manifest["splits"]["train"]
+    shard, size = split["shards"][0], int(manifest["size"])
+    split["count"], split["shards"] = images, []
     for number, first in enumerate(range(0, images, shard_images)):
         count = min(shard_images, images - first)
-        length = 128 + count * SIZE * SIZE * 3
-        with open(folder / f"{number:05d}.npy", "wb") as file:
-            file.truncate(length)
-        shards.append({"file": f"train/{number:05d}.npy", "count": count, "bytes": length, "sha256": "0" * 64})
-    with open(folder / "labels.npy", "wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (images,)})
-        file.truncate(file.tell() + 8 * images)
-    entry = {"count": images, "unreadable": 0, "odd": 0, "shards": shards, "files": {}}
-    manifest = {
-        "format": "alexnet-store",
-        "version": 1,
-        "codec": "raw",
-        "size": SIZE,
-        "settings": {"exif_rotate": False},
-        "files": {},
-        "splits": {"train": entry},
-    }
-    manifest["classes"] = [f"class {k}" for k in range(1000)]
-    (root / "manifest.json").write_text(json.dumps(manifest))
+        path = place(root / "train" / f"{number:05d}.npy")
+        with open(path, "wb") as file:
+            file.write(npy_header(count, size))
+            file.truncate(NPY_HEADER + count * size * size * 3)
+        name = str(path.relative_to(root))
+        split["shards"].append({**shard, "file": name, "count": count, "bytes": path.stat().st_size})
+    np.lib.format.open_memmap(root / "train" / LABELS, "w+", np.int64, (images,)).flush()
+    write_json(root / MANIFEST, manifest)
 
 
-def waiting(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
-    """The share of its time that training `tiny-64` in bfloat16 waits for images of a store that are kept nowhere."""
+def waiting(options: argparse.Namespace, folder: Path) -> Iterator[Result]:
+    """The share of its time that training waits for images of a store that are kept nowhere."""
     photographs = multiply(options.images, folder / "originals", options.copies)
+    base = preset(options.preset)
     threads = torch.get_num_threads()
     torch.set_num_threads(options.workers)
     try:
         for codec in ("jpeg", "raw"):
-            prepare(photographs, folder / codec, size=64, codec=codec, quality=QUALITY, workers=options.workers)
+            prepare(
+                photographs, folder / codec, size=base.data.size, codec=codec, quality=QUALITY, workers=options.workers
+            )
             config = replace(
-                preset("tiny-64"),
+                base,
                 {
                     "data.source": str(folder / codec),
                     "data.memory": "0",
@@ -397,23 +400,20 @@ def waiting(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:
             lines = Run.open(folder / f"run-{codec}").metrics("train")[2:]
             shares = [100 * line["waiting"] for line in lines]
             speeds = [line["images_per_second"] for line in lines]
-            yield {
-                "name": f"waiting for images while training tiny-64 from a {codec} store",
-                "by": f"{codec} store",
-                "value": rounded(statistics.median(shares)),
-                "unit": "%",
-                "spread": [rounded(min(shares)), rounded(max(shares))],
-                "n": len(shares),
-                "limit": 5.0,
-                "limit_fraction": None,
-                "limited_by": "the aim",
-                "images_per_second": rounded(statistics.median(speeds)),
-            }
+            yield summarize(
+                f"waiting for images while training {options.preset} from a {codec} store",
+                shares,
+                "%",
+                by=f"{codec} store",
+                reference_rate=5.0,
+                reference_basis="the aim",
+                also={"images_per_second": rounded(statistics.median(speeds))},
+            )
     finally:
         torch.set_num_threads(threads)
 
 
-SECTIONS: dict[str, Callable[[argparse.Namespace, Path], Iterator[Figure]]] = {
+SECTIONS: dict[str, Callable[[argparse.Namespace, Path], Iterator[Result]]] = {
     "feed": feed,
     "originals": originals,
     "prepare": prepare_store,
@@ -423,19 +423,14 @@ SECTIONS: dict[str, Callable[[argparse.Namespace, Path], Iterator[Figure]]] = {
 }
 
 
-def take_turns(contenders: dict[str, Contender], options: argparse.Namespace) -> dict[str, list[float]]:
-    """Time all contenders in turns after one untimed round; seconds an image of each turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(options.turns + 1):
-        for name, run in contenders.items():
-            began = time.perf_counter()
-            count = run()
-            if turn:
-                seconds[name].append((time.perf_counter() - began) / count)
-    return seconds
+def seconds_per_image(run: Contender) -> float:
+    """The seconds of a pass over the number of its images."""
+    began = time.perf_counter()
+    count = run()
+    return (time.perf_counter() - began) / count
 
 
-def figure(name: str, seconds: dict[str, list[float]], own: str, peers: list[str], limited_by: str = "") -> Figure:
-    """Images a second; the limit is the contender of that name, where there is one."""
-    limit = 1 / statistics.median(seconds["limit"]) if limited_by else None
-    return make_figure(name, seconds, own, peers, work=1, unit="images/s", limit=limit, limited_by=limited_by)
+def rates(name: str, seconds: Mapping[str, list[float]], own: str, peers: list[str], basis: str = "") -> Result:
+    """Images per second beside the peers', and beside the contender `basis`."""
+    rate = 1 / statistics.median(seconds[basis]) if basis else None
+    return compare_times(name, seconds, own, peers, work=1, unit="images/s", reference_rate=rate, reference_basis=basis)

@@ -1,7 +1,7 @@
-"""Does the fast step learn what the textbook's learns? Losses from the same weights on the same batches.
+"""Does the fast step learn what the reference net's learns? Losses from the same weights on the same batches.
 
-Two float32 trajectories part when rounding flips a pooling winner or a ReLU, so the textbook's step with every weight
-moved by about one rounding runs beside them: what it differs by is what any float32 step differs by.
+Two float32 trajectories part when rounding flips a pooling winner or a ReLU, so the reference net's step with every
+weight moved by about one rounding runs beside them: what it differs by is what any float32 step differs by.
 """
 
 from __future__ import annotations
@@ -18,10 +18,16 @@ from torch import Tensor, nn
 from alexnet import presets
 from alexnet.config import Config
 from alexnet.model.zoo import build
-from benchmarks.records import Figure, rounded
-from benchmarks.steps import Step, ours, textbook, theirs
+from benchmarks.records import Result
+from benchmarks.steps import Step, ours, reference, theirs
+from benchmarks.timing import rounded, summarize
 
-FLOAT, HALF, BOOK, MOVED = "ours float32", "ours bfloat16", "textbook", "textbook, weights moved by a rounding"
+FLOAT32, BFLOAT16, REFERENCE, MOVED = (
+    "ours float32",
+    "ours bfloat16",
+    "reference net",
+    "reference net, weights moved by a rounding",
+)
 FIRST, END = 20, 20  # steps compared one by one; steps whose mean is the end
 
 
@@ -31,44 +37,47 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=128, help="images in a batch")
     parser.add_argument("--steps", type=int, default=200, help="steps of each trajectory")
     parser.add_argument("--seeds", type=int, default=3, help="of weights, batches and dropout")
-    parser.add_argument("--rate", type=float, help="of learning; the preset's, in proportion to the batch")
+    parser.add_argument("--lr", type=float, help="learning rate; default: the preset's, in proportion to the batch")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
 
 
-def measure(options: argparse.Namespace) -> Iterator[Figure]:
+def measure(options: argparse.Namespace) -> Iterator[Result]:
     """The largest relative gap of the first 20 losses in float32, and where 200 steps end in both precisions."""
     config = presets.preset(options.preset)
     curves = trajectories(config, options)
-    what = f"{config.preset}, batch {options.batch}" + (f", ε = {options.rate:g}" if options.rate else "")
-    yield _compared(f"largest relative gap of the first {FIRST} losses, float32, {what}", curves, FLOAT, _largest_gap)
-    for name in (FLOAT, HALF):
+    what = f"{config.preset}, batch {options.batch}" + (f", lr = {options.lr:g}" if options.lr else "")
+    yield _compared(f"largest relative gap of the first {FIRST} losses, float32, {what}", curves, FLOAT32, _largest_gap)
+    for name in (FLOAT32, BFLOAT16):
         yield _compared(
-            f"loss after {options.steps} steps less the textbook's, {name.split()[1]}, {what}", curves, name, _end_gap
+            f"loss after {options.steps} steps less the reference net's, {name.split()[1]}, {what}",
+            curves,
+            name,
+            _end_gap,
         )
 
 
 def trajectories(config: Config, options: argparse.Namespace) -> dict[str, list[list[float]]]:
     """Name → for each seed the losses of `options.steps` steps."""
-    curves: dict[str, list[list[float]]] = {name: [] for name in (FLOAT, HALF, BOOK, MOVED)}
-    rate = options.rate or config.optimizer.lr * options.batch / config.train.batch_size
+    curves: dict[str, list[list[float]]] = {name: [] for name in (FLOAT32, BFLOAT16, REFERENCE, MOVED)}
+    lr = options.lr or config.optimizer.lr * options.batch / config.train.batch_size
     for seed in range(options.seeds):
         seeded = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed))
         start = build(config.network, seed).state_dict()
-        for name, found in curves.items():
+        for name, losses in curves.items():
             step: Step
-            if name in (FLOAT, HALF):
-                step = ours(seeded, options.device, name == HALF, rate)
+            if name in (FLOAT32, BFLOAT16):
+                step = ours(seeded, options.device, name == BFLOAT16, lr)
             else:
-                peer = textbook(config.network)
+                peer = reference(config.network)
                 peer.load_state_dict(start)
                 if name == MOVED:
                     move(peer, seed)
-                step = theirs(peer, config, options.device, rate)
-            found.append([])
+                step = theirs(peer, config, options.device, lr)
+            losses.append([])
             for number in range(options.steps):
                 images, labels = pattern(config, options, seed, number)
                 torch.manual_seed(1000 * seed + number)  # dropout's draws
-                found[-1].append(step(images, labels).item())
+                losses[-1].append(step(images, labels).item())
     return curves
 
 
@@ -91,34 +100,22 @@ def pattern(config: Config, options: argparse.Namespace, seed: int, number: int)
     return images.contiguous(memory_format=torch.channels_last).to(options.device), labels.to(options.device)
 
 
-def _largest_gap(mine: list[float], book: list[float]) -> float:
-    return max(abs(a - b) / abs(b) for a, b in zip(mine[:FIRST], book[:FIRST], strict=True))
+def _largest_gap(mine: list[float], other: list[float]) -> float:
+    return max(abs(a - b) / abs(b) for a, b in zip(mine[:FIRST], other[:FIRST], strict=True))
 
 
-def _end_gap(mine: list[float], book: list[float]) -> float:
-    return statistics.fmean(mine[-END:]) - statistics.fmean(book[-END:])
+def _end_gap(mine: list[float], other: list[float]) -> float:
+    return statistics.fmean(mine[-END:]) - statistics.fmean(other[-END:])
 
 
 def _compared(
     name: str, curves: dict[str, list[list[float]]], own: str, gap: Callable[[list[float], list[float]], float]
-) -> Figure:
-    """The median over seeds of a gap to the textbook's losses, beside what moved weights make of it."""
+) -> Result:
+    """The median over seeds of a gap to the reference net's losses, beside what moved weights make of it."""
 
     def gaps(contender: str) -> list[float]:
-        return [gap(mine, book) for mine, book in zip(curves[contender], curves[BOOK], strict=True)]
+        return [gap(mine, other) for mine, other in zip(curves[contender], curves[REFERENCE], strict=True)]
 
     mine, moved = gaps(own), gaps(MOVED)
-    return {
-        "name": name,
-        "by": own,
-        "value": rounded(statistics.median(mine)),
-        "unit": "",
-        "spread": [rounded(min(mine)), rounded(max(mine))],
-        "n": len(mine),
-        "peers": {MOVED: rounded(statistics.median(moved))},
-        "peer_spread": [rounded(min(moved)), rounded(max(moved))],
-        "ratio": None,
-        "limit": None,
-        "limit_fraction": None,
-        "limited_by": "",
-    }
+    peers = {MOVED: rounded(statistics.median(moved))}
+    return summarize(name, mine, "", by=own, peers=peers, peer_spread=(rounded(min(moved)), rounded(max(moved))))

@@ -1,14 +1,14 @@
 """How fast is prediction? Ours by each backend beside torchvision's alexnet, ONNX Runtime and OpenVINO, in one run.
 
 Ours is the `paper` network behind `predict`: from uint8 squares to averaged softmax outputs. The peers get finished
-float views and stop at the logits: torchvision's alexnet (no normalization, other kernels, 714 million products an
+float views and stop at the logits: torchvision's alexnet (no normalization, other kernels, 714 million products per
 image where ours has 724) eager and compiled; ONNX Runtime and OpenVINO on the ONNX file that `formats.export` writes,
 and OpenVINO on the one that torch's exporter writes. Contenders take turns. The weights are fresh ones: their values
 do not matter to the time.
 
-Limits, measured in the same turns on the same threads: at batch 1 every weight must travel once (bytes over the
-bandwidth at which memory is read); in larger batches the products must be made (over the rate at which torch multiplies
-2048×2048 matrices; for float32 half the bfloat16 rate where that is more).
+Reference rates, measured in the same turns on the same threads: at batch 1 every weight must travel once (bytes over
+the bandwidth at which memory is read); in larger batches the products must be made (over the rate at which torch
+multiplies square matrices of `--side`; for float32 half the bfloat16 rate where that is more).
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from alexnet.checkpoint import Checkpoint, save_checkpoint
 from alexnet.config import Config
 from alexnet.data.augment import Augmentation
 from alexnet.data.statistics import Accumulator
+from alexnet.errors import AlexnetError
 from alexnet.files import write_json
 from alexnet.formats.export import onnx_model
 from alexnet.inference import backends
@@ -44,13 +45,14 @@ from alexnet.inference.network import NetworkPredictor
 from alexnet.inference.predictor import Predictor
 from alexnet.model.alexnet import AlexNet
 from alexnet.run import Run
-from benchmarks.records import Figure, figure, take_turns
+from benchmarks.processes import child_environment, python
+from benchmarks.products import side_argument, side_of
+from benchmarks.records import Result
+from benchmarks.timing import Call, compare_times, seconds_of, take_turns
 
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 CALIBRATION = 16  # views; random ones, for times only
 READ = 1 << 28  # bytes, more than a cache holds
-SIDE = 2048
-Call = Callable[[], object]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,10 +67,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="count this process's processor seconds: for one thread on a shared machine",
     )
+    side_argument(parser)
     parser.add_argument("--no-start", action="store_true", help="leave out loading, first calls and the commands")
 
 
-def measure(options: argparse.Namespace) -> Iterator[Figure]:
+def measure(options: argparse.Namespace) -> Iterator[Result]:
     """Latency and rate by batch, views and precision; then loading, first calls and the commands' times."""
     torch.manual_seed(0)
     bench = Bench(options)
@@ -79,15 +82,15 @@ def measure(options: argparse.Namespace) -> Iterator[Figure]:
         yield from starts(options)
 
 
-def limit_calls() -> dict[str, Call]:
-    """What the limits are made of: reading memory, and products of matrices in each precision."""
+def reference_calls(options: argparse.Namespace) -> dict[str, Call]:
+    """What the reference rates are made of: reading memory, and products of matrices in each precision."""
     numbers = torch.zeros(READ // 4)
-    a = torch.randn(SIDE, SIDE)
-    half, whole = a.bfloat16(), a.to(torch.int8)
-    calls: dict[str, Call] = {"read": lambda: numbers.sum(), "float32": lambda: a @ a, "bfloat16": lambda: half @ half}
+    a, b, c = (torch.randn(side_of(options, precision), side_of(options, precision)) for precision in BYTES)
+    b, c = b.bfloat16(), c.to(torch.int8)
+    calls: dict[str, Call] = {"read": lambda: numbers.sum(), "float32": lambda: a @ a, "bfloat16": lambda: b @ b}
     if hasattr(torch, "_int_mm"):
-        calls["int8"] = lambda: torch._int_mm(whole, whole)
-    return {f"limit {name}": call for name, call in calls.items()}
+        calls["int8"] = lambda: torch._int_mm(c, c)
+    return {f"reference {name}": call for name, call in calls.items()}
 
 
 class Bench:
@@ -95,8 +98,8 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        given = options.preset
-        self.config = given if isinstance(given, Config) else presets.preset(given)
+        preset = options.preset
+        self.config = preset if isinstance(preset, Config) else presets.preset(preset)
         self.network = self.config.network
         self.model = AlexNet(self.network).eval()
         sums = Accumulator(self.config.data.size)
@@ -122,17 +125,16 @@ class Bench:
         side = self.config.data.size
         return np.random.default_rng(n).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
 
-    def compare(self, batch: int, views: int) -> Iterator[Figure]:
-        """A figure for each precision of ours, all contenders taking turns."""
+    def compare(self, batch: int, views: int) -> Iterator[Result]:
+        """A result for each precision of ours, all contenders taking turns."""
         images = torch.from_numpy(self.pictures(batch))
         inputs = torch.cat([self.augmentation.test(images, *place) for place in self.augmentation.views(views)])
         inputs = inputs.contiguous()
         calls: dict[str, Call] = {f"ours {name}": _probabilities(net, images, views) for name, net in self.ours.items()}
-        calls |= {name: _peer(peer, inputs) for name, peer in self.peers.items()} | limit_calls()
+        calls |= {name: _peer(peer, inputs) for name, peer in self.peers.items()} | reference_calls(self.options)
         clock = time.process_time if self.options.processor_time else time.perf_counter
-        seconds = take_turns(calls, self.options.turns, 2, clock)
+        seconds = take_turns(calls, self.options.turns, 2, seconds_of(clock))
         medians = {name: statistics.median(values) for name, values in seconds.items()}
-        what = {1: "centre view", 5: "five views", 10: "ten views"}[views]
         for precision in backends.PRECISIONS:
             mine = [name for name in calls if name.startswith("ours ") and name.endswith(f" {precision}")]
             if not mine:
@@ -141,32 +143,33 @@ class Bench:
                 (name for name in self.peers if precision != "float32" or "bfloat16" not in name),
                 key=medians.__getitem__,
             )
-            own, peers = mine[0], [*peers, *mine[1:]]  # what `auto` takes, and the rest
+            what = {1: "centre view", 5: "five views", 10: "ten views"}[views]
             name = f"{what}, batch {batch}, {precision}"
+            peers += mine[1:]  # the first is what `auto` takes
             if batch * views == 1:
-                bandwidth = READ / medians["limit read"]
-                yield figure(
-                    name,
-                    seconds,
-                    own,
-                    peers,
-                    limit=self.weights[precision] / bandwidth * 1e3,
-                    limited_by=f"{self.weights[precision] / 1e6:.0f} MB over {bandwidth / 1e9:.1f} GB/s",
-                )
-                continue
-            rate = SIDE**3 / medians[f"limit {precision}"] if f"limit {precision}" in medians else None
-            if precision == "float32":  # torch's product is not every processor's fastest one
-                rate = max(SIDE**3 / medians["limit float32"], SIDE**3 / medians["limit bfloat16"] / 2)
-            yield figure(
-                name,
-                seconds,
-                own,
-                peers,
-                work=batch,
-                unit="images/s",
-                limit=rate / (self.products * views) if rate else None,
-                limited_by=f"matrices at {2 * rate / 1e9:.0f} G operations/s" if rate else "",
-            )
+                yield compare_times(name, seconds, mine[0], peers, **self._read_reference(precision, medians))
+            else:
+                reference = self._product_reference(precision, views, medians)
+                yield compare_times(name, seconds, mine[0], peers, work=batch, unit="images/s", **reference)
+
+    def _read_reference(self, precision: str, medians: dict[str, float]) -> dict[str, Any]:
+        """Milliseconds in which every weight is read once."""
+        bandwidth = READ / medians["reference read"]
+        basis = f"{self.weights[precision] / 1e6:.0f} MB over {bandwidth / 1e9:.1f} GB/s"
+        return {"reference_rate": self.weights[precision] / bandwidth * 1e3, "reference_basis": basis}
+
+    def _product_reference(self, precision: str, views: int, medians: dict[str, float]) -> dict[str, Any]:
+        """Images per second at the rate of the matrix products; nothing where torch has no such product."""
+        rates = {
+            name: side_of(self.options, name) ** 3 / medians[f"reference {name}"]
+            for name in BYTES
+            if f"reference {name}" in medians
+        }
+        rates["float32"] = max(rates["float32"], rates["bfloat16"] / 2)  # torch's is not every processor's fastest
+        if precision not in rates:
+            return {}
+        basis = f"matrices at {2 * rates[precision] / 1e9:.0f} G operations/s"
+        return {"reference_rate": rates[precision] / (self.products * views), "reference_basis": basis}
 
     def _backend(self, kind: type[backends.Backend], precision: str) -> backends.Backend:
         if precision != "int8":
@@ -206,7 +209,7 @@ class Bench:
         return peers
 
 
-def starts(options: argparse.Namespace) -> Iterator[Figure]:
+def starts(options: argparse.Namespace) -> Iterator[Result]:
     """Seconds to load a run, of the first call and of a warm one, each in a fresh process; and of whole commands."""
     turns = max(3, options.turns // 3)
     with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
@@ -218,10 +221,10 @@ def starts(options: argparse.Namespace) -> Iterator[Figure]:
         times: dict[str, dict[str, list[float]]] = {stage: {way: [] for way in ways} for stage in STAGES}
         for _ in range(turns):
             for way, words in ways.items():
-                for stage, seconds in _fresh([__name__, *words]).items():
+                for stage, seconds in _fresh(["benchmarks.predict", *words]).items():
                     times[stage][way].append(seconds)
         for stage in STAGES:
-            yield figure(
+            yield compare_times(
                 f"{stage}, batch 1, a fresh process",
                 times[stage],
                 "ours auto",
@@ -234,7 +237,7 @@ def starts(options: argparse.Namespace) -> Iterator[Figure]:
         }
         for name, (words, aim) in commands.items():
             took = take_turns({name: _command(words)}, turns)
-            yield figure(name, took, name, [], unit="s", limit=aim, limited_by="the aim")
+            yield compare_times(name, took, name, [], unit="s", reference_rate=aim, reference_basis="the aim")
 
 
 STAGES = ("import and load", "first call", "warm call")
@@ -251,7 +254,7 @@ def fresh_run(preset: str, folder: Path) -> tuple[Path, Path]:
     sums.add(noise)
     sums.statistics().save(run.statistics_file)
     write_json(run.path / "source.json", {"classes": [str(i) for i in range(config.network.classes)], "splits": {}})
-    save_checkpoint(run.checkpoints / "last.safetensors", Checkpoint(AlexNet(config.network).state_dict()))
+    save_checkpoint(run.checkpoints / "last.safetensors", Checkpoint(AlexNet(config.network).state_dict(), {}, {}))
     picture = folder / "picture.jpg"
     Image.fromarray(noise[0]).resize((400, 300)).save(picture)
     return run.path, picture
@@ -281,17 +284,17 @@ def one_start(way: str, run: str) -> dict[str, float]:
 
 def _fresh(words: list[str]) -> dict[str, float]:
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, check=False)
+    done = subprocess.run(python(*words), env=child_environment(), capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"python -m {' '.join(words)} failed: {done.stderr.strip().splitlines()[-1:]}")
-    found = json.loads(done.stdout.splitlines()[-1])
+        raise AlexnetError(f"python -m {' '.join(words)} failed: {done.stderr.strip().splitlines()[-1:]}")
+    seconds: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     # What the process spent before it was ours to time: Python and the imports.
-    found[STAGES[0]] += max(0.0, time.perf_counter() - began - found.pop("inside"))
-    return found
+    seconds[STAGES[0]] += max(0.0, time.perf_counter() - began - seconds.pop("inside"))
+    return seconds
 
 
 def _command(words: list[str]) -> Call:
-    return lambda: subprocess.run([sys.executable, "-m", *words], capture_output=True, check=True)
+    return lambda: subprocess.run(python(*words), env=child_environment(), capture_output=True, check=True)
 
 
 def _probabilities(net: Predictor, images: Tensor, views: int) -> Call:
@@ -302,10 +305,10 @@ def _peer(peer: Callable[[Tensor], object], inputs: Tensor) -> Call:
     return lambda: peer(inputs)
 
 
-def _inference(model: Callable[[Tensor], Tensor], kind: torch.dtype = torch.float32) -> Callable[[Tensor], object]:
+def _inference(model: Callable[[Tensor], Tensor], dtype: torch.dtype = torch.float32) -> Callable[[Tensor], object]:
     def call(views: Tensor) -> object:
         with torch.inference_mode():
-            return model(views.to(kind))
+            return model(views.to(dtype))
 
     return call
 

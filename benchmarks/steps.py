@@ -1,4 +1,4 @@
-"""Training steps to compare: ours, and the one written as in a textbook, with torch.nn and torch.optim alone."""
+"""Training steps to compare: ours, and the reference, written with torch.nn and torch.optim alone."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from alexnet import architecture
 from alexnet.architecture import Network
 from alexnet.config import Config
+from alexnet.errors import UsageError
 from alexnet.model.zoo import build
 from alexnet.training.sgd import SGD, parameter_groups
 
 Step = Callable[[Tensor, Tensor], Tensor]
-HALF = torch.bfloat16
 
 
 class Columns(nn.Module):
@@ -35,10 +35,10 @@ class Columns(nn.Module):
         return torch.cat([self.norm(part) for part in maps.chunk(self.columns, 1)], 1)
 
 
-def textbook(network: Network) -> nn.Sequential:
+def reference(network: Network) -> nn.Sequential:
     """The described network in layers of torch.nn, under our names, so that our weights load.
 
-    Raises ValueError for a layer that torch.nn does not have (locally connected, normalization within maps).
+    Raises UsageError for a layer that torch.nn does not have (locally connected, normalization within maps).
     """
     layers: dict[str, nn.Module] = {}
     for entry in architecture.infer_shapes(network):
@@ -70,15 +70,15 @@ def textbook(network: Network) -> nn.Sequential:
         elif isinstance(layer, architecture.Dropout):
             layers[layer.name] = nn.Dropout(layer.rate)
         else:
-            raise ValueError(f"torch.nn has no layer like {layer.name} of {network.name}")
+            raise UsageError(f"torch.nn has no layer like {layer.name} of {network.name}")
     return nn.Sequential(OrderedDict(layers))
 
 
-def stepped(model: nn.Module, optimizer: torch.optim.Optimizer, device: str, half: bool = False) -> Step:
+def make_step(model: nn.Module, optimizer: torch.optim.Optimizer, device: str, bfloat16: bool = False) -> Step:
     """One update as the training loop does it: forward, loss, backward, update. Returns the loss."""
 
     def step(images: Tensor, labels: Tensor) -> Tensor:
-        with torch.autocast(device, HALF, enabled=half):
+        with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
             logits = model(images)
         loss = F.cross_entropy(logits.float(), labels)
         optimizer.zero_grad(set_to_none=True)
@@ -89,23 +89,23 @@ def stepped(model: nn.Module, optimizer: torch.optim.Optimizer, device: str, hal
     return step
 
 
-def ours(config: Config, device: str, half: bool, rate: float, norm: bool = True, compiled: bool = False) -> Step:
-    """Our step at a fixed rate; without `norm` the LRN layers are left out."""
+def ours(config: Config, device: str, bfloat16: bool, lr: float, norm: bool = True, compiled: bool = False) -> Step:
+    """Our step at a fixed learning rate; without `norm` the LRN layers are left out."""
     network = config.network
     if not norm:
         kept = tuple(layer for layer in network.layers if not isinstance(layer, architecture.LRN))
         network = dataclasses.replace(network, layers=kept)
     model = build(network, config.train.seed).to(device)
-    optimizer = SGD(parameter_groups(model, network, config.optimizer), rate)
+    optimizer = SGD(parameter_groups(model, network, config.optimizer), lr)
     for group in optimizer.param_groups:
-        group["lr"] = rate
-    return stepped(torch.compile(model) if compiled else model, optimizer, device, half)  # type: ignore[arg-type]
+        group["lr"] = lr
+    return make_step(torch.compile(model) if compiled else model, optimizer, device, bfloat16)  # type: ignore[arg-type]
 
 
-def theirs(model: nn.Module, config: Config, device: str, rate: float, channels_last: bool = False) -> Step:
+def theirs(model: nn.Module, config: Config, device: str, lr: float, channels_last: bool = False) -> Step:
     """A float32 step with torch.optim.SGD."""
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
     settings = config.optimizer
-    rule = torch.optim.SGD(model.to(device).parameters(), rate, settings.momentum, weight_decay=settings.weight_decay)
-    return stepped(model, rule, device)
+    rule = torch.optim.SGD(model.to(device).parameters(), lr, settings.momentum, weight_decay=settings.weight_decay)
+    return make_step(model, rule, device)

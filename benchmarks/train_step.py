@@ -1,13 +1,14 @@
-"""How fast is a training step? Ours beside the textbook's network and torchvision's, taking turns in one run.
+"""How fast is a training step? Ours beside the reference network and torchvision's, taking turns in one run.
 
-A step is forward, loss, backward and update on images that are already there. The textbook's network has the same
+A step is forward, loss, backward and update on images that are already there. The reference network has the same
 layers as torch.nn writes them (`LocalResponseNorm` on each column), in float32 and contiguous, with torch.optim.SGD.
 Every contender works in a process of its own, where ours keeps freed memory as `alexnet train` does and the others run
-as they are; what the textbook gains from kept memory, and from channels-last, is measured too. They take turns of
-one untimed step and a timed one. The limit is the step's multiplications and additions (two for each connection and
-image, forward, backward to the maps, backward to the weights; the first layer needs no gradient of its input) at the
-rate of a 2048² product (8192² on CUDA) measured in the same turns. Peak memory is what a process held at most beside
-its imports.
+as they are; what the reference network gains from kept memory, and from channels-last, is measured too. They take turns
+of one untimed step and a timed one. The reference rate is that of a product of square matrices measured in the same
+turns (2048² on a CPU, 8192² on CUDA, `--side` chooses; small where the processor has no bfloat16 of its own): at it the
+step's multiplications and additions (two per connection and image, forward, backward to the maps, backward to the
+weights; the first layer needs no gradient of its input) would take so long. Peak memory is the most that a process
+held, less what its imports hold.
 
 `--layers` asks instead where the time of a step goes: forward and backward of each layer alone, on the maps that reach
 it, beside its operations at the same rate.
@@ -16,6 +17,7 @@ it, beside its operations at the same rate.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import resource
@@ -23,7 +25,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -36,20 +38,23 @@ from alexnet import architecture, presets
 from alexnet.architecture import LayerShape
 from alexnet.config import Config
 from alexnet.engine import keep_freed_memory
+from alexnet.errors import AlexnetError, UsageError
 from alexnet.model.alexnet import AlexNet
 from alexnet.training.sgd import SGD, parameter_groups
-from benchmarks.records import Figure, figure, rounded, take_turns
-from benchmarks.steps import HALF, Step, ours, textbook, theirs
+from benchmarks.processes import child_environment, python
+from benchmarks.products import side_argument, side_of
+from benchmarks.records import Result
+from benchmarks.steps import Step, ours, reference, theirs
+from benchmarks.timing import Call, compare_times, rounded, seconds_of, take_turns
 
 TURN = 0.3  # seconds a contender works in its turn at least: short steps are repeated
-RATE = 1e-4  # of learning: small, so that random labels do not end in NaN
-BOOK, BOOK_LAST, BOOK_KEPT = (
-    "textbook float32",
-    "textbook float32, channels-last",
-    "textbook float32, freed memory kept",
+LR = 1e-4  # small, so that random labels do not end in NaN
+REFERENCE, REFERENCE_LAST, REFERENCE_KEPT = (
+    "reference net float32",
+    "reference net float32, channels-last",
+    "reference net float32, freed memory kept",
 )
-KINDS = {"bfloat16": HALF, "float32": torch.float32}
-Call = Callable[[], object]
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +64,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--turns", type=int, default=7, help="timed steps of each contender")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--layers", action="store_true", help="where the time of our step goes, layer by layer")
+    side_argument(parser)
     parser.add_argument(
         "--processor-time",
         action="store_true",
@@ -66,18 +72,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def measure(options: argparse.Namespace) -> Iterator[Figure]:
+def measure(options: argparse.Namespace) -> Iterator[Result]:
     """Step times and peak memory by precision, or the layers' times.
 
-    Raises ValueError where there is no such device.
+    Raises UsageError where there is no such device.
     """
     if options.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: torch finds no CUDA device here")
+        raise UsageError("--device cuda: torch finds no CUDA device here")
     torch.manual_seed(0)
     config = presets.preset(options.preset)
     if options.layers:
         keep_freed_memory()
-        for precision in KINDS:
+        for precision in DTYPES:
             yield from layers(config, options, precision)
         return
     yield from steps(config, options)
@@ -85,28 +91,27 @@ def measure(options: argparse.Namespace) -> Iterator[Figure]:
 
 def contenders(config: Config, device: str) -> dict[str, Callable[[], Step]]:
     """Name → how to build it; names say the arithmetic, and ours come first."""
-    found: dict[str, Callable[[], Step]] = {}
-    for precision, kind in KINDS.items():
-        found[f"ours {precision}"] = lambda kind=kind: ours(config, device, kind == HALF, RATE)  # type: ignore[misc]
+    builders: dict[str, Callable[[], Step]] = {}
+    for precision in DTYPES:
+        builders[f"ours {precision}"] = partial(ours, config, device, precision == "bfloat16", LR)
     if any(isinstance(layer, architecture.LRN) for layer in config.network.layers):
-        for precision, kind in KINDS.items():
-            found[f"ours {precision} without LRN"] = lambda kind=kind: ours(
-                config, device, kind == HALF, RATE, norm=False
-            )  # type: ignore[misc]
+        for precision in DTYPES:
+            plain = partial(ours, config, device, precision == "bfloat16", LR, norm=False)
+            builders[f"ours {precision} without LRN"] = plain
     if device == "cuda":
-        found["ours bfloat16 compiled"] = lambda: ours(config, device, True, RATE, compiled=True)
-    if _textbook_has_it(config):
-        found[BOOK] = lambda: theirs(textbook(config.network), config, device, RATE)
-        found[BOOK_LAST] = lambda: theirs(textbook(config.network), config, device, RATE, True)
+        builders["ours bfloat16 compiled"] = partial(ours, config, device, True, LR, compiled=True)
+    if _has_reference(config):
+        builders[REFERENCE] = lambda: theirs(reference(config.network), config, device, LR)
+        builders[REFERENCE_LAST] = lambda: theirs(reference(config.network), config, device, LR, True)
         if device == "cpu":
-            found[BOOK_KEPT] = found[BOOK]
+            builders[REFERENCE_KEPT] = builders[REFERENCE]
     if config.network.image == 224:
         from torchvision.models import alexnet
 
-        found["torchvision alexnet float32"] = lambda: theirs(
-            alexnet(num_classes=config.network.classes), config, device, RATE
+        builders["torchvision alexnet float32"] = lambda: theirs(
+            alexnet(num_classes=config.network.classes), config, device, LR
         )
-    return found
+    return builders
 
 
 def inputs(config: Config, options: argparse.Namespace, name: str) -> tuple[Tensor, Tensor]:
@@ -120,73 +125,77 @@ def inputs(config: Config, options: argparse.Namespace, name: str) -> tuple[Tens
     return images.contiguous(memory_format=layout).to(options.device), labels.to(options.device)
 
 
-def operations(entries: list[LayerShape], batch: int) -> int:
+def operations(entries: Sequence[LayerShape], batch: int) -> int:
     """Multiplications and additions of a step in these layers of a network; the first has no backward to its input."""
     return 2 * batch * sum((2 if entry.inputs[0] == 3 else 3) * entry.connections for entry in entries)
 
 
-def steps(config: Config, options: argparse.Namespace) -> Iterator[Figure]:
+def steps(config: Config, options: argparse.Namespace) -> Iterator[Result]:
     """All contenders and the matrix products in turns, after an untimed round; then their peak memory."""
     names = list(contenders(config, options.device))
-    products = [f"product {precision}" for precision in KINDS]
+    products = [f"product {precision}" for precision in DTYPES]
     with ExitStack() as stack:
         workers = {name: stack.enter_context(Worker(name, options)) for name in (*names, *products)}
-        seconds: dict[str, list[float]] = {name: [] for name in workers}
-        for turn in range(options.turns + 1):
-            for name, worker in workers.items():
-                took = worker.step()
-                if turn:
-                    seconds[name].append(took)
+        seconds = take_turns(workers, options.turns, measure=Worker.step)
         peaks = {name: worker.peak() for name, worker in workers.items()}
-    total = operations(architecture.infer_shapes(config.network), options.batch)
-    peers = [name for name in names if not name.startswith("ours")]
-    for precision in KINDS:
-        own = f"ours {precision}"
-        rate = 2 * _side(options) ** 3 / statistics.median(seconds[f"product {precision}"])
-        name = f"training step, {config.preset}, batch {options.batch}, {precision}"
-        ways = [way for way in (own, f"{own} compiled") if way in names]
-        made = min(ways, key=lambda way: statistics.median(seconds[way]))
-        yield figure(
-            name,
-            seconds,
-            made,
-            peers,
-            work=options.batch,
-            unit="images/s",
-            limit=rate / total * options.batch,
-            limited_by=f"{total / 1e9:.0f} G operations at {rate / 1e9:.0f} G/s",
+    for precision in DTYPES:
+        own = min(
+            (name for name in (f"ours {precision}", f"ours {precision} compiled") if name in names),
+            key=lambda name: statistics.median(seconds[name]),
         )
-        if f"{own} without LRN" in names:
-            yield figure(
-                f"{name}, beside itself without LRN",
-                seconds,
-                own,
-                [f"{own} without LRN"],
-                work=options.batch,
-                unit="images/s",
-            )
-        others = {peer: rounded(peaks[peer]) for peer in peers}
-        yield {
-            "name": f"peak memory, {config.preset}, batch {options.batch}, {precision}",
-            "by": made,
-            "value": rounded(peaks[made]),
-            "unit": "MiB",
-            "spread": None,
-            "n": 1,
-            "peers": others,
-            "ratio": round(next(iter(others.values())) / peaks[made], 3) if others else None,
-            "limit": None,
-            "limit_fraction": None,
-            "limited_by": "",
-        }
+        yield from _step_results(config, options, precision, own, seconds)
+        yield _memory_result(config, options, precision, own, peaks)
+
+
+def _step_results(
+    config: Config, options: argparse.Namespace, precision: str, own: str, seconds: Mapping[str, list[float]]
+) -> Iterator[Result]:
+    """The step beside its peers, and beside itself without normalization."""
+    total = operations(architecture.infer_shapes(config.network), options.batch)
+    rate = _rate(options, precision, seconds)
+    name = f"training step, {config.preset}, batch {options.batch}, {precision}"
+    yield compare_times(
+        name,
+        seconds,
+        own,
+        _peers(seconds),
+        work=options.batch,
+        unit="images/s",
+        reference_rate=rate / total * options.batch,
+        reference_basis=f"{total / 1e9:.0f} G operations at {rate / 1e9:.0f} G/s",
+    )
+    plain = f"ours {precision} without LRN"
+    if plain in seconds:
+        beside = f"{name}, beside itself without LRN"
+        yield compare_times(beside, seconds, f"ours {precision}", [plain], work=options.batch, unit="images/s")
+
+
+def _memory_result(
+    config: Config, options: argparse.Namespace, precision: str, own: str, peaks: Mapping[str, float]
+) -> Result:
+    peers = {peer: rounded(peaks[peer]) for peer in _peers(peaks)}
+    return Result(
+        f"peak memory, {config.preset}, batch {options.batch}, {precision}",
+        rounded(peaks[own]),
+        "MiB",
+        by=own,
+        peers=peers,
+        ratio=round(next(iter(peers.values())) / peaks[own], 3) if peers else None,
+    )
+
+
+def _peers(names: Mapping[str, object]) -> list[str]:
+    return [name for name in names if not name.startswith(("ours", "product"))]
 
 
 class Worker:
     """A contender in a process of its own, which makes one step each time it is asked."""
 
     def __init__(self, name: str, options: argparse.Namespace) -> None:
-        command = [sys.executable, "-m", __name__, json.dumps({**vars(options), "contender": name})]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        facts = {key: value for key, value in vars(options).items() if key != "records"}
+        command = python("benchmarks.train_step", json.dumps({**facts, "contender": name}))
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, env=child_environment(), stdin=pipe, stdout=pipe, text=True)
         self.name = name
 
     def __enter__(self) -> Worker:
@@ -197,7 +206,7 @@ class Worker:
         self.process.communicate()
 
     def step(self) -> float:
-        """Seconds of one step. Raises RuntimeError where the process has ended."""
+        """Seconds of one step. Raises AlexnetError where the process has ended."""
         return self._ask("step")
 
     def peak(self) -> float:
@@ -211,120 +220,126 @@ class Worker:
             return float(self.process.stdout.readline())
         except (OSError, ValueError):
             code = self.process.wait()
-            raise RuntimeError(f"the process of {self.name!r} ended with code {code}") from None
+            raise AlexnetError(f"the process of {self.name!r} ended with code {code}") from None
+
+
+def make_call(name: str, options: argparse.Namespace) -> Call:
+    """A contender's step or a matrix product, ready to be called."""
+    torch.manual_seed(0)
+    if name.startswith("product"):
+        return _products(options)[name]
+    config = presets.preset(options.preset)
+    step = contenders(config, options.device)[name]()
+    return _synchronized(partial(step, *inputs(config, options, name)), options)
 
 
 def work(options: argparse.Namespace) -> None:
     """What a worker does: a step or its peak memory for each line on standard input, answered on standard output."""
-    config, name = presets.preset(options.preset), options.contender
-    torch.manual_seed(0)
     before = _held()
-    if name.startswith("ours") or name == BOOK_KEPT:
+    if options.contender.startswith("ours") or options.contender == REFERENCE_KEPT:
         keep_freed_memory()
-    if name.startswith("product"):
-        call = _products(options)[name]
-    else:
-        step = contenders(config, options.device)[name]()
-        call = _synchronized(partial(step, *inputs(config, options, name)), options)
-    clock = time.process_time if options.processor_time else time.perf_counter
+    call = make_call(options.contender, options)
+    seconds = seconds_of(_clock(options))
     repeats = 1
     for line in sys.stdin:
         if line.strip() == "step":
             call()  # what slept through the others' turns wakes up: threads, and memory the system may have put aside
-            began = clock()
-            for _ in range(repeats):
-                call()
-            took = (clock() - began) / repeats
-            repeats = max(repeats, math.ceil(TURN / took))
-            print(took, flush=True)
+            elapsed = seconds(partial(_repeat, call, repeats)) / repeats
+            repeats = max(repeats, math.ceil(TURN / elapsed))
+            print(elapsed, flush=True)
         else:
             on_device = options.device == "cuda"
             print(torch.cuda.max_memory_allocated() / 2**20 if on_device else _held() - before, flush=True)
 
 
-def layers(config: Config, options: argparse.Namespace, precision: str) -> Iterator[Figure]:
+def _repeat(call: Call, times: int) -> None:
+    for _ in range(times):
+        call()
+
+
+def layers(config: Config, options: argparse.Namespace, precision: str) -> Iterator[Result]:
     """Each layer's forward and backward alone, the loss, the update, and what a whole step takes beside their sum."""
-    network, kind, batch = config.network, KINDS[precision], options.batch
-    model = AlexNet(network, config.train.seed).to(options.device)
-    images, labels = inputs(config, options, "ours")
-    calls: dict[str, Call] = {}
-    entries: dict[str, list[LayerShape]] = {}
-    x = images
-    for part in model.fused_layers:
-        name = " ".join(entry.layer.name for entry in part)
-        call, x = _layer(model, part, x, options.device, kind)
-        calls[name] = _synchronized(call, options)
-        entries[name] = list(part)
-    logits = x.float().requires_grad_()
-    calls["loss"] = _synchronized(lambda: torch.autograd.grad(F.cross_entropy(logits, labels), logits), options)
-    optimizer = SGD(parameter_groups(model, network, config.optimizer), RATE)
-    for parameter in model.parameters():
-        parameter.grad = torch.randn_like(parameter)
-    calls["update"] = _synchronized(optimizer.step, options)
-    step = ours(config, options.device, kind == HALF, RATE)
-    calls["step"] = _synchronized(lambda: step(images, labels), options)
-    products = _products(options)
-    clock = time.process_time if options.processor_time else time.perf_counter
-    seconds = take_turns({**calls, **products}, options.turns, 2, clock)
-    rate = 2 * _side(options) ** 3 / statistics.median(seconds[f"product {precision}"])
-    what = f"{config.preset}, batch {batch}, {precision}"
+    calls, shapes = _layer_calls(config, options, precision)
+    seconds = take_turns({**calls, **_products(options)}, options.turns, 2, seconds_of(_clock(options)))
+    rate = _rate(options, precision, seconds)
+    what = f"{config.preset}, batch {options.batch}, {precision}"
     parts = [name for name in calls if name != "step"]
     seconds["layers, loss and update"] = [sum(times) for times in zip(*(seconds[name] for name in parts), strict=True)]
     for name in parts:
-        work = operations(entries.get(name, []), batch)
-        entry = figure(
+        count = operations(shapes.get(name, []), options.batch)
+        result = compare_times(
             f"{name} of {what}",
             seconds,
             name,
             ["step"],
-            limit=work / rate * 1e3 or None,
-            limited_by=f"{work / 1e9:.1f} G operations at {rate / 1e9:.0f} G/s" if work else "",
+            reference_rate=count / rate * 1e3 or None,
+            reference_basis=f"{count / 1e9:.1f} G operations at {rate / 1e9:.0f} G/s" if count else "",
         )
-        yield {**entry, "ratio": None}  # a part of the step is not faster than it
-    yield figure(
-        f"step of {what}",
-        seconds,
-        "step",
-        ["layers, loss and update"],
-        limit=operations(architecture.infer_shapes(network), batch) / rate * 1e3,
-    )
+        yield dataclasses.replace(result, ratio=None)  # a part of the step is not faster than it
+    total = operations(architecture.infer_shapes(config.network), options.batch)
+    whole = f"step of {what}"
+    yield compare_times(whole, seconds, "step", ["layers, loss and update"], reference_rate=total / rate * 1e3)
 
 
-def _layer(
-    model: AlexNet, part: tuple[LayerShape, ...], x: Tensor, device: str, kind: torch.dtype
-) -> tuple[Call, Tensor]:
+def _layer_calls(
+    config: Config, options: argparse.Namespace, precision: str
+) -> tuple[dict[str, Call], dict[str, Sequence[LayerShape]]]:
+    """What is timed, by name, and the layers in each; `step` is all of it."""
+    bfloat16 = precision == "bfloat16"
+    model = AlexNet(config.network, config.train.seed).to(options.device)
+    images, labels = inputs(config, options, "ours")
+    calls: dict[str, Call] = {}
+    shapes: dict[str, Sequence[LayerShape]] = {}
+    x = images
+    for part in model.fused_layers:
+        name = " ".join(entry.layer.name for entry in part)
+        calls[name], x = _layer(model, part, x, options.device, bfloat16)
+        shapes[name] = part
+    logits = x.float().requires_grad_()
+    calls["loss"] = lambda: torch.autograd.grad(F.cross_entropy(logits, labels), logits)
+    optimizer = SGD(parameter_groups(model, config.network, config.optimizer), LR)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    calls["update"] = optimizer.step
+    step = ours(config, options.device, bfloat16, LR)
+    calls["step"] = lambda: step(images, labels)
+    return {name: _synchronized(call, options) for name, call in calls.items()}, shapes
+
+
+def _layer(model: AlexNet, part: tuple[LayerShape, ...], x: Tensor, device: str, bfloat16: bool) -> tuple[Call, Tensor]:
     """Forward and backward of one part, and what it passes on; the images themselves need no gradient."""
-    given = x.detach()
-    if part[0].inputs[0] != 3:
-        given = given.requires_grad_()
-
+    maps = x.detach().requires_grad_(part[0].inputs[0] != 3)
     inplace = isinstance(model.get_submodule(part[0].layer.name), torch.nn.ReLU)
 
     def forward() -> Tensor:
-        with torch.autocast(device, HALF, enabled=kind == HALF):
-            return model.apply_layers(part, given.clone() if inplace else given)
+        with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+            return model.apply_layers(part, maps.clone() if inplace else maps)
 
     out = forward()
     grad = torch.randn_like(out)
     wanted: list[Tensor] = [p for entry in part for p in model.get_submodule(entry.layer.name).parameters()]
-    if given.requires_grad:
-        wanted.append(given)
+    if maps.requires_grad:
+        wanted.append(maps)
     return lambda: torch.autograd.grad(forward(), wanted, grad), out.detach()
 
 
-def _side(options: argparse.Namespace) -> int:
-    """Rows and columns of the matrices whose product is the limit."""
-    return 2048 if options.device == "cpu" else 8192
+def _rate(options: argparse.Namespace, precision: str, seconds: Mapping[str, list[float]]) -> float:
+    """Operations per second of the matrix product."""
+    return 2 * side_of(options, precision) ** 3 / statistics.median(seconds[f"product {precision}"])
 
 
 def _products(options: argparse.Namespace) -> dict[str, Call]:
     """A product of square matrices in each precision."""
-    side = _side(options)
     calls: dict[str, Call] = {}
-    for precision, kind in KINDS.items():
-        matrix = torch.randn(side, side).to(kind).to(options.device)
+    for precision, dtype in DTYPES.items():
+        side = side_of(options, precision)
+        matrix = torch.randn(side, side).to(dtype).to(options.device)
         calls[f"product {precision}"] = _synchronized(partial(torch.matmul, matrix, matrix), options)
     return calls
+
+
+def _clock(options: argparse.Namespace) -> Callable[[], float]:
+    return time.process_time if options.processor_time else time.perf_counter
 
 
 def _synchronized(call: Call, options: argparse.Namespace) -> Call:
@@ -332,17 +347,17 @@ def _synchronized(call: Call, options: argparse.Namespace) -> Call:
     if options.device == "cpu":
         return call
 
-    def waited() -> None:
+    def synchronized() -> None:
         call()
         torch.cuda.synchronize()
 
-    return waited
+    return synchronized
 
 
-def _textbook_has_it(config: Config) -> bool:
+def _has_reference(config: Config) -> bool:
     try:
-        textbook(config.network)
-    except ValueError:
+        reference(config.network)
+    except UsageError:
         return False
     return True
 

@@ -1,1 +1,1 @@
-"""One file an experiment; each writes a record beside it, from which the tables people read are made."""
+"""Trainings on real images; each writes a record, from which the tables people read are made."""

@@ -4,8 +4,8 @@
     python -m experiments.real_images cifar-26 --data ../shared/data/cifar10
     python -m experiments.real_images tiny-64 --data ../shared/data/tiny-imagenet --run runs/tiny-64
 
-With `--run` finished runs are measured instead of new ones trained. Every choice (the rate's drops, `best`) is made on
-validation images; the test split is looked at once, at the end.
+With `--run` finished runs are measured instead of new ones trained. Every choice (when the learning rate decays,
+`best`) is made on validation images; the test split is looked at once, at the end. Other options go to `alexnet train`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ import shlex
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
-from typing import Any
 
 from alexnet import evaluate
-from alexnet.files import write_json
 from alexnet.report.history import training_seconds
 from alexnet.run import Run
-
-RECORDS = Path(__file__).parent / "records"
+from benchmarks.processes import child_environment, python
+from benchmarks.records import Hardware, now
+from experiments.records import RECORDS, Errors, TrainingRecord, TrainingRun, save, summarize
 
 
 @dataclass(frozen=True)
@@ -52,103 +51,89 @@ EXPERIMENTS = {
 }
 
 
-def command(name: str, data: str | None, out: str, seed: int, extra: list[str]) -> list[str]:
+def command(name: str, data: str | None, out: str, seed: int, extra: Sequence[str] = ()) -> list[str]:
     """The training command of an experiment."""
     experiment = EXPERIMENTS[name]
     source = ["--data", data] if data else []
-    return [
-        "alexnet",
-        "train",
-        "--preset",
-        experiment.preset,
-        *source,
-        "--out",
-        out,
-        "--seed",
-        str(seed),
-        *experiment.settings,
-        *extra,
-    ]
+    words = ["alexnet", "train", "--preset", experiment.preset, *source, "--out", out, "--seed", str(seed)]
+    return [*words, *experiment.settings, *extra]
 
 
-def measure(name: str, run: Run, data: str | None) -> dict[str, Any]:
-    """What a finished run shows: errors on test (val where there is none) by view, and the loss curve."""
+def measure(name: str, run: Run, data: str | None) -> TrainingRun:
+    """What a finished run shows: errors on test (val where there is none) by views, and the loss curve."""
     experiment = EXPERIMENTS[name]
     lines = run.metrics("train")
-    spent, estimated = training_seconds(run) or (0.0, True)
-    out: dict[str, Any] = {
-        "seed": run.config.train.seed,
-        "epochs": len(run.metrics("epoch")),
-        "steps": lines[-1]["step"],
-        "training_seconds": round(spent, 1),
-        "seconds_estimated_from_speed": estimated,
-        "threads": run.environment["hardware"]["threads"],
-        "images_per_second": statistics.median(line["images_per_second"] for line in lines),
-        "commit": run.environment["commit"],
-    }
-    if experiment.measured:
-        for views in experiment.views:
-            result = evaluate(str(run.path), data, views=views)
-            out[f"views_{views}"] = {key: result[key] for key in ("top1_error", "top5_error", "loss", "count", "split")}
-        out["validation"] = [
-            [line["epoch"], line["top1_error"], line["top5_error"]] for line in run.metrics("validation")
-        ]
-    out["loss_curve"] = [[line["step"], line["loss"]] for line in lines[:: max(1, len(lines) // 60)]]
-    return out
+    seconds, estimated = training_seconds(run) or (0.0, True)
+    views = experiment.views if experiment.measured else ()
+    validation = run.metrics("validation") if experiment.measured else []
+    return TrainingRun(
+        seed=run.config.train.seed,
+        epochs=len(run.metrics("epoch")),
+        steps=lines[-1]["step"],
+        training_seconds=round(seconds, 1),
+        seconds_estimated_from_speed=estimated,
+        threads=run.environment["hardware"]["threads"],
+        images_per_second=statistics.median(line["images_per_second"] for line in lines),
+        commit=run.environment["commit"],
+        errors=tuple(measure_errors(run, data, count) for count in views),
+        validation=tuple((line["epoch"], line["top1_error"], line["top5_error"]) for line in validation),
+        loss_curve=tuple((line["step"], line["loss"]) for line in lines[:: max(1, len(lines) // 60)]),
+    )
 
 
-def summarize(runs: list[dict[str, Any]], views: tuple[int, ...]) -> dict[str, Any]:
-    """Mean, lowest and highest of each error over the runs, in percent."""
-    out = {}
-    for count in views:
-        for error in ("top1_error", "top5_error"):
-            values = [run[f"views_{count}"][error] for run in runs if f"views_{count}" in run]
-            if values and None not in values:
-                out[f"{error}_views_{count}"] = {
-                    "mean": round(statistics.mean(values), 3),
-                    "min": min(values),
-                    "max": max(values),
-                }
-    return out
+def measure_errors(run: Run, data: str | None, views: int) -> Errors:
+    """Errors of the best checkpoint on the test split."""
+    result = evaluate(str(run.path), data, views=views).to_json()
+    keys = ("split", "count", "top1_error", "top5_error", "loss")
+    return Errors(views=views, **{key: result[key] for key in keys})
 
 
-def main() -> None:
-    """Train or measure, and write the record."""
+def train_or_open(args: argparse.Namespace, extra: list[str]) -> list[Run]:
+    """The runs named by `--run`, or new ones trained by the command itself, one per seed."""
+    if args.run:
+        return [Run.open(path) for path in args.run]
+    runs = []
+    for seed in args.seeds:
+        out = args.runs / f"experiment-{args.name}-{seed}"
+        words = command(args.name, args.data, str(out), seed, extra)
+        subprocess.run(python("alexnet.cli", *words[1:]), env=child_environment(), check=True)
+        runs.append(Run.open(out))
+    return runs
+
+
+def main(argv: Sequence[str] | None = None) -> TrainingRecord:
+    """Train or measure, write the record, print its summary and return it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=EXPERIMENTS)
     parser.add_argument("--data", help="where the images are")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--run", nargs="+", default=[], help="finished runs to measure instead of training")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of new runs")
     parser.add_argument("--note", default="", help="what a reader of the record should know")
-    args, extra = parser.parse_known_args()
+    parser.add_argument("--records", type=Path, default=RECORDS, help="folder of records")
+    args, extra = parser.parse_known_args(argv)
     experiment = EXPERIMENTS[args.name]
-    paths = [Path(path) for path in args.run]
-    if not paths:
-        for seed in args.seeds:
-            paths.append(Path("runs") / f"experiment-{args.name}-{seed}")
-            words = command(args.name, args.data, str(paths[-1]), seed, extra)
-            subprocess.run([sys.executable, "-m", "alexnet.cli", *words[1:]], check=True)
-    runs = [Run.open(path) for path in paths]
-    measured = [measure(args.name, run, args.data) for run in runs]
+    runs = train_or_open(args, extra)
+    measured = tuple(measure(args.name, run, args.data) for run in runs)
     environment = runs[-1].environment
-    record = {
-        "experiment": args.name,
-        "preset": experiment.preset,
-        "data": experiment.data,
-        "published": experiment.published,
-        "n": len(runs),
-        "summary": summarize(measured, experiment.views),
-        "command": shlex.join(command(args.name, args.data, f"runs/{args.name}", measured[0]["seed"], extra)),
-        "hardware": environment["hardware"],
-        "versions": environment["versions"],
-        "date": date.today().isoformat(),
-        "note": args.note,
-        "runs": measured,
-    }
-    RECORDS.mkdir(exist_ok=True)
-    write_json(RECORDS / f"{args.name}.json", record)
-    print(json.dumps(record["summary"]))
+    record = TrainingRecord(
+        name=args.name,
+        results=summarize(measured, experiment.views),
+        command=shlex.join(command(args.name, args.data, f"runs/{args.name}", measured[0].seed, extra)),
+        hardware=Hardware.of(environment["hardware"]),
+        versions=environment["versions"],
+        date=now(),
+        commit=environment["commit"],
+        preset=experiment.preset,
+        data=experiment.data,
+        published=experiment.published,
+        note=args.note,
+        runs=measured,
+    )
+    save(record, args.records)
+    print(json.dumps([result.to_json() for result in record.results]))
+    return record
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,5 +1,9 @@
-"""Small folders of pictures and a run trained on one of them, for the tests of commands, training and evaluation."""
+"""Small folders of pictures and runs trained on one of them; and at the end, the kernels that the tests ran on."""
 
+from __future__ import annotations
+
+import os
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -81,3 +85,36 @@ def second(seven: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "second"
     train(brief(seven, train__seed="1"), out)
     return out
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at the end which kernels the tests ran on."""
+    terminalreporter.section("kernels")
+    for line in kernel_lines():
+        terminalreporter.write_line(line)
+
+
+def kernel_lines() -> list[str]:
+    """The processor's instructions, the compiled engine or why there is none, and what it computes."""
+    from alexnet.engine import build, convolution
+    from alexnet.environment import cpu_name, instruction_sets
+
+    try:
+        from alexnet.engine.library import library  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        library = build.library
+
+    flags, name = instruction_sets()
+    lines = [f"processor: {cpu_name()}, {name} ({' '.join(flags) or 'no vector instructions named'})"]
+    switch = os.environ.get("ALEXNET_NATIVE")
+    with warnings.catch_warnings(record=True) as raised:
+        warnings.simplefilter("always")
+        loaded = library() is not None
+    reason = "; ".join(str(warning.message) for warning in raised) or "the warnings above say why"
+    if switch == "0":
+        reason = "switched off by ALEXNET_NATIVE=0"
+    lines.append(f"compiled engine: {'in use' if loaded else f'none: {reason}'}")
+    supported = getattr(convolution, "supported_dtypes", None) or convolution.served
+    dtypes = sorted(str(dtype).removeprefix("torch.") for dtype in supported())
+    lines.append(f"compiled convolution: {', '.join(dtypes) or 'none, torch computes it'}")
+    return [*lines, f"ALEXNET_NATIVE: {switch if switch is not None else 'not set'}"]

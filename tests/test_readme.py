@@ -1,67 +1,140 @@
-"""The README's commands run, and its numbers, names and folders are true."""
+"""The README's commands and Python lines run, and its numbers, names and folders are true."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from alexnet import architecture as network
-from alexnet import presets
+from alexnet import architecture, presets
 from alexnet.cli import COMMANDS, main
-from benchmarks import QUESTIONS
+from alexnet.commands.frame import Parser
+from benchmarks import registry
+from experiments import table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+# What the lines are given beside what is written, so that they take seconds; `paper` on two pictures for two steps.
+BRIEFLY = ["--epochs", "2"]
+BRIEFLY_PAPER = ["--train.steps", "2", "--train.batch_size", "2", "--train.evaluate_every", "100"]
 
 
-def commands(prefix: str) -> list[str]:
-    blocks = re.findall(r"```\n(.*?)```", README, re.S)
-    return [line for block in blocks for line in block.splitlines() if line.startswith(prefix)]
+def blocks(language: str = "") -> list[str]:
+    """The README's blocks of code in a language; those of the shell name none."""
+    return [code for name, code in re.findall(r"^```(\w*)\n(.*?)^```$", README, re.S | re.M) if name == language]
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("readme")
+def lines(prefix: str) -> list[str]:
+    """The lines of the README's shell blocks that begin so."""
+    return [line for block in blocks() for line in block.splitlines() if line.startswith(prefix)]
+
+
+def words(line: str) -> list[str]:
+    """What the shell makes of a line, less the program's name."""
+    return shlex.split(line, comments=True)[1:]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the README's lines are typed in."""
     rng = np.random.default_rng(0)
     for label, colour in (("cat", (200, 60, 40)), ("dog", (40, 80, 200))):
-        place = folder / "pictures" / label
-        place.mkdir(parents=True)
+        folder = tmp_path / "pictures" / label
+        folder.mkdir(parents=True)
         for i in range(12):
             pixels = np.clip(rng.normal(colour, 40, (70, 90, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(place / f"{i}.jpg")
-    Image.fromarray(pixels).save(folder / "some.jpg")
-    return folder
+            Image.fromarray(pixels).save(folder / f"{i}.jpg")
+    Image.fromarray(pixels).save(tmp_path / "some.jpg")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-def test_the_commands_on_ones_own_pictures_run_as_written(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(pictures)
-    for line in commands("alexnet "):
-        words = shlex.split(line, comments=True)[1:]
-        if words[0] == "bench":
-            assert words[1] in QUESTIONS  # minutes; asked on small networks elsewhere
-            continue
-        if words[0] == "train":
-            if "paper" in words:
-                continue  # minutes; the preset itself is tested elsewhere
-            words += ["--epochs", "2"]
-        assert main(words) == 0, line
+def briefly(arguments: list[str]) -> list[str]:
+    """A training that takes seconds."""
+    return [*arguments, *(BRIEFLY_PAPER if "paper" in arguments else BRIEFLY)]
+
+
+@pytest.mark.slow
+def test_the_lines_on_ones_own_pictures_run_as_written(pictures: Path) -> None:
+    for line in lines("alexnet "):
+        arguments = words(line)
+        if arguments[0] == "bench":
+            continue  # minutes: parsed below, asked on small networks in tests/benchmarks
+        assert main(briefly(arguments) if arguments[0] == "train" else arguments) == 0, line
     assert (pictures / "runs" / "first" / "report.html").is_file()
-
-
-def test_an_interrupted_run_goes_on_with_the_command_written(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(pictures)
     assert "`alexnet train --resume runs/first`" in README
-    if not (pictures / "runs" / "first").exists():
-        words = ["train", "--preset", "tiny-64", "--data", "pictures/", "--out", "runs/first"]
-        assert main([*words, "--epochs", "1"]) == 0
     assert main(["train", "--resume", "runs/first"]) == 0
+
+
+def test_the_questions_of_speed_are_asked_as_written() -> None:
+    asked = [words(line)[1:] for line in lines("alexnet bench ")]
+    assert asked
+    for question, *options in asked:
+        parser = Parser(prog="bench")
+        registry.arguments(question, parser)
+        parser.parse_args(options)  # raises for an option that is not there
+
+
+def test_the_python_lines_run(pictures: Path) -> None:
+    (code,) = blocks("python")
+    named = [words(line) for line in lines("alexnet train") if "runs/first" in line]
+    assert main(briefly(named[0])) == 0
+    names = {"images": torch.zeros(1, 3, 224, 224)}  # the only name that the lines leave to the reader
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["model"](names["images"]).shape == (1, 1000)
+    assert list(names["acts"])[:4] == ["conv1", "relu1", "norm1", "pool1"] and list(names["acts"])[-1] == "fc8"
+    calls = re.findall(r"# (net\.\w+\(.*\))$", code, re.M)
+    assert calls and all(eval(call, names) for call in calls)
+
+
+def made(target: str) -> Iterator[list[str]]:
+    """The words of the `alexnet` commands that make would run."""
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    command = ["make", "--dry-run", "--always-make", *target.split()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"make {target}: {done.stderr}"
+    for line in done.stdout.splitlines():
+        if re.match(r"\S*bin/alexnet ", line):
+            yield words(line)
+
+
+@pytest.mark.slow
+def test_make_demo_does_what_the_readme_says_and_errs_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A network with two columns trained on digits, its errors (at most 4 %), and last the place of its report."""
+    monkeypatch.chdir(tmp_path)
+    commands = list(made("demo"))
+    assert [arguments[0] for arguments in commands] == ["train", "evaluate", "evaluate", "report"]
+    errors = []
+    for arguments in commands:
+        capsys.readouterr()
+        assert main([*arguments, "--json"] if arguments[0] == "evaluate" else arguments) == 0
+        printed = capsys.readouterr().out
+        if arguments[0] == "evaluate":
+            errors.append(json.loads(printed))
+    assert json.loads((tmp_path / "runs/demo/config.json").read_text())["network"]["columns"] == 2
+    for error in errors:
+        assert error["split"] == "test" and error["count"] > 300 and error["top1_error"] <= 4
+    assert "runs/demo/report.html" in printed.splitlines()[-1]
+    assert not re.search(r"(src|href)=[\"\']?https?:", (tmp_path / "runs/demo/report.html").read_text())
+
+
+def test_every_make_line_has_its_target() -> None:
+    for line in lines("make "):
+        list(made(" ".join(words(line))))
+    assert list(made("bench IMAGES=photographs/")) == [["bench", "all", "--images", "photographs/"]]
 
 
 def test_every_command_and_preset_named_exists() -> None:
@@ -73,7 +146,7 @@ def test_every_command_and_preset_named_exists() -> None:
     for cell, counts in rows:
         for name, count in zip(re.findall(r"`([^`]+)`", cell), counts.split("·"), strict=False):
             if name != "torchvision:NAME":
-                assert network.parameters(presets.preset(name).network) == int(count.replace(",", "")), name
+                assert architecture.parameters(presets.preset(name).network) == int(count.replace(",", "")), name
 
 
 def test_all_presets_are_in_the_table() -> None:
@@ -81,44 +154,19 @@ def test_all_presets_are_in_the_table() -> None:
         assert f"`{name}`" in README
 
 
-def test_the_table_of_results_is_what_the_records_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
-    from experiments import table
-
-    assert table.insert(README, table.table()) == README, "run `python -m experiments.table`"
-    page = (ROOT / "docs" / "speed.md").read_text()
-    made = table.insert(page, table.speed_tables(), table.SPEED_BEGIN, table.SPEED_END)
-    assert made == page, "run `python -m experiments.table`"
+def test_the_tables_are_what_the_records_say() -> None:
+    for page, text in table.pages().items():
+        assert page.read_text() == text, f"{page.name}: run `python -m experiments.table`"
 
 
-def test_every_place_named_is_there() -> None:
-    listing = README.split("## What is where")[1]
-    for place in re.findall(r"^  (\w+/|\w+\.py) ", listing, re.M):
-        assert (ROOT / "src" / "alexnet" / place).exists(), place
-    for place in re.findall(r"\]\(([^)h][^)]*)\)", README):
+def test_every_link_leads_somewhere() -> None:
+    links = re.findall(r"\]\(([^)h][^)]*)\)", README)
+    assert links
+    for place in links:
         assert (ROOT / place).exists(), place
 
 
-def test_the_python_lines_run(pictures: Path) -> None:
-    import torch
-
-    import alexnet
-
-    assert 'alexnet.create_model("paper", num_classes=1000)' in README
-    model = alexnet.create_model("paper", num_classes=1000)
-    acts = model.taps(torch.zeros(1, 3, 224, 224))
-    assert model(torch.zeros(1, 3, 224, 224)).shape == (1, 1000)
-    assert list(acts)[:4] == ["conv1", "relu1", "norm1", "pool1"]
-    assert list(acts)[-1] == "fc8"
-
-
-def test_make_demo_says_what_the_readme_says() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    for line in commands("make "):
-        assert f"{line.split()[1]}:" in makefile
-
-
-def test_the_help_is_found_without_torch() -> None:
+def test_the_help_is_printed_without_torch() -> None:
     code = "import sys; from alexnet.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
     done = subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], capture_output=True)
     assert done.returncode == 0, done.stderr.decode()

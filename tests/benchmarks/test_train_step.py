@@ -1,27 +1,29 @@
-"""The textbook's network is the described one, and the questions about steps are answered whole on small networks."""
+"""The reference net is the described one, and the questions about steps are answered whole on small networks."""
+
+from __future__ import annotations
 
 import dataclasses
-import json
-import subprocess
-import sys
 from argparse import Namespace
-from pathlib import Path
 
 import pytest
 import torch
 
 from alexnet import presets
 from alexnet.architecture import infer_shapes
+from alexnet.errors import AlexnetError
 from alexnet.model.zoo import build
-from benchmarks import parity, run, train_step
-from benchmarks import registry as questions
-from benchmarks.steps import textbook
+from benchmarks import parity, products, train_step
+from benchmarks.registry import run
+from benchmarks.steps import reference
+from benchmarks.timing import seconds_of
+
+SIDE = ["--side", "64"]  # of the matrices whose product is the reference rate
 
 
 @pytest.mark.parametrize("name", ["digits", "tiny-64", "cifar-26", "one-gpu"])
-def test_the_textbook_network_gives_our_logits(name: str) -> None:
+def test_the_reference_net_gives_our_logits(name: str) -> None:
     network = presets.preset(name).network
-    ours, theirs = build(network, 3).eval(), textbook(network).eval()
+    ours, theirs = build(network, 3).eval(), reference(network).eval()
     theirs.load_state_dict(ours.state_dict())
     images = torch.randn(2, 3, network.image, network.image) * 60
     with torch.no_grad():
@@ -30,48 +32,93 @@ def test_the_textbook_network_gives_our_logits(name: str) -> None:
 
 def test_a_layer_that_torch_does_not_have_is_named() -> None:
     with pytest.raises(ValueError, match=r"torch.nn has no layer like mapnorm1 of cifar-18"):
-        textbook(presets.preset("cifar-18").network)
+        reference(presets.preset("cifar-18").network)
 
 
-def test_a_step_is_measured_beside_its_peers() -> None:
-    answer = run("train", ["--preset", "digits", "--batch", "8", "--turns", "2"], keep=None)
-    steps = [entry for entry in answer["figures"] if entry["unit"] == "images/s"]
-    assert [entry["name"] for entry in steps] == [
+class InThisProcess:
+    """A worker that spares the start of a process."""
+
+    def __init__(self, name: str, options: Namespace) -> None:
+        self.call = train_step.make_call(name, options)
+
+    def __enter__(self) -> InThisProcess:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def step(self) -> float:
+        return seconds_of()(self.call)
+
+    def peak(self) -> float:
+        return 100.0
+
+
+def test_a_step_is_measured_beside_its_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_step, "Worker", InThisProcess)
+    answer = run("train", ["--preset", "digits", "--batch", "8", "--turns", "2", *SIDE], keep=False)
+    results = answer.record.results
+    steps = [result for result in results if result.unit == "images/s"]
+    assert [result.name for result in steps] == [
         f"training step, digits, batch 8, {kind}{end}"
         for kind in ("bfloat16", "float32")
         for end in ("", ", beside itself without LRN")
     ]
-    for entry in steps:
-        assert entry["n"] == 2 and entry["value"] > 0 and entry["ratio"] > 0
-    first, memory = steps[0], answer["figures"][2]
-    assert set(first["peers"]) == {train_step.BOOK, train_step.BOOK_LAST, train_step.BOOK_KEPT}
-    assert memory["unit"] == "MiB" and memory["value"] > 0 and set(memory["peers"]) == set(first["peers"])
-    assert first["limit_fraction"] == pytest.approx(first["value"] / first["limit"], rel=0.01)
+    for result in steps:
+        assert result.n == 2 and result.value > 0 and result.ratio and result.ratio > 0
+    first, memory = steps[0], results[2]
+    assert set(first.peers) == {train_step.REFERENCE, train_step.REFERENCE_LAST, train_step.REFERENCE_KEPT}
+    assert memory.unit == "MiB" and memory.ratio == 1 and set(memory.peers) == set(first.peers)
+    assert first.reference_rate
+    assert first.fraction_of_reference == pytest.approx(first.value / first.reference_rate, rel=0.01)
 
 
 def train_step_options(**changes: object) -> Namespace:
-    given = {"preset": "digits", "batch": 8, "turns": 1, "device": "cpu", "processor_time": False}
-    return Namespace(**{**given, **changes})
+    defaults = {"preset": "digits", "batch": 8, "turns": 1, "device": "cpu", "processor_time": False, "side": 64}
+    return Namespace(**{**defaults, **changes})
+
+
+@pytest.mark.parametrize("name", ["ours float32", "product float32"])
+def test_a_worker_steps_in_a_process_of_its_own(name: str) -> None:
+    with train_step.Worker(name, train_step_options()) as worker:
+        assert worker.step() > 0 and worker.step() > 0
+        assert worker.peak() > 0
 
 
 def test_a_worker_that_ends_is_named() -> None:
-    expected = pytest.raises(RuntimeError, match="'nobody' ended")
+    expected = pytest.raises(AlexnetError, match="'nobody' ended")
     with train_step.Worker("nobody", train_step_options()) as worker, expected:
         worker.step()
 
 
-def test_a_network_without_a_textbook_form_is_measured_alone() -> None:
-    answer = run("train", ["--preset", "cifar-18", "--batch", "4", "--turns", "1"], keep=None)
-    assert all(entry["peers"] == {} for entry in answer["figures"])
+@pytest.mark.parametrize(("name", "count"), [("digits", 7), ("cifar-26", 5), ("cifar-18", 2)])
+def test_the_reference_net_contends_where_torch_has_every_layer(name: str, count: int) -> None:
+    names = list(train_step.contenders(presets.preset(name), "cpu"))
+    assert len(names) == count
+    assert (train_step.REFERENCE in names) == (name != "cifar-18")
 
 
 @pytest.mark.parametrize("name", ["digits", "cifar-18"])
 def test_the_layers_times_cover_the_step(name: str) -> None:
-    answer = run("train", ["--preset", name, "--batch", "8", "--turns", "1", "--layers"], keep=None)
+    words = ["--preset", name, "--batch", "8", "--turns", "1", "--layers", *SIDE]
+    results = run("train", words, keep=False).record.results
     network = presets.preset(name).network
-    told = " ".join(entry["name"].partition(" of ")[0] for entry in answer["figures"])
-    assert all(told.split().count(entry.layer.name) == 2 for entry in infer_shapes(network))  # once for each precision
-    assert all(told.split().count(word) == 2 for word in ("loss", "update", "step"))
+    names = " ".join(result.name.partition(" of ")[0] for result in results).split()
+    assert all(names.count(shape.layer.name) == 2 for shape in infer_shapes(network))  # once per precision
+    assert all(names.count(word) == 2 for word in ("loss", "update", "step"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision", "side"),
+    [("avx2", "bfloat16", 256), ("avx2", "float32", 2048), ("avx512", "int8", 256), ("avx512-bf16", "bfloat16", 2048)],
+)
+def test_the_product_is_small_where_it_would_be_emulated(
+    monkeypatch: pytest.MonkeyPatch, kind: str, precision: str, side: int
+) -> None:
+    monkeypatch.setattr(products, "instruction_sets", lambda: ((), kind))
+    assert products.side_of(Namespace(side=None, device="cpu"), precision) == side
+    assert products.side_of(Namespace(side=None, device="cuda"), precision) == products.SIDE_CUDA
+    assert products.side_of(Namespace(side=7, device="cpu"), precision) == 7
 
 
 def test_a_steps_operations_leave_out_the_gradient_of_the_images() -> None:
@@ -82,16 +129,16 @@ def test_a_steps_operations_leave_out_the_gradient_of_the_images() -> None:
 
 def test_parity_compares_with_weights_moved_by_a_rounding() -> None:
     words = ["--preset", "digits", "--batch", "16", "--steps", "24", "--seeds", "1"]
-    gap, *ends = run("parity", words, keep=None)["figures"]
-    assert 0 < gap["value"] < 3 * gap["peers"][parity.MOVED] + 1e-4
-    assert [entry["by"] for entry in ends] == [parity.FLOAT, parity.HALF]
-    assert abs(ends[0]["value"]) < 0.05
+    gap, *ends = run("parity", words, keep=False).record.results
+    assert 0 < gap.value < 3 * gap.peers[parity.MOVED] + 1e-4
+    assert [result.by for result in ends] == [parity.FLOAT32, parity.BFLOAT16]
+    assert abs(ends[0].value) < 0.05
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="no CUDA device"):
-        run("train", ["--device", "cuda"], keep=None)
+        run("train", ["--device", "cuda"], keep=False)
 
 
 def test_moving_weights_changes_them_by_a_rounding() -> None:
@@ -108,64 +155,12 @@ def test_the_normalizations_and_the_update_are_measured(monkeypatch: pytest.Monk
     from benchmarks import lrn
 
     monkeypatch.setattr(lrn, "WEIGHTS", 10_000)
-    figures = run("lrn", ["--batch", "1", "--turns", "1"], keep=None)["figures"]
-    assert len(figures) == 9 and all(entry["limit"] > 0 for entry in figures)
-    assert "torch in float32" in figures[0]["peers"]
+    results = run("lrn", ["--batch", "1", "--turns", "1"], keep=False).record.results
+    assert len(results) == 9 and all(result.reference_rate and result.reference_rate > 0 for result in results)
+    assert "torch in float32" in results[0].peers
 
 
-def test_feeding_and_preparing_are_measured(tmp_path: Path) -> None:
-    import numpy as np
-    from PIL import Image
-
-    for i in range(6):
-        path = tmp_path / "images" / f"class{i % 2}" / f"{i}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.random.default_rng(i).integers(0, 256, (280, 300, 3), dtype=np.uint8)).save(path)
-    words = [str(tmp_path / "images"), "--turns", "1", "--workers", "1", "--copies", "4"]
-    only = [word for kind in ("feed", "statistics", "waiting") for word in ("--only", kind)]
-    # In a process of its own: worker processes forked beside other libraries' threads may crash.
-    done = subprocess.run(
-        [sys.executable, "-m", "alexnet.cli", "bench", "data", *words, *only, "--json"],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    answer = json.loads(done.stdout)
-    assert (tmp_path / answer["path"]).is_file()
-    figures = answer["figures"]
-    assert [entry["by"] for entry in figures[:2]] == ["JPEG store", "raw store"]
-    assert figures[0]["peers"]["torchvision"] > 0 and figures[0]["limit"] > 0
-    assert [entry["unit"] for entry in figures[2:]] == ["%", "%", "%"]
-    assert all(0 <= entry["value"] <= 100 for entry in figures[3:])
-
-
-def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="should be a folder of class folders"):
-        run("data", [str(tmp_path)], keep=None)
-
-
-def test_all_questions_are_told_in_one_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    step = ("train", ("--preset", "digits", "--batch", "4", "--turns", "1"))
-    within = ("lrn", ("--batch", "1", "--turns", "1", "--only", "within"))
-    monkeypatch.setattr(questions, "TOUR", (step, within))
-    monkeypatch.chdir(tmp_path)
-    answer = questions.everything()
-    assert len(answer["records"]) == 2
-    assert "training step, digits" in answer["text"] and "within-map" in answer["text"]
-    assert "these are the first figures of lrn" in answer["text"] and "data was not measured" in answer["text"]
-    again = questions.newest()
-    assert {entry["name"] for entry in again["figures"]} == {
-        entry["name"] for record in answer["records"] for entry in record["figures"]
-    }
-
-
-def test_no_records_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="has no records of"):
-        questions.newest(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["turns", "batch"])
+@pytest.mark.parametrize("name", ["turns", "batch", "side"])
 def test_a_count_below_one_is_named(name: str) -> None:
     with pytest.raises(ValueError, match=f"--{name} 0 should be at least 1"):
-        run("train", ["--preset", "digits", f"--{name}", "0"], keep=None)
+        run("train", ["--preset", "digits", f"--{name}", "0"], keep=False)

@@ -533,8 +533,10 @@ def test_the_environment_tells_the_threads_trained_with(trained: Path) -> None:
     assert Run.open(trained).environment["hardware"]["threads"] == 1
 
 
-def test_auto_is_the_gpu_where_there_is_one() -> None:
-    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+@pytest.mark.parametrize(("gpu", "kind"), [(True, "cuda"), (False, "cpu")])
+def test_auto_is_the_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch, gpu: bool, kind: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert choose_device("auto").type == kind
 
 
 def test_validation_is_the_plain_error_of_the_weights_saved(trained: Path, seven: Path) -> None:

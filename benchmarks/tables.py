@@ -1,0 +1,49 @@
+"""Results as people read them: a line, a text table, a Markdown table, all from the same cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from alexnet.commands.text_table import table
+from benchmarks.records import Record, Result
+
+HEAD = ("measurement", "ours", "peers", "ratio to the first", "at the reference rate")
+
+
+def cells(result: Result, peers: int | None = None) -> list[str]:
+    """A row of `HEAD`, with the first `peers` peers (all by default)."""
+    unit = f" {result.unit}" if result.unit else ""
+    spread = f" [{' '.join(digits(value) for value in result.spread)}], n={result.n}" if result.spread else ""
+    others = [f"{name} {digits(value)}" for name, value in list(result.peers.items())[:peers]]
+    reference = ""
+    if result.reference_rate:
+        reference = f"{digits(result.reference_rate)}{unit}"
+        if result.reference_basis:
+            reference += f" ({result.reference_basis})"
+        if result.fraction_of_reference is not None:
+            reference += f", {result.fraction_of_reference:.0%} of it"
+    return [result.name, f"{digits(result.value)}{unit}{spread}", "; ".join(others), digits(result.ratio), reference]
+
+
+def text_table(record: Record) -> str:
+    """The results beside their first peers, with the hardware above."""
+    title = f"{record.hardware.title}, torch {record.versions.get('torch')}"
+    return f"{title}\n{table(list(HEAD), [cells(result, 1) for result in record.results], right=(3,))}"
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"|{'|'.join(line)}|" if line[0] == "---" else f"| {' | '.join(line)} |" for line in lines)
+
+
+def line(result: Result) -> str:
+    """One result as a line, for those who wait."""
+    name, ours, peers, _, reference = cells(result)
+    by = f" by {result.by}" if result.by else ""
+    return "; ".join(part for part in (f"{name}{by}: {ours}", peers, reference and f"reference {reference}") if part)
+
+
+def digits(value: float | None) -> str:
+    """A value to three digits, whole from a hundred on; nothing for None."""
+    return "" if value is None else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,0 +1,62 @@
+"""Feeding, preparing and opening are measured, and the stores of holes that are opened are stores."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet.data.readers.open import open_source
+from alexnet.data.store.prepare import prepare
+from alexnet.errors import UsageError
+from benchmarks import data
+from benchmarks.processes import child_environment, python
+from benchmarks.records import Record
+from benchmarks.registry import run
+
+
+def test_feeding_and_preparing_are_measured(tmp_path: Path) -> None:
+    for i in range(6):
+        path = data.place(tmp_path / "images" / f"class{i % 2}" / f"{i}.jpg")
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (280, 300, 3), dtype=np.uint8)).save(path)
+    words = [str(tmp_path / "images"), "--turns", "1", "--workers", "1", "--copies", "4", "--preset", "digits"]
+    only = [word for kind in ("feed", "statistics", "waiting") for word in ("--only", kind)]
+    # In a process of its own: worker processes forked beside other libraries' threads may crash.
+    command = python("alexnet.cli", "bench", "data", *words, *only, "--records", "records", "--json")
+    done = subprocess.run(command, cwd=tmp_path, env=child_environment(), check=True, stdout=subprocess.PIPE, text=True)
+    answer = json.loads(done.stdout)
+    record = Record.from_json(json.loads((tmp_path / answer["path"]).read_text()))
+    results = record.results
+    assert [result.by for result in results[:2]] == ["JPEG store", "raw store"]
+    assert results[0].peers["torchvision"] > 0 and results[0].reference_rate and results[0].reference_rate > 0
+    assert [result.unit for result in results[2:]] == ["%", "%", "%"]
+    assert all(0 <= result.value <= 100 for result in results[3:])
+
+
+def test_a_store_of_holes_opens_as_one_of_its_length(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.new("RGB", (20, 20)).save(data.place(tmp_path / "images" / name / "image.png"))
+    prepare(tmp_path / "images", tmp_path / "template", size=8)
+    data.sparse_store(tmp_path / "template", tmp_path / "large", 1001, shard_images=100)
+    split = open_source(tmp_path / "large").splits["train"]
+    assert len(split) == 1001
+    out = np.ones((8, 8, 3), np.uint8)
+    split.cut(1000, 8, 0, 0, out)
+    assert not out.any()
+
+
+def test_opening_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(data, "OPENED", (5000,))
+    (result,) = data.opening(Namespace(turns=1), tmp_path)
+    assert result.name == "open a store of 5,000 images" and 0 < result.value < 60
+    assert result.also["megabytes_of_imports"] > 10
+
+
+def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="should be a folder of class folders"):
+        run("data", [str(tmp_path)], keep=False)
