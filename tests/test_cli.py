@@ -415,6 +415,12 @@ def test_a_reader_that_leaves_is_no_traceback() -> None:
     assert done.stderr == ""
 
 
+def test_help_is_printed_where_only_ascii_is() -> None:
+    words = [sys.executable, "-m", "alexnet", "train", "--help"]
+    done = subprocess.run(words, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0 and b"\\u03c3 of the PCA colour noise" in done.stdout
+
+
 # What goes in that is wrong
 
 

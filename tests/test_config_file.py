@@ -101,7 +101,7 @@ def test_what_a_file_has_wrong_is_told_in_one_line_with_its_name(text: str, said
     assert said in str(error.value) and str(path) in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", None])
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"a = " + b"[" * 100_000, None])
 def test_a_file_that_cannot_be_read_is_told(content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     if content is not None:

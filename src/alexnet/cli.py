@@ -73,6 +73,8 @@ def command_parser(wanted: str | None = None) -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may not be text, a terminal may not know σ
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return _main(words)
     except AlexnetError as error:
@@ -115,8 +117,6 @@ def _main(words: list[str]) -> int:
         result.pop("text", None)
         print(json.dumps(result))
     else:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may not be text
         print(command.say(result))
     sys.stdout.flush()
     return int(result.get("exit_code", 0))

@@ -29,7 +29,7 @@ def read_config(path: str | Path, preset: str | None = None) -> Config:
         document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror or error}") from None
-    except ValueError as error:  # not TOML, not JSON, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not TOML, not JSON, or not UTF-8
         raise UsageError(f"--config {path}: {error}") from None
     try:
         return from_document(document, preset)
