@@ -73,7 +73,7 @@ def within(options: argparse.Namespace, dtype: torch.dtype, layout: torch.memory
     """The within-map normalization after conv2 in the 2012 source: (N, 256, 27, 27)."""
 
     def formula(a: Tensor) -> Tensor:
-        return reference_map_norm(a, 5, 1e-3, 0.75, 1.0, True)
+        return reference_map_norm(a, 5, 1e-3 / 25, 0.75, 1.0)
 
     norms: dict[str, Norm] = {"ours": MapNorm(), "composed": formula}
     return _both_ways("within-map normalization", norms, (options.batch, 256, 27, 27), dtype, layout, options)

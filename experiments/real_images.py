@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet import evaluate
-from alexnet.report.history import training_seconds
+from alexnet.report.history import read_history
 from alexnet.run import Run
 from benchmarks.processes import child_environment, python
 from benchmarks.records import Hardware, now
@@ -63,15 +63,15 @@ def measure(name: str, run: Run, data: str | None) -> TrainingRun:
     """What a finished run shows: errors on test (val where there is none) by views, and the loss curve."""
     experiment = EXPERIMENTS[name]
     lines = run.metrics("train")
-    seconds, estimated = training_seconds(run) or (0.0, True)
+    history = read_history(run)
     views = experiment.views if experiment.measured else ()
     validation = run.metrics("validation") if experiment.measured else []
     return TrainingRun(
         seed=run.config.train.seed,
         epochs=len(run.metrics("epoch")),
         steps=lines[-1]["step"],
-        training_seconds=round(seconds, 1),
-        seconds_estimated_from_speed=estimated,
+        training_seconds=round(history.seconds or 0.0, 1),
+        seconds_estimated_from_speed=history.estimated,
         threads=run.environment["hardware"]["threads"],
         images_per_second=statistics.median(line["images_per_second"] for line in lines),
         commit=run.environment["commit"],
