@@ -69,4 +69,6 @@ def _across(x: Tensor, size: int, columns: int, reverse: bool = False) -> Tensor
 
 def _within(x: Tensor, size: int, reverse: bool = False) -> Tensor:
     """Sums over size×size neighbours of (N, C, H, W), inside each map."""
+    if not x.numel():
+        return x
     return F.avg_pool2d(F.pad(x, _sides(size, reverse) * 2), size, stride=1, divisor_override=1)
