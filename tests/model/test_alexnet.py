@@ -563,6 +563,14 @@ def test_the_gradient_with_respect_to_the_images_is_that_of_float64(precision: t
     assert cosine > (1 - 1e-9 if precision == torch.float32 else 0.9)
 
 
+def test_transforms_of_torch_find_the_same_gradient() -> None:
+    model = create_model("tiny-64", num_classes=5).double().eval()
+    x = pictures(2, 56).requires_grad_()
+    (expected,) = torch.autograd.grad(model(x)[:, 1].sum(), x)
+    own = torch.func.vmap(torch.func.grad(lambda image: model(image[None])[0, 1]))(x.detach())
+    torch.testing.assert_close(own, expected, rtol=1e-9, atol=1e-14)
+
+
 def test_taps_keep_no_graph(digits: AlexNet) -> None:
     assert not any(act.requires_grad for act in digits.taps(pictures(1, 14).float()).values())
 

@@ -168,6 +168,7 @@ def test_other_types_are_left_to_torch(dtype):
     assert not conv.supports(x.to(dtype), weight.to(dtype))
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # jit.trace is deprecated
 @pytest.mark.parametrize("transform", ["tracing", "vmap"])
 def test_tracing_and_transforms_are_left_to_torch(transform, processor):
     x, weight, *_ = case("odd maps in groups", torch.bfloat16)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import alexnet.model.lrn_operators  # noqa: F401  registers torch.ops.alexnet
 from alexnet.errors import UsageError
 from alexnet.model.lrn_reference import reference_lrn, reference_map_norm
+from alexnet.model.native import is_transformed
 
 
 def lrn(x: Tensor, size: int, alpha: float, beta: float, k: float, columns: int = 1, divide: bool = False) -> Tensor:
@@ -27,7 +28,7 @@ def lrn(x: Tensor, size: int, alpha: float, beta: float, k: float, columns: int 
             "LRN", (x,), {**attributes, "bias": float(k)}, dtype=x.dtype, shape=x.shape, version=13
         )
     rule = (size, alpha / size if divide else alpha, beta, k, columns)
-    if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
+    if _needs_plain_operations():
         return reference_lrn(x, *rule)
     return torch.ops.alexnet.lrn(x, *rule)
 
@@ -39,7 +40,7 @@ def map_norm(x: Tensor, size: int, alpha: float, beta: float, k: float, divide: 
     """
     _check(x, size, alpha, k)
     rule = (size, alpha / size**2 if divide else alpha, beta, k)
-    if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
+    if _needs_plain_operations():
         return reference_map_norm(x, *rule)
     return torch.ops.alexnet.map_norm(x, *rule)
 
@@ -88,6 +89,10 @@ class MapNorm(nn.Module):
     def extra_repr(self) -> str:
         """The rule, as `print(model)` shows it."""
         return f"size={self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}, divide={self.divide}"
+
+
+def _needs_plain_operations() -> bool:
+    return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or is_transformed()
 
 
 def _check(x: Tensor, size: int, alpha: float, k: float, columns: int = 1) -> None:

@@ -21,7 +21,7 @@ def reference_lrn(x: Tensor, size: int, alpha: float, beta: float, k: float, col
     `x` is (N, C, H, W), its maps in `columns` equal groups.
     """
     a = _wide(x)
-    return (a * (k + alpha * _across(a * a, size, columns)).pow(-beta)).to(x.dtype)
+    return (a * (k + alpha * _lrn_sums(a * a, size, columns)).pow(-beta)).to(x.dtype)
 
 
 def reference_lrn_backward(
@@ -29,23 +29,23 @@ def reference_lrn_backward(
 ) -> Tensor:
     """The gradient of `reference_lrn` with respect to `x`."""
     a = _wide(x)
-    scale = k + alpha * _across(a * a, size, columns)
+    scale = k + alpha * _lrn_sums(a * a, size, columns)
     u = grad.to(a.dtype) * scale.pow(-beta)
-    return (u - (2 * alpha * beta) * a * _across(u * (a / scale), size, columns, reverse=True)).to(x.dtype)
+    return (u - (2 * alpha * beta) * a * _lrn_sums(u * (a / scale), size, columns, reverse=True)).to(x.dtype)
 
 
 def reference_map_norm(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
     """The same within each map of `x` (N, C, H, W), j in a size×size neighbourhood (zeros beyond the border)."""
     a = _wide(x)
-    return (a * (k + alpha * _within(a * a, size)).pow(-beta)).to(x.dtype)
+    return (a * (k + alpha * _map_norm_sums(a * a, size)).pow(-beta)).to(x.dtype)
 
 
 def reference_map_norm_backward(grad: Tensor, x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
     """The gradient of `reference_map_norm` with respect to `x`."""
     a = _wide(x)
-    scale = k + alpha * _within(a * a, size)
+    scale = k + alpha * _map_norm_sums(a * a, size)
     u = grad.to(a.dtype) * scale.pow(-beta)
-    return (u - (2 * alpha * beta) * a * _within(u * (a / scale), size, reverse=True)).to(x.dtype)
+    return (u - (2 * alpha * beta) * a * _map_norm_sums(u * (a / scale), size, reverse=True)).to(x.dtype)
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def _sides(size: int, reverse: bool) -> tuple[int, int]:
     return (after, before) if reverse else (before, after)
 
 
-def _across(x: Tensor, size: int, columns: int, reverse: bool = False) -> Tensor:
+def _lrn_sums(x: Tensor, size: int, columns: int, reverse: bool = False) -> Tensor:
     """Sums over `size` neighbouring maps of (N, C, H, W), inside each column."""
     a = x.unflatten(1, (columns, x.shape[1] // columns))  # (N, columns, C / columns, H, W)
     padded = F.pad(a, (0, 0, 0, 0, *_sides(size, reverse)))
@@ -67,6 +67,8 @@ def _across(x: Tensor, size: int, columns: int, reverse: bool = False) -> Tensor
     return total.flatten(1, 2)
 
 
-def _within(x: Tensor, size: int, reverse: bool = False) -> Tensor:
+def _map_norm_sums(x: Tensor, size: int, reverse: bool = False) -> Tensor:
     """Sums over size×size neighbours of (N, C, H, W), inside each map."""
+    if not x.numel():
+        return x
     return F.avg_pool2d(F.pad(x, _sides(size, reverse) * 2), size, stride=1, divisor_override=1)

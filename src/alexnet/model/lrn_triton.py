@@ -18,7 +18,7 @@ from torch import Tensor
 try:
     import triton
     import triton.language as tl
-except ImportError:  # a build of torch without Triton: the composed operations serve
+except ImportError:  # a build of torch without Triton: plain operations serve
     triton = None
 
 BLOCK = 1024

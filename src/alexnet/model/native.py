@@ -23,12 +23,12 @@ def is_available() -> bool:
 
 def is_eager(x: Tensor) -> bool:
     """Whether `x` is a plain tensor in CPU memory, not being compiled, traced or transformed."""
-    return not (
-        x.device.type != "cpu"
-        or torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-        or torch._C._are_functorch_transforms_active()
-    )
+    return not (x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing() or is_transformed())
+
+
+def is_transformed() -> bool:
+    """Whether a transform of `torch.func` (grad, vmap) is at work, which autograd functions of ours do not follow."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def arithmetic(x: Tensor) -> torch.dtype:
