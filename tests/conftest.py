@@ -115,6 +115,6 @@ def kernel_lines() -> list[str]:
         reason = "switched off by ALEXNET_NATIVE=0"
     lines.append(f"compiled engine: {'in use' if loaded else f'none: {reason}'}")
     supported = getattr(convolution, "supported_dtypes", None) or convolution.served
-    dtypes = sorted(str(dtype).removeprefix("torch.") for dtype in supported())
+    dtypes = sorted(getattr(dtype, "name", str(dtype)).lower().removeprefix("torch.") for dtype in supported())
     lines.append(f"compiled convolution: {', '.join(dtypes) or 'none, torch computes it'}")
     return [*lines, f"ALEXNET_NATIVE: {switch if switch is not None else 'not set'}"]

@@ -19,7 +19,7 @@ LONGEST_FUNCTION, LONGEST_FILE = 60, 450  # lines
 def rooms(source: Path) -> set[str]:
     """`model/`, `data/store/`, `run.py`, …: every folder with Python in it and every module on the ground floor."""
     folders = {path.parent.relative_to(source).as_posix() + "/" for path in source.rglob("*.py")} - {"./"}
-    return folders | {path.name for path in source.glob("*.py")} - {"__init__.py"}
+    return folders | {path.name for path in source.glob("*.py") if not path.name.startswith("__")}
 
 
 def drawn(listing: str) -> set[str]:
