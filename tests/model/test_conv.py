@@ -135,3 +135,12 @@ def test_the_library_does_what_does_not_suit(change):
         asked = []
         torch.vmap(lambda a: (asked.append(conv.suits(a, weight)), a)[1])(x.detach())
         assert asked == [False]
+
+
+@pytest.mark.parametrize("dtype", MEANS)
+def test_what_an_earlier_call_left_in_memory_changes_nothing(dtype):
+    x, weight, bias, window, groups = case("the paper's conv1", dtype)
+    small = x.detach()[:, :, :40, :41]
+    first = computed(small, weight.detach(), bias.detach(), window, groups, False)
+    computed(torch.full_like(x, float("nan")), weight.detach(), bias.detach(), window, groups, False)
+    assert torch.equal(computed(small, weight.detach(), bias.detach(), window, groups, False), first)
