@@ -16,6 +16,7 @@ import torch
 from alexnet import presets
 from alexnet.checkpoint import has_checkpoint, load_checkpoint, load_weights
 from alexnet.config import Config, Data
+from alexnet.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from alexnet.data.statistics import Statistics
 from alexnet.device import choose_device
 from alexnet.errors import CheckpointError, RunError, UsageError, nearest
@@ -141,6 +142,9 @@ def _open_torchvision(name: str, checkpoint: str | None) -> _Opened:
         raise UsageError(f"torchvision has no classifier {short!r}{nearest(short, known)}")
     published = models.get_model_weights(short).DEFAULT
     transforms, classes = published.transforms(), published.meta["categories"]
+    colours = np.array([transforms.mean, transforms.std]) * 255
+    if not np.allclose(colours, [IMAGENET_MEAN, IMAGENET_STD], atol=0.01):
+        raise UsageError(f"{name} was trained on colours scaled otherwise than ImageNet's usual way; choose another")
     config = presets.preset(name, len(classes))
     config = dataclasses.replace(
         config,
