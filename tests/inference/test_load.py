@@ -104,8 +104,8 @@ def test_torchvisions_weights_come_from_a_file_or_from_where_torchvision_keeps_t
 
 
 def test_a_network_trained_on_other_colours_is_refused() -> None:
-    with pytest.raises(UsageError, match="efficientnet_v2_s was trained on colours scaled otherwise"):
-        load("torchvision:efficientnet_v2_s", checkpoint="random")
+    with pytest.raises(UsageError, match="efficientnet_v2_l was trained on colours scaled otherwise"):
+        load("torchvision:efficientnet_v2_l", checkpoint="random")
 
 
 @pytest.mark.parametrize("name", ["torchvision:alexnot", "torchvision:"])

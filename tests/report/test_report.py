@@ -105,7 +105,7 @@ def test_the_drops_of_the_rate_are_marked(text):
 
 
 def test_it_gives_the_errors_that_evaluate_measures(trained, text):
-    result = evaluate(trained.path)
+    result = evaluate(trained.path).to_json()
     assert f"{result['top1_error']:.2f}\u202f%" in text
     assert "Test error" in text
     assert f"of {result['count']} wrong" in text
