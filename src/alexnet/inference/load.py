@@ -6,6 +6,7 @@ A model is a run directory, a safetensors file that `alexnet export` wrote, or `
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -114,8 +115,10 @@ def _open_run(run: Run, checkpoint: str | None) -> _Opened:
     model = build(run.config.network, seed=None)
     saved = load_checkpoint(run.checkpoints, checkpoint)
     load_weights(model, saved.weights, str(run.checkpoints / f"{checkpoint}.safetensors"))
-    position = saved.state.get("position", saved.state)
-    origin = {"run": str(run.path), "checkpoint": checkpoint, "step": position.get("steps", position.get("step"))}
+    if damage := getattr(saved, "damage", ""):  # an older save is used
+        warnings.warn(damage, stacklevel=4)
+    position = saved.state.get("train") or saved.state.get("position") or {}
+    origin = {"run": str(run.path), "checkpoint": checkpoint, "step": position.get("steps")}
     return _Opened(model, run.config, Statistics.load(run.statistics_file), run.classes, origin, run)
 
 
