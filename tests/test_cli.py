@@ -598,13 +598,17 @@ def test_a_run_that_has_not_saved_yet_is_told(
 
 
 def test_what_predict_cannot_read_is_named(
-    trained: Path, seven: Path, wrong: Callable[..., str], tmp_path: Path
+    trained: Path, seven: Path, alexnet: Callable[..., Said], wrong: Callable[..., str], tmp_path: Path
 ) -> None:
     (tmp_path / "notes.jpg").write_text("these are notes")
     image = seven / "test" / "ant" / "00.png"
-    assert "notes.jpg" in wrong(2, "predict", trained, image, tmp_path / "notes.jpg")
-    assert "absent.jpg: No such file" in wrong(2, "predict", trained, tmp_path / "absent.jpg")
-    assert str(tmp_path) in wrong(2, "predict", trained, tmp_path)
+    code, out, err = alexnet("predict", trained, image, tmp_path / "notes.jpg", tmp_path / "absent.jpg", "--json")
+    result = json.loads(out)
+    assert (code, [entry["image"] for entry in result["predictions"]]) == (1, [str(image)])
+    assert [Path(entry["image"]).name for entry in result["unreadable"]] == ["notes.jpg", "absent.jpg"]
+    assert "notes.jpg: " in err and "absent.jpg: the file cannot be read: No such file" in err
+    (tmp_path / "empty").mkdir()
+    assert "no picture in the folder" in wrong(2, "predict", trained, tmp_path / "empty")
     assert "IMAGE" in wrong(2, "predict", trained)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from alexnet.data.loader import Batch, BatchLoader
 from alexnet.data.readers.open import open_source
@@ -34,30 +35,31 @@ def folder(pictures: Callable[..., Path], tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 def test_the_measurement_is_that_of_a_plain_loop(batch_size: int, folder: Path) -> None:
-    feed = loader(folder, batch_size)
+    batches = loader(folder, batch_size)
     wrong, losses = 0, []
-    for i in range(15):
-        output = scores(torch.from_numpy(feed.split.read(i))[None])
-        wrong += int(output.argmax()) != feed.split.labels[i]
-        losses.append(-2 * float(output[0, feed.split.labels[i]]))
-    found = measure_split(feed, scores, loss, 3)
-    assert (found.count, found.unreadable, found.top5_error) == (15, 0, None)
-    assert found.top1_error == pytest.approx(100 * wrong / 15, abs=1e-4)
-    assert found.loss == pytest.approx(np.mean(losses), abs=1e-5)
+    for path in folder.rglob("*.png"):
+        output = scores(torch.from_numpy(np.array(Image.open(path)))[None])
+        label = ("ant", "bee", "cat").index(path.parent.name)
+        wrong += int(output.argmax()) != label
+        losses.append(-2 * float(output[0, label]))
+    measured = measure_split(batches, scores, loss, 3)
+    assert (measured.count, measured.unreadable, measured.top5_error) == (15, 0, None)
+    assert measured.top1_error == pytest.approx(100 * wrong / 15, abs=1e-4)
+    assert measured.loss == pytest.approx(np.mean(losses), abs=1e-5)
 
 
 def test_labels_given_by_position_replace_the_splits_own(folder: Path) -> None:
     (folder / "bee" / "03.png").write_bytes(b"no image")
-    feed = loader(folder, 4)
-    first = measure_split(feed, scores, loss, 3)
-    swapped = torch.from_numpy(np.array([2, 1, 0])[feed.split.labels])
-    again = measure_split(feed, lambda images: scores(images).flip(1), loss, 3, swapped)
+    batches = loader(folder, 4)
+    first = measure_split(batches, scores, loss, 3)
+    swapped = torch.from_numpy(np.array([2, 1, 0])[batches.split.labels])
+    again = measure_split(batches, lambda images: scores(images).flip(1), loss, 3, swapped)
     assert again == first and first.count == 14 and first.unreadable == 1
 
 
 def test_a_batch_without_images_counts_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    feed = loader(folder, 4)
-    expected = measure_split(feed, scores, loss, 3)
+    batches = loader(folder, 4)
+    expected = measure_split(batches, scores, loss, 3)
     plain = BatchLoader.epoch
 
     def with_empty_ones(self: BatchLoader, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -67,7 +69,7 @@ def test_a_batch_without_images_counts_nothing(folder: Path, monkeypatch: pytest
             yield batch
 
     monkeypatch.setattr(BatchLoader, "epoch", with_empty_ones)
-    assert measure_split(feed, scores, loss, 3) == expected
+    assert measure_split(batches, scores, loss, 3) == expected
 
 
 def test_a_split_without_a_readable_image_is_told_with_the_first(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Exported networks against torch's logits, and weights that come back as they went."""
 
 import dataclasses
+import importlib
 import json
 from pathlib import Path
 
@@ -195,8 +196,7 @@ def test_a_description_that_makes_no_sense_is_refused(described: str, tmp_path: 
 
 
 def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    from alexnet.formats import export as module
-
+    module = importlib.import_module("alexnet.formats.export")  # the package's `export` is the function
     monkeypatch.setattr(module, "find_spec", lambda package: None)
     with pytest.raises(MissingLibrary, match=r"alexnet\[export\]"):
         onnx_model(build(small()))

@@ -182,3 +182,13 @@ def test_tracing_and_transforms_are_left_to_torch(transform, processor):
     ask(x)
     torch.jit.trace(ask, x.detach()) if transform == "tracing" else torch.vmap(ask)(x.detach()[None])
     assert answers[:2] == [True, False]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_an_earlier_call_left_in_memory_changes_nothing(dtype):
+    needs_engine(dtype)
+    x, weight, bias, geometry, groups = case("the paper's conv1", dtype)
+    small = x.detach()[:, :, :40, :41]
+    first = computed(small, weight.detach(), bias.detach(), geometry, groups, False)
+    computed(torch.full_like(x, float("nan")), weight.detach(), bias.detach(), geometry, groups, False)
+    assert torch.equal(computed(small, weight.detach(), bias.detach(), geometry, groups, False), first)

@@ -265,7 +265,11 @@ void correlate(const Correlation& job, const Panels& panels, Index first, Index 
   for (Index i = 0; i < together * places; ++i)
     offsets[i] = (i / places * image + i % places / s.q * s.stride * line + i % s.q * s.stride * s.c) * bytes;
   for (Index i = 0; i < R; ++i) offsets[together * places + i] = 0;
+  // The second number of a segment's last pair may lie past it; its weight is 0, but 0 times any bits may be NaN.
   std::memset(static_cast<void*>(padded + together * image), 0, 64 * bytes);
+  const Index filled = s.rows() * line;
+  for (Index i = 0; i < together; ++i)
+    std::memset(static_cast<void*>(padded + i * image + filled), 0, (image - filled) * bytes);
   for (Index start = first; start < last; start += together) {
     const Index images = std::min(together, last - start), all = images * places;
     for (Index i = 0; i < images; ++i) {

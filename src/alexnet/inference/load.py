@@ -6,6 +6,7 @@ A model is a run directory, a safetensors file that `alexnet export` wrote, or `
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from alexnet import presets
 from alexnet.checkpoint import has_checkpoint, load_checkpoint, load_weights
 from alexnet.config import Config, Data
+from alexnet.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from alexnet.data.statistics import Statistics
 from alexnet.device import choose_device
 from alexnet.errors import CheckpointError, RunError, UsageError, nearest
@@ -113,8 +115,10 @@ def _open_run(run: Run, checkpoint: str | None) -> _Opened:
     model = build(run.config.network, seed=None)
     saved = load_checkpoint(run.checkpoints, checkpoint)
     load_weights(model, saved.weights, str(run.checkpoints / f"{checkpoint}.safetensors"))
-    position = saved.state.get("position", saved.state)
-    origin = {"run": str(run.path), "checkpoint": checkpoint, "step": position.get("steps", position.get("step"))}
+    if damage := getattr(saved, "damage", ""):  # an older save is used
+        warnings.warn(damage, stacklevel=4)
+    position = saved.state.get("train") or saved.state.get("position") or {}
+    origin = {"run": str(run.path), "checkpoint": checkpoint, "step": position.get("steps")}
     return _Opened(model, run.config, Statistics.load(run.statistics_file), run.classes, origin, run)
 
 
@@ -141,6 +145,9 @@ def _open_torchvision(name: str, checkpoint: str | None) -> _Opened:
         raise UsageError(f"torchvision has no classifier {short!r}{nearest(short, known)}")
     published = models.get_model_weights(short).DEFAULT
     transforms, classes = published.transforms(), published.meta["categories"]
+    colours = np.array([transforms.mean, transforms.std]) * 255
+    if not np.allclose(colours, [IMAGENET_MEAN, IMAGENET_STD], atol=0.01):
+        raise UsageError(f"{name} was trained on colours scaled otherwise than ImageNet's usual way; choose another")
     config = presets.preset(name, len(classes))
     config = dataclasses.replace(
         config,

@@ -38,18 +38,15 @@ class NetworkPredictor(Predictor):
     ) -> None:
         """Take the preprocessing from `config.data` and `statistics`, those of the training images at that size.
 
-        `origin` is what `description` says of the weights: run, checkpoint and step.
+        `origin` is what `description` says of the weights: run, checkpoint and step. `model` is the backend's torch
+        module, in evaluation mode.
         """
         self.config, self.statistics, self.classes, self.backend = config, statistics, tuple(classes), backend
         self.size, self.exif_rotate = config.data.size, config.data.exif_rotate
         self.batch_size, self.run = config.train.batch_size, run
+        self.model = backend.model
         self.augmentation = Augmentation(config, statistics, backend.device)
         self.origin = {"run": config.preset, "checkpoint": None, "step": None, **(origin or {})}
-
-    @property
-    def model(self) -> Any:
-        """The torch module, in evaluation mode."""
-        return self.backend.model
 
     @cached_property
     def description(self) -> dict[str, Any]:  # type: ignore[override]
