@@ -244,8 +244,10 @@ def test_a_source_is_described_and_verified(seven: Path, alexnet: Callable[..., 
     code, out, _ = alexnet("data", "info", seven, "--json")
     assert code == 0 and json.loads(out)["classes"] == 7
     code, out, _ = alexnet("data", "verify", seven, "--json")
-    assert code == 0 and json.loads(out)["findings"] == []
-    assert alexnet("data", "info", seven)[0] == alexnet("data", "verify", seven)[0] == 0
+    assert code == 0 and json.loads(out)["issues"] == []
+    code, out, _ = alexnet("data", "info", seven)
+    assert code == 0 and "train: 56 images, 8 per class; 16 pixels wide, 16 high" in out and "{" not in out
+    assert alexnet("data", "verify", seven)[0] == 0
 
 
 def test_a_store_is_prepared_and_trained_on(seven: Path, tmp_path: Path, alexnet: Callable[..., Said]) -> None:

@@ -26,9 +26,9 @@ SPLITS = ("train", "val", "test")
 
 
 class Split:
-    """A named sequence of labelled images; sources derive from it.
+    """A named sequence of labelled images; readers derive from it.
 
-    `labels` is (N,) int64. `side` is the side of the images where all are prepared squares (a store), else None.
+    `labels` is (N,) int64. `side` is the side of the images where all are squares that need no decoding, else None.
     `exif_rotate` says whether decoding turns files as their EXIF orientation says. Reading is safe from many threads.
     """
 
@@ -63,7 +63,7 @@ class Split:
 
     def rotated(self) -> Split:
         """Return the same images, turned as their EXIF orientation says; prepared squares stay as they are."""
-        if self.exif_rotate or self.side is not None:
+        if self.exif_rotate:
             return self
         twin = copy.copy(self)
         twin.exif_rotate = True

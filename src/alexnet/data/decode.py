@@ -88,6 +88,13 @@ def decode_with_notes(data: Bytes, *, shortest: int = 0, exif_rotate: bool = Fal
     return _decode_by_pillow(data, exif_rotate)
 
 
+def notes_of(decoded: Decoded, name: str) -> tuple[str, ...]:
+    """Return an image's notes, with one more where the file called `name` is not the JPEG that it says."""
+    if decoded.format != "JPEG" and name.lower().endswith((".jpg", ".jpeg")):
+        return (f"{decoded.format} named JPEG", *decoded.notes)
+    return decoded.notes
+
+
 def check_pixels(height: int, width: int) -> None:
     """Raise `UnreadableImage` for an image with no pixels or more than `MAX_PIXELS`, before any is allocated."""
     if height < 1 or width < 1:

@@ -68,10 +68,9 @@ class RunData:
 
     def _prepared_statistics(self) -> Statistics | None:
         file = self.source.statistics_file
-        if file is None or self.train is not self.source.splits["train"] or self.train.side != self.config.data.size:
+        if file is None or self.train is not self.source.splits["train"]:
             return None
-        statistics = Statistics.load(file)
-        side = self.config.data.size
+        statistics, side = Statistics.load(file), self.config.data.size
         same = statistics.count == len(self.train) and statistics.mean_image.shape == (side, side, 3)
         return statistics if same else None
 
@@ -151,13 +150,14 @@ def open_run_data(config: Config, source: Source | None = None) -> RunData:
     Pictures are turned as `config.data.exif_rotate` says; a store was prepared one way or the other, which the returned
     config tells. Raises DataError for a source that cannot be trained on.
     """
-    asked = config.data.exif_rotate
+    exif_rotate = config.data.exif_rotate
     if source is None:
         source = open_source(config.data.source)
-        if asked and source.exif_rotate is False:
+        if exif_rotate and source.exif_rotate is False:
             raise DataError(f"{source.spec} was prepared without --exif-rotate, but data.exif_rotate asks for it")
-    exif_rotate = asked if source.exif_rotate is None else source.exif_rotate
-    if exif_rotate:
+    if source.exif_rotate is not None:
+        exif_rotate = source.exif_rotate
+    elif exif_rotate:
         source = source.rotated()
     if "train" not in source.splits:
         raise DataError(f"{source.spec} has no train split, only {', '.join(source.splits)}")

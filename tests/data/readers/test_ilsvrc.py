@@ -157,7 +157,9 @@ def test_names_that_climb_out_of_an_archive_stay_names(tmp_path, make_tar, photo
     out = tmp_path / "deep" / "store"
     prepare(str(tmp_path), out, size=16)
     assert not list(tmp_path.rglob("escaped*"))
-    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 2 + 6
+    # In the cache may lie the engine, where this is the first test that needs it.
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and tmp_path / "cache" not in path.parents]
+    assert len(files) == 2 + 6
 
 
 def test_links_and_devices_in_a_tar_are_passed_over(tmp_path, photo, encoded):

@@ -42,7 +42,7 @@ def test_a_raw_store_holds_the_squares_of_the_source(pictures, tmp_path, shard_i
     source, store = open_source(pictures), open_source(tmp_path / "store")
     assert store.classes == source.classes and list(store.splits) == ["train", "val"]
     for name, split in source.splits.items():
-        assert manifest["splits"][name]["count"] == len(split)
+        assert manifest.splits[name].count == len(split)
         assert np.array_equal(store.splits[name].labels, split.labels)
         for i in range(len(split)):
             assert (store.splits[name].decode(i) == square(split.decode(i), 20)).all()
@@ -87,7 +87,11 @@ def test_the_statistics_are_those_of_the_train_squares(pictures, tmp_path):
 def test_the_manifest_tells_where_the_store_comes_from(pictures, tmp_path):
     manifest = prepare(pictures, tmp_path / "store", size=20, codec="jpeg", quality=77)
     stored = json.loads((tmp_path / "store" / "manifest.json").read_text())
-    assert stored == manifest and stored["source"] == str(pictures) and stored["classes"] == ["cat", "dog", "emu"]
+    assert (
+        stored == manifest.to_json()
+        and stored["source"] == str(pictures)
+        and stored["classes"] == ["cat", "dog", "emu"]
+    )
     assert stored["settings"]["quality"] == 77 and stored["settings"]["exif_rotate"] is False
     assert set(stored["versions"]) >= {"numpy", "pillow", "simplejpeg", "torch", "python"}
 
@@ -128,7 +132,7 @@ def test_unreadable_files_are_left_out_and_odd_ones_kept_and_both_are_listed(tro
     assert found["d_png.jpg"] == ("train", "odd", "PNG named JPEG")
     assert found["e_cmyk.jpg"][2] == "CMYK" and found["g_grey.jpg"][2] == "grey"
     assert found["f_tiny.jpg"][2] == "tiny, 12x10; upscaled from 10 to 36"
-    assert manifest["splits"]["train"]["unreadable"] == 3 and manifest["splits"]["train"]["count"] == 25
+    assert manifest.splits["train"].unreadable == 3 and manifest.splits["train"].count == 25
     store = open_source(tmp_path / "store").splits["train"]
     keys = [store.image_name(i) for i in range(len(store))]
     at = keys.index("train/cat/e_cmyk.jpg")

@@ -28,7 +28,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def errors(found):
-    return [finding for finding in found if finding.level == "error"]
+    return [issue for issue in found if issue.level == "error"]
 
 
 def test_nothing_is_said_of_a_good_source_and_its_store(class_folders, tmp_path):
@@ -36,7 +36,7 @@ def test_nothing_is_said_of_a_good_source_and_its_store(class_folders, tmp_path)
     class_folders({"cat": 2}, "val", root, seed=999)
     prepare(root, tmp_path / "raw", size=24)
     prepare(root, tmp_path / "jpeg", size=24, codec="jpeg")
-    assert verify(root) == [] and verify(tmp_path / "raw") == [] and verify(tmp_path / "jpeg") == []
+    assert not any(verify(spec).issues for spec in (root, tmp_path / "raw", tmp_path / "jpeg"))
 
 
 def test_the_same_bytes_in_train_and_val_are_found(class_folders, tmp_path):
@@ -45,10 +45,10 @@ def test_the_same_bytes_in_train_and_val_are_found(class_folders, tmp_path):
     shutil.copy(root / "train" / "dog" / "002.jpg", root / "val" / "cat" / "001.jpg")
     prepare(root, tmp_path / "store", size=24)
     for spec in (root, tmp_path / "store"):
-        (finding,) = verify(spec)
-        assert finding.level == "error" and finding.where == "val"
-        assert "1 files are also in train" in finding.message
-        assert "val/cat/001.jpg = train/dog/002.jpg" in finding.message
+        (issue,) = verify(spec).issues
+        assert issue.level == "error" and issue.where == "val"
+        assert "1 files are also in train" in issue.message
+        assert "val/cat/001.jpg = train/dog/002.jpg" in issue.message
 
 
 def test_unread_files_are_not_each_others_duplicates():
@@ -62,8 +62,8 @@ def test_unreadable_and_odd_files_are_reported(class_folders, photo):
     (root / "cat" / "zero.jpg").write_bytes(b"")
     Image.fromarray(photo(1)).convert("L").save(root / "dog" / "grey.jpg")
     Image.fromarray(photo(2)).save(root / "dog" / "really_png.jpg", "PNG")
-    found = verify(root)
-    assert [finding.level for finding in found] == ["error", "warning", "note"]
+    found = verify(root).issues
+    assert [issue.level for issue in found] == ["error", "warning", "note"]
     assert "9.1 %" not in found[0].message and "8.3 % of its files are unreadable" in found[0].message
     assert found[1].where == "cat/zero.jpg" and "empty" in found[1].message
     assert "2 odd files" in found[2].message and "1 grey" in found[2].message and "1 PNG named JPEG" in found[2].message
@@ -81,24 +81,24 @@ def wnid_folders(root, encoded, photo, swap=None):
 
 def test_images_in_anothers_class_folder_are_a_wrong_order(tmp_path, encoded, photo):
     good = wnid_folders(tmp_path / "good", encoded, photo)
-    assert verify(good) == []
+    assert verify(good).issues == ()
     bad = wnid_folders(tmp_path / "bad", encoded, photo, {"n01440764": "n02119789", "n02119789": "n01440764"})
-    (finding,) = verify(bad)
-    assert finding.level == "error" and "wrong order of classes" in finding.message
-    assert "label 0 is called 'n01440764'" in finding.message and "'n02119789'" in finding.message
-    assert "2 of 4 classes" in finding.message
+    (issue,) = verify(bad).issues
+    assert issue.level == "error" and "wrong order of classes" in issue.message
+    assert "label 0 is called 'n01440764'" in issue.message and "'n02119789'" in issue.message
+    assert "2 of 4 classes" in issue.message
 
 
 def test_one_misfiled_image_is_a_warning(tmp_path, encoded, photo):
     root = wnid_folders(tmp_path / "good", encoded, photo)
     shutil.move(root / "n01440764" / "n01440764_1.JPEG", root / "n02096294" / "n01440764_1.JPEG")
-    (finding,) = verify(root)
-    assert finding.level == "warning" and "n01440764_1.JPEG" in finding.message
+    (issue,) = verify(root).issues
+    assert issue.level == "warning" and "n01440764_1.JPEG" in issue.message
 
 
 def test_labels_by_sorted_names_under_names_by_id_are_named_as_such(ilsvrc, tmp_path):
     prepare(ilsvrc(), tmp_path / "store", size=16)
-    assert not [finding for finding in verify(tmp_path / "store") if "order" in finding.message]
+    assert not [issue for issue in verify(tmp_path / "store").issues if "order" in issue.message]
     path = tmp_path / "store" / "manifest.json"
     manifest = json.loads(path.read_text())
     by_id = manifest["classes"]
@@ -109,8 +109,8 @@ def test_labels_by_sorted_names_under_names_by_id_are_named_as_such(ilsvrc, tmp_
     assert "sorted order" in found[0].message
     manifest["classes"] = sorted(by_id)
     path.write_text(json.dumps(manifest))
-    (finding,) = errors(verify(tmp_path / "store"))
-    assert "wrong order of classes" in finding.message and len(labels) == 12
+    (issue,) = errors(verify(tmp_path / "store").issues)
+    assert "wrong order of classes" in issue.message and len(labels) == 12
 
 
 def test_a_store_of_plain_class_folders_whose_names_were_reordered_is_found(class_folders, tmp_path):
@@ -119,8 +119,8 @@ def test_a_store_of_plain_class_folders_whose_names_were_reordered_is_found(clas
     manifest = json.loads(path.read_text())
     manifest["classes"] = ["dog", "cat", "emu"]
     path.write_text(json.dumps(manifest))
-    (finding,) = errors(verify(tmp_path / "store"))
-    assert "label 0 is called 'dog'" in finding.message and "'cat'" in finding.message
+    (issue,) = errors(verify(tmp_path / "store").issues)
+    assert "label 0 is called 'dog'" in issue.message and "'cat'" in issue.message
 
 
 def test_the_known_first_validation_images_reveal_a_wrong_order():
@@ -129,8 +129,8 @@ def test_the_known_first_validation_images_reveal_a_wrong_order():
     names = [f"val/x/ILSVRC2012_val_0000000{k}.JPEG" for k in (1, 2, 3)]
     right = FileRecords("val", np.array([65, 970, 230]), names)
     assert validation_order(classes, right) == []
-    (finding,) = validation_order(classes, FileRecords("val", np.array([489, 360, 170]), names))
-    assert "wrong order" in finding.message and "n01751748" in finding.message
+    (issue,) = validation_order(classes, FileRecords("val", np.array([489, 360, 170]), names))
+    assert "wrong order" in issue.message and "n01751748" in issue.message
     assert validation_order(classes[:4], FileRecords("val", np.array([1, 2, 3]), names)) == []
 
 
@@ -150,7 +150,7 @@ def test_known_odd_files_are_met_and_handled(tmp_path, photo, encoded):
             path.write_bytes(data)
     prepare(root, tmp_path / "store", size=32)
     for spec in (root, tmp_path / "store"):
-        told = {finding.where.rsplit("/")[-1]: finding for finding in verify(spec) if "known" in finding.message}
+        told = {issue.where.rsplit("/")[-1]: issue for issue in verify(spec).issues if "known" in issue.message}
         assert told["n02105855_2933.JPEG"].level == told["n01739381_1309.JPEG"].level == "note"
         assert "CMYK" in told["n01739381_1309.JPEG"].message
         assert told["n03062245_4620.JPEG"].level == "warning" and len(told) == 3
@@ -166,14 +166,14 @@ def test_official_counts_and_md5_sums_are_compared(ilsvrc, monkeypatch):
     import dataclasses
 
     root = ilsvrc()
-    found = errors(verify(root))
-    assert {finding.where for finding in found} == set(EDITIONS[0].md5) | {"ILSVRC2012_img_val.tar"}
-    assert any("12 images where ILSVRC-2012 has 1281167" in finding.message for finding in found)
-    assert any("officially 1d675b47d978889d74fa0da5fadfb00e" in finding.message for finding in found)
+    found = errors(verify(root).issues)
+    assert {issue.where for issue in found} == set(EDITIONS[0].md5) | {"ILSVRC2012_img_val.tar"}
+    assert any("12 images where ILSVRC-2012 has 1281167" in issue.message for issue in found)
+    assert any("officially 1d675b47d978889d74fa0da5fadfb00e" in issue.message for issue in found)
     sums = {name: hashlib.md5((root / name).read_bytes()).hexdigest() for name in EDITIONS[0].md5}
     small = dataclasses.replace(EDITIONS[0], counts={"train": 12, "val": 8}, md5=sums)
     monkeypatch.setattr("alexnet.data.readers.ilsvrc.EDITIONS", (small,))
-    assert verify(root) == []
+    assert verify(root).issues == ()
 
 
 @pytest.mark.parametrize("codec", ["raw", "jpeg"])
@@ -184,10 +184,10 @@ def test_a_flipped_bit_anywhere_in_a_store_is_found(class_folders, tmp_path, cod
     for path in files:
         data = path.read_bytes()
         path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-        found = errors(verify(tmp_path / "store"))
-        assert [finding.where for finding in found] == [str(path.relative_to(tmp_path / "store"))]
+        found = errors(verify(tmp_path / "store").issues)
+        assert [issue.where for issue in found] == [str(path.relative_to(tmp_path / "store"))]
         path.write_bytes(data)
-    assert verify(tmp_path / "store") == []
+    assert verify(tmp_path / "store").issues == ()
 
 
 def test_a_missing_or_short_file_of_a_store_is_found(class_folders, tmp_path):
@@ -195,8 +195,8 @@ def test_a_missing_or_short_file_of_a_store_is_found(class_folders, tmp_path):
     (tmp_path / "store" / "train" / "00001.npy").unlink()
     with open(tmp_path / "store" / "train" / "00000.npy", "ab") as file:
         file.write(b"more")
-    found = errors(verify(tmp_path / "store"))
-    assert [finding.where for finding in found] == ["train/00000.npy", "train/00001.npy"]
+    found = errors(verify(tmp_path / "store").issues)
+    assert [issue.where for issue in found] == ["train/00000.npy", "train/00001.npy"]
 
 
 def test_what_cannot_be_opened_at_all_is_refused(tmp_path):

@@ -12,9 +12,13 @@
 S the side of the squares, N images of a split.
 """
 
+from __future__ import annotations
+
+import dataclasses
 import io
 import json
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
 from numpy.typing import NDArray
+from PIL import Image
 
 from alexnet.data.dataset import SPLITS, Source, Split
 from alexnet.data.decode import Pixels
@@ -37,54 +42,127 @@ CODECS = {"raw": ".npy", "jpeg": ".tar"}
 NPY_HEADER = 128
 
 
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of a store as it was written: its length in bytes and sha256."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard: its path within the store, images, bytes and sha256."""
+
+    file: str
+    count: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class StoredSplit:
+    """A split of a store: images in it, source files left out as unreadable, odd ones, shards, and other files."""
+
+    count: int
+    unreadable: int
+    odd: int
+    shards: tuple[Shard, ...]
+    files: dict[str, StoredFile]
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> StoredSplit:
+        """Rebuild it from its part of the manifest. Raises `KeyError` or `TypeError` for another one."""
+        shards = tuple(Shard(**shard) for shard in entry["shards"])
+        files = {name: StoredFile(**known) for name, known in entry["files"].items()}
+        return cls(int(entry["count"]), int(entry["unreadable"]), int(entry["odd"]), shards, files)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a store is: where it came from, how it was made, and every file in it.
+
+    `size` is the side of the squares in pixels; `settings` and `versions` (of libraries) are what the bytes depend on
+    besides; `source_splits` are the count and the sha256 of the labels of each split of the source.
+    """
+
+    source: str
+    codec: str
+    size: int
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    classes: tuple[str, ...]
+    source_splits: dict[str, dict[str, Any]]
+    splits: dict[str, StoredSplit]
+    files: dict[str, StoredFile]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all shards."""
+        return sum(shard.bytes for split in self.splits.values() for shard in split.shards)
+
+    def to_json(self) -> dict[str, Any]:
+        """The contents of manifest.json."""
+        fields = dataclasses.asdict(self) | {"classes": list(self.classes)}
+        for split in fields["splits"].values():
+            split["shards"] = list(split["shards"])
+        return {"format": FORMAT, "version": VERSION, **fields}
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> Manifest:
+        """Rebuild it from `to_json`. Raises `KeyError` or `TypeError` for another one."""
+        fields = {field.name: entry[field.name] for field in dataclasses.fields(cls)}
+        fields["classes"] = tuple(entry["classes"])
+        fields["splits"] = {name: StoredSplit.from_json(split) for name, split in entry["splits"].items()}
+        fields["files"] = {name: StoredFile(**known) for name, known in entry["files"].items()}
+        return cls(**fields)
+
+
 def is_store(root: Path) -> bool:
     """Return whether a folder holds a finished store."""
     return (root / MANIFEST).is_file()
 
 
-def read_manifest(root: Path) -> dict[str, Any]:
-    """Return a store's manifest. Raises `DataError` if it is no manifest of a store this version can read."""
+def read_manifest(root: Path) -> Manifest:
+    """Return a store's manifest. Raises `DataError` if it is not one that this version can read."""
     path = root / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        known = manifest["format"] == FORMAT and manifest["codec"] in CODECS and manifest["splits"] is not None
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        known = entry["format"] == FORMAT and entry["version"] == VERSION and entry["codec"] in CODECS
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: it is no readable manifest of a store ({error}); prepare the store again") from None
-    if not known or manifest["version"] != VERSION:
+        raise DataError(f"{path}: it is not a readable manifest of a store ({error}); prepare it again") from None
+    if not known:
         raise DataError(f"{path}: it is not a manifest of store version {VERSION}; prepare the store again")
-    return dict(manifest)
+    try:
+        return Manifest.from_json(entry)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: it lacks {error}; prepare the store again") from None
 
 
 def open_store(spec: str, root: Path) -> Source:
     """Open a store; its files are mapped, not read, so this takes the same instant for a million images or fifteen."""
     manifest = read_manifest(root)
-    splits: dict[str, Split] = {}
-    try:
-        for name in SPLITS:
-            if name in manifest["splits"]:
-                kind = RawSplit if manifest["codec"] == "raw" else JpegSplit
-                splits[name] = kind(name, root, manifest)
-        statistics = root / STATISTICS if STATISTICS in manifest["files"] else None
-        return Source(spec, tuple(manifest["classes"]), splits, bool(manifest["settings"]["exif_rotate"]), statistics)
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{root / MANIFEST}: it lacks {error}; prepare the store again") from None
+    kind = RawSplit if manifest.codec == "raw" else JpegSplit
+    splits: dict[str, Split] = {name: kind(name, root, manifest) for name in SPLITS if name in manifest.splits}
+    statistics = root / STATISTICS if STATISTICS in manifest.files else None
+    return Source(spec, manifest.classes, splits, bool(manifest.settings.get("exif_rotate")), statistics)
 
 
 class StoreSplit(Split):
     """What both codecs share: labels, names of the source files, and in which shard an image is."""
 
-    def __init__(self, name: str, root: Path, manifest: dict[str, Any]) -> None:
-        entry = manifest["splits"][name]
+    def __init__(self, name: str, root: Path, manifest: Manifest) -> None:
+        entry = manifest.splits[name]
         self.name = name
         self.root = root
-        self.size = int(manifest["size"])
-        self.labels = map_array(root / name / LABELS, np.dtype(np.int64), (int(entry["count"]),))
-        counts = [int(shard["count"]) for shard in entry["shards"]]
+        self.size = manifest.size
+        self.labels = map_array(root / name / LABELS, np.dtype(np.int64), (entry.count,))
+        counts = [shard.count for shard in entry.shards]
         self._ends = np.cumsum(counts, dtype=np.int64)
         if sum(counts) != len(self.labels):
             raise DataError(f"{root}: the shards of {name} have {sum(counts)} images, its labels {len(self.labels)}")
-        self._mapped = MmapCache([root / shard["file"] for shard in entry["shards"]])
-        self._keys: tuple[int, list[str]] = (-1, [])
+        self._mapped = MmapCache([root / shard.file for shard in entry.shards])
+        self._names: tuple[int, list[str]] = (-1, [])  # of one row group of files.parquet
         self._lock = threading.Lock()
 
     def _place(self, i: int) -> tuple[int, int]:
@@ -92,15 +170,18 @@ class StoreSplit(Split):
         k = int(self._ends.searchsorted(i, side="right"))
         return k, i - (int(self._ends[k - 1]) if k else 0)
 
+    def rotated(self) -> Split:
+        return self  # the squares are as they were prepared
+
     def image_name(self, i: int) -> str:
         path = self.root / self.name / FILES
         try:
             with self._lock, pq.ParquetFile(path) as file:
                 rows = file.metadata.row_group(0).num_rows
-                if self._keys[0] != i // rows:
+                if self._names[0] != i // rows:
                     names = file.read_row_group(i // rows, columns=["file"]).column("file").to_pylist()
-                    self._keys = (i // rows, names)
-                return str(self._keys[1][i % rows])
+                    self._names = (i // rows, names)
+                return str(self._names[1][i % rows])
         except (OSError, pa.ArrowException, IndexError):
             return f"{self.name}#{i}"
 
@@ -108,7 +189,7 @@ class StoreSplit(Split):
 class RawSplit(StoreSplit):
     """Squares as pixels: a crop is copied straight out of the mapped file."""
 
-    def __init__(self, name: str, root: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, name: str, root: Path, manifest: Manifest) -> None:
         super().__init__(name, root, manifest)
         self.side = self.size
 
@@ -118,8 +199,6 @@ class RawSplit(StoreSplit):
         return self._mapped.slice(k, NPY_HEADER + row * step, step).reshape(self.size, self.size, 3)
 
     def read_bytes(self, i: int) -> bytes:
-        from PIL import Image
-
         buffer = io.BytesIO()
         Image.fromarray(self.decode(i)).save(buffer, "PNG")
         return buffer.getvalue()
@@ -134,7 +213,7 @@ class RawSplit(StoreSplit):
 class JpegSplit(StoreSplit):
     """Squares as JPEG: decoded by libjpeg-turbo into a buffer of the thread, the crop copied out of it."""
 
-    def __init__(self, name: str, root: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, name: str, root: Path, manifest: Manifest) -> None:
         super().__init__(name, root, manifest)
         self._index = map_array(root / name / INDEX, np.dtype(np.int64), (len(self.labels), 2))
         self._local = threading.local()

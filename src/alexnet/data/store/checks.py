@@ -1,5 +1,7 @@
 """What a source's own names, hashes and known facts say about it: the checks that `verify` makes of any source."""
 
+from __future__ import annotations
+
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -35,7 +37,7 @@ _TRAIN_NAME = re.compile(r"(n\d{8})_")
 
 @dataclass(frozen=True)
 class Issue:
-    """One thing found: `level` is error (do not train on it), warning (look at it) or note; `where` a file or split."""
+    """Something to know about a source: `level` is error (do not train on it), warning (look at it) or note; `where` a file or split."""
 
     level: str
     where: str
@@ -54,13 +56,13 @@ class FileRecords:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def labels_against_names(classes: Sequence[str], found: FileRecords) -> list[Issue]:
+def labels_against_names(classes: Sequence[str], files: FileRecords) -> list[Issue]:
     """Compare labels with the classes that files are named after, and name a wrong order of classes."""
     wnids = {number: label for label, title in enumerate(classes) if (number := wnid(title))}
     titles = {title: label for label, title in enumerate(classes)}
     votes: dict[int, Counter[str]] = {}
     wrong: list[tuple[str, str, int]] = []
-    for name, label in zip(found.names, found.labels.tolist(), strict=True):
+    for name, label in zip(files.names, files.labels.tolist(), strict=True):
         named = _named_after(name, wnids, titles)
         if named is not None:
             votes.setdefault(label, Counter())[named] += 1
@@ -79,10 +81,10 @@ def labels_against_names(classes: Sequence[str], found: FileRecords) -> list[Iss
             f"{votes[label].total()} images are named after {named!r}; {len(moved)} of {len(leaders)} classes are "
             f"off, so the labels were numbered in another order than the class names{kind}"
         )
-        return [Issue("error", found.split, message)]
+        return [Issue("error", files.split, message)]
     name, named, label = wrong[0]
     message = f"{len(wrong)} files are in another class than they are named after, first {name}: in {classes[label]!r}"
-    return [Issue("warning", found.split, message)]
+    return [Issue("warning", files.split, message)]
 
 
 def _named_after(name: str, wnids: dict[str, int], titles: dict[str, int]) -> str | None:
@@ -97,12 +99,12 @@ def _named_after(name: str, wnids: dict[str, int], titles: dict[str, int]) -> st
     return None
 
 
-def validation_order(classes: Sequence[str], found: FileRecords) -> list[Issue]:
+def validation_order(classes: Sequence[str], files: FileRecords) -> list[Issue]:
     """Compare the first validation images of ILSVRC-2012 with their known categories."""
     if len(classes) != 1000:
         return []
     wrong = []
-    for name, label in zip(found.names, found.labels.tolist(), strict=True):
+    for name, label in zip(files.names, files.labels.tolist(), strict=True):
         match = _VAL_NAME.search(name)
         if match and 1 <= int(match[1]) <= len(FIRST_OF_VAL):
             true = FIRST_OF_VAL[int(match[1]) - 1]
@@ -115,35 +117,35 @@ def validation_order(classes: Sequence[str], found: FileRecords) -> list[Issue]:
         f"wrong order of classes: {name} is labelled {said!r} but shows {true}, and so on for {len(wrong)} of the "
         f"first {len(FIRST_OF_VAL)}; ids of the ground truth are those of meta.mat, not ranks of sorted names"
     )
-    return [Issue("error", found.split, message)]
+    return [Issue("error", files.split, message)]
 
 
-def known_odd_files(classes: Sequence[str], found: FileRecords) -> list[Issue]:
+def known_odd_files(classes: Sequence[str], files: FileRecords) -> list[Issue]:
     """Say of each known odd file of ILSVRC-2012's training set whether it was met and handled."""
-    if found.split != "train":
+    if files.split != "train":
         return []
-    present = {PurePath(name).stem: name for name in found.names}
-    whole = len(classes) == 1000 and all(wnid(title) for title in classes) and len(found.names) > 1_000_000
-    made: list[Issue] = []
+    present = {PurePath(name).stem: name for name in files.names}
+    whole = len(classes) == 1000 and all(wnid(title) for title in classes) and len(files.names) > 1_000_000
+    issues: list[Issue] = []
     for stem, sign in [(stem, "PNG") for stem in PNG_NAMED_JPEG] + [(stem, "CMYK") for stem in CMYK]:
         name = present.get(stem)
         if name is None:
             if whole:
-                made.append(Issue("warning", found.split, f"known odd file {stem} is absent: a cleaned copy?"))
-        elif name in found.reasons:
-            made.append(Issue("error", name, f"known odd file ({sign}) was not read: {found.reasons[name]}"))
-        elif sign in found.notes.get(name, ""):
-            made.append(Issue("note", name, f"known odd file ({sign}) met and read as RGB"))
+                issues.append(Issue("warning", files.split, f"known odd file {stem} is absent: a cleaned copy?"))
+        elif name in files.reasons:
+            issues.append(Issue("error", name, f"known odd file ({sign}) was not read: {files.reasons[name]}"))
+        elif sign in files.notes.get(name, ""):
+            issues.append(Issue("note", name, f"known odd file ({sign}) met and read as RGB"))
         else:
-            made.append(Issue("warning", name, f"known odd file is no longer {sign}: a cleaned copy?"))
-    return made
+            issues.append(Issue("warning", name, f"known odd file is no longer {sign}: a cleaned copy?"))
+    return issues
 
 
-def duplicates(found: Sequence[FileRecords]) -> list[Issue]:
+def duplicates(splits: Sequence[FileRecords]) -> list[Issue]:
     """Find files with the same bytes in two splits."""
-    made: list[Issue] = []
-    for a, first in enumerate(found):
-        for second in found[a + 1 :]:
+    issues: list[Issue] = []
+    for a, first in enumerate(splits):
+        for second in splits[a + 1 :]:
             shared = np.intersect1d(_words(first.hashes), _words(second.hashes))
             both = [i for i, word in enumerate(_words(second.hashes)) if word in set(shared.tolist()) and word]
             where = {first.hashes[i]: first.names[i] for i in np.flatnonzero(np.isin(_words(first.hashes), shared))}
@@ -152,8 +154,8 @@ def duplicates(found: Sequence[FileRecords]) -> list[Issue]:
                 message = (
                     f"{len(pairs)} files are also in {first.split}, byte for byte; first {pairs[0][1]} = {pairs[0][0]}"
                 )
-                made.append(Issue("error", second.split, message))
-    return made
+                issues.append(Issue("error", second.split, message))
+    return issues
 
 
 def _words(hashes: Sequence[bytes]) -> NDArray[np.uint64]:
@@ -161,21 +163,23 @@ def _words(hashes: Sequence[bytes]) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join((digest or bytes(8))[:8] for digest in hashes), dtype="<u8")
 
 
-def unreadable(found: FileRecords) -> list[Issue]:
+def unreadable(files: FileRecords) -> list[Issue]:
     """Report the files that cannot be read, the first few by name."""
-    made = [Issue("warning", name, f"unreadable: {reason}") for name, reason in list(found.reasons.items())[:20]]
-    if len(found.reasons) > 20:
-        made.append(Issue("warning", found.split, f"{len(found.reasons) - 20} more files are unreadable"))
-    if found.reasons and len(found.reasons) * 100 > len(found.names):
-        share = 100 * len(found.reasons) / len(found.names)
-        made.append(Issue("error", found.split, f"{share:.1f} % of its files are unreadable; training stops above 1 %"))
-    return made
+    issues = [Issue("warning", name, f"unreadable: {reason}") for name, reason in list(files.reasons.items())[:20]]
+    if len(files.reasons) > 20:
+        issues.append(Issue("warning", files.split, f"{len(files.reasons) - 20} more files are unreadable"))
+    if files.reasons and len(files.reasons) * 100 > len(files.names):
+        share = 100 * len(files.reasons) / len(files.names)
+        issues.append(
+            Issue("error", files.split, f"{share:.1f} % of its files are unreadable; training stops above 1 %")
+        )
+    return issues
 
 
-def odd(found: FileRecords) -> list[Issue]:
+def odd(files: FileRecords) -> list[Issue]:
     """Sum up the files that are read but odd."""
-    if not found.notes:
+    if not files.notes:
         return []
-    kinds = Counter(re.sub(r",? (from )?\d.*", "", note) for text in found.notes.values() for note in text.split("; "))
+    kinds = Counter(re.sub(r",? (from )?\d.*", "", note) for text in files.notes.values() for note in text.split("; "))
     summary = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    return [Issue("note", found.split, f"{len(found.notes)} odd files are read all the same: {summary}")]
+    return [Issue("note", files.split, f"{len(files.notes)} odd files are read all the same: {summary}")]

@@ -4,43 +4,45 @@ Work is done shard by shard; a shard is a pure function of the source and the se
 with the shards that are missing and ends with the same bytes. S the side of the squares.
 """
 
+from __future__ import annotations
+
+import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import platform
 import shutil
-import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from io import BufferedRandom
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from alexnet.data.dataset import Source, Split
+from alexnet.data.dataset import OnProgress, Source, Split
+from alexnet.data.decode import notes_of
 from alexnet.data.preprocess import SCALING_ROOM, decode_square
 from alexnet.data.readers.open import open_source
-from alexnet.data.readers.store import CODECS, FORMAT, MANIFEST, VERSION, is_store, read_manifest
+from alexnet.data.readers.store import CODECS, Manifest, is_store, read_manifest
 from alexnet.data.statistics import Accumulator
-from alexnet.data.store.manifest import Record, ShardRecord, finish, load_shard, save_shard, shard_places
+from alexnet.data.store.manifest import Record, ShardRecord, finish, load_shard, save_shard, shard_file
 from alexnet.data.store.writers import RawShard, TarShard
 from alexnet.device import cpu_count
 from alexnet.errors import AlexnetError, DataError, UnreadableImage
+from alexnet.files import atomic_write, lock, write_json
 
 SHARD_IMAGES = 4096
 TINY = 32  # a shorter side below this is reported as tiny
 UNFINISHED = "unfinished"
 _LIBRARIES = ("alexnet", "numpy", "pillow", "simplejpeg", "torch", "pyarrow")
-_JPEG_ENDINGS = (".jpg", ".jpeg")
-
-Progress = Callable[[int, int], None]
 
 
 class PrepareError(AlexnetError):
@@ -77,16 +79,16 @@ def prepare(
     exif_rotate: bool = False,
     strict: bool = False,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     shard_images: int = SHARD_IMAGES,
     download: bool = False,
-) -> dict[str, Any]:
+) -> Manifest:
     """Turn a source into a store at `out` and return its manifest.
 
-    The shorter side is rescaled to `size` and the central square cut (paper, section 2). `codec` is raw (uint8 pixels,
+    The shorter side is rescaled to `size` and the central square cut (paper §2). `codec` is raw (uint8 pixels,
     fastest to read) or jpeg (small, at `quality`). EXIF orientation is applied only with `exif_rotate`. Files that
     cannot be read are left out and listed in report.csv; `strict` stops at the first instead. `progress(done, total)`
-    is told after every few images. A run that was stopped at any moment continues when called again with the same
+    is called after every few images. A run that was stopped at any moment continues when called again with the same
     arguments; a finished store is returned as it is.
 
     Raises `DataError` for a wrong request, `PrepareError` when the work fails (unreadable with `strict`, disk full).
@@ -103,29 +105,24 @@ def prepare(
     if is_store(root):
         return _already_there(root, work, wanted)
     _enter(root, work, wanted)
-    with _locked(root, work):
+    with _told_in_one_line(root), _locked(root, work):
         _make_shards(opened, root, work, settings, shard_images, strict, workers, progress)
-        try:
-            manifest = finish(root, work, wanted, {name: len(split) for name, split in opened.splits.items()})
-        except OSError as error:
-            raise PrepareError(_cannot_write(root, error)) from None
+        manifest = finish(root, work, wanted, {name: len(split) for name, split in opened.splits.items()})
     shutil.rmtree(work)
     return manifest
 
 
-def _describe(source: Source, settings: _Settings, shard_images: int) -> dict[str, Any]:
+def _describe(source: Source, settings: _Settings, shard_images: int) -> Manifest:
     """Return the part of the manifest that is known beforehand; equal descriptions give equal stores."""
     digest = {
         name: hashlib.sha256(np.ascontiguousarray(split.labels, dtype="<i8").tobytes()).hexdigest()
         for name, split in source.splits.items()
     }
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "source": source.spec,
-        "codec": settings.codec,
-        "size": settings.size,
-        "settings": {
+    return Manifest(
+        source=source.spec,
+        codec=settings.codec,
+        size=settings.size,
+        settings={
             "quality": settings.quality or None,
             "exif_rotate": settings.exif_rotate,
             "shard_images": shard_images,
@@ -133,12 +130,14 @@ def _describe(source: Source, settings: _Settings, shard_images: int) -> dict[st
             "jpeg_scaling_from": 2 * SCALING_ROOM * settings.size,
             "subsampling": "420" if settings.codec == "jpeg" else None,
         },
-        "versions": {name: _version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
-        "classes": list(source.classes),
-        "source_splits": {
+        versions={name: _version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
+        classes=source.classes,
+        source_splits={
             name: {"count": len(split), "labels_sha256": digest[name]} for name, split in source.splits.items()
         },
-    }
+        splits={},
+        files={},
+    )
 
 
 def _version(name: str) -> str:
@@ -148,10 +147,10 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _already_there(root: Path, work: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+def _already_there(root: Path, work: Path, wanted: Manifest) -> Manifest:
     manifest = read_manifest(root)
     for field in ("size", "codec", "settings", "classes", "source_splits"):
-        if manifest.get(field) != wanted[field]:
+        if getattr(manifest, field) != getattr(wanted, field):
             raise DataError(
                 f"{root}: there is a finished store with another {field}; choose another folder for this one"
             )
@@ -159,9 +158,9 @@ def _already_there(root: Path, work: Path, wanted: dict[str, Any]) -> dict[str, 
     return manifest
 
 
-def _enter(root: Path, work: Path, wanted: dict[str, Any]) -> None:
+def _enter(root: Path, work: Path, wanted: Manifest) -> None:
     """Make the folder, or make sure that what lies unfinished there is the same work."""
-    place = work / "settings.json"
+    path, entry = work / "settings.json", wanted.to_json()
     if not work.exists():
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise DataError(f"{root}: it exists and is neither empty nor a store; choose another folder")
@@ -169,37 +168,40 @@ def _enter(root: Path, work: Path, wanted: dict[str, Any]) -> None:
             work.mkdir(parents=True)
         except OSError as error:
             raise DataError(f"{root}: the folder cannot be made: {error.strerror}") from None
-    if place.exists():
-        begun = json.loads(place.read_text(encoding="utf-8"))
-        for field, value in wanted.items():
-            if begun.get(field) != value:
-                raise DataError(
-                    f"{root}: an unfinished preparation with another {field} lies there; "
-                    "repeat its command, or delete the folder to start anew"
-                )
+    if not path.exists():
+        with _told_in_one_line(root):
+            write_json(path, entry)
         return
-    beside = work / "settings.json.part"
-    try:
-        beside.write_text(json.dumps(wanted), encoding="utf-8")
-        os.replace(beside, place)
-    except OSError as error:
-        raise PrepareError(_cannot_write(root, error)) from None
+    begun = json.loads(path.read_text(encoding="utf-8"))
+    for field, value in entry.items():
+        if begun.get(field) != value:
+            raise DataError(
+                f"{root}: an unfinished preparation with another {field} lies there; "
+                "repeat its command, or delete the folder to start anew"
+            )
 
 
-@contextmanager
+@contextlib.contextmanager
 def _locked(root: Path, work: Path) -> Iterator[None]:
     """Keep a second preparation out of the same folder; the system frees the lock when the process ends in any way."""
+    held = lock(work / "lock")
     try:
-        import fcntl
-    except ImportError:  # Not on this platform; two runs at once are then the user's to avoid.
+        held.__enter__()
+    except BlockingIOError:
+        raise DataError(f"{root}: another preparation is at work there; wait for it") from None
+    try:
         yield
-        return
-    with open(work / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError(f"{root}: another preparation is at work there; wait for it") from None
+    finally:
+        held.__exit__(None, None, None)
+
+
+@contextlib.contextmanager
+def _told_in_one_line(root: Path) -> Iterator[None]:
+    """Turn what the disk has to say into a `PrepareError` that says how to go on."""
+    try:
         yield
+    except OSError as error:
+        raise PrepareError(_cannot_write(root, error)) from None
 
 
 def _make_shards(
@@ -210,7 +212,7 @@ def _make_shards(
     shard_images: int,
     strict: bool,
     workers: int | None,
-    progress: Progress | None,
+    progress: OnProgress | None,
 ) -> None:
     """Write every shard that is not there yet."""
     total = sum(len(split) for split in source.splits.values())
@@ -228,37 +230,39 @@ def _make_shards(
     _check_room(root, settings, total - done)
     if progress is not None:
         progress(done, total)
-    threads = workers or cpu_count()
-    worker = _Worker(settings)
-    waiting: deque[tuple[_Chunk, Future[_Done]]] = deque()
-    upcoming = _chunks(missing, _per_chunk(settings.size))
-    current: _Writer | None = None
+    results = _work_on(_chunks(missing, _per_chunk(settings.size)), settings, workers or cpu_count())
+    with contextlib.closing(results):
+        for chunk in missing:
+            file = root / shard_file(chunk.split.name, chunk.shard, settings.codec)
+            with atomic_write(file, "w+b") as opened:
+                writer = _Writer(cast(BufferedRandom, opened), settings, chunk)
+                while writer.images < chunk.last - chunk.first:
+                    part = next(results)
+                    _be_strict(strict, part.records)
+                    writer.add(part)
+                    done += len(part.records)
+                    if progress is not None and writer.images < chunk.last - chunk.first:
+                        progress(done, total)
+                digest = writer.file.finish()
+            shard_record = ShardRecord(writer.count, file.stat().st_size, digest, writer.records)
+            save_shard(work, chunk.split.name, chunk.shard, shard_record, writer.sums)
+            if progress is not None:
+                progress(done, total)
+
+
+def _work_on(chunks: Iterator[_Chunk], settings: _Settings, threads: int) -> Generator[_Done, None, None]:
+    """Yield what is made of each chunk, in order; a few per thread are under way, which bounds the memory."""
+    waiting: deque[Future[_Done]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="prepare") as pool:
         try:
             while True:
-                # A few chunks a thread are under way at a time, which bounds the memory.
-                while len(waiting) < 3 * threads and (chunk := next(upcoming, None)) is not None:
-                    waiting.append((chunk, pool.submit(worker, chunk)))
+                for chunk in itertools.islice(chunks, 3 * threads - len(waiting)):
+                    waiting.append(pool.submit(_square_chunk, chunk, settings))
                 if not waiting:
-                    break
-                chunk, future = waiting.popleft()
-                made = future.result()
-                _be_strict(strict, made.records)
-                if current is None:
-                    current = _Writer(root, work, settings, chunk, shard_images)
-                current.add(made)
-                if chunk.last == current.end:
-                    current.close()
-                    current = None
-                done += chunk.last - chunk.first
-                if progress is not None:
-                    progress(done, total)
-        except OSError as error:
-            raise PrepareError(_cannot_write(root, error)) from None
+                    return
+                yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-            if current is not None:
-                current.abandon()
 
 
 def _chunks(shards: list[_Chunk], count: int) -> Iterator[_Chunk]:
@@ -309,95 +313,80 @@ class _Done:
     sums: Accumulator | None
 
 
-class _Worker:
-    """Decodes, squares and encodes chunks, and adds up the statistics of the train split; called from many threads."""
+def _square_chunk(chunk: _Chunk, settings: _Settings) -> _Done:
+    """Decode, square and encode a chunk's images, and add up the statistics of the train split."""
+    split = chunk.split
+    squares = np.empty((chunk.last - chunk.first, settings.size, settings.size, 3), np.uint8)
+    records: list[Record] = []
+    payloads: list[bytes | memoryview] = []
+    for i in range(chunk.first, chunk.last):
+        pixels = squares[len(payloads)]
+        record = _square_one(split, i, settings, pixels)
+        records.append(record)
+        if not record.reason:
+            payloads.append(_encode(pixels, settings) if settings.codec == "jpeg" else pixels.data)
+    sums = None
+    if split.name == "train":
+        sums = Accumulator(settings.size)
+        sums.add(squares[: len(payloads)])
+    return _Done(records, payloads, sums)
 
-    def __init__(self, settings: _Settings) -> None:
-        self._settings = settings
-        self._local = threading.local()
 
-    def __call__(self, chunk: _Chunk) -> _Done:
-        settings, split = self._settings, chunk.split
-        squares = np.empty((chunk.last - chunk.first, settings.size, settings.size, 3), np.uint8)
-        records: list[Record] = []
-        payloads: list[bytes | memoryview] = []
-        for i in range(chunk.first, chunk.last):
-            record = self._one(split, i, squares[len(payloads)])
-            records.append(record)
-            if not record.reason:
-                pixels = squares[len(payloads)]
-                payloads.append(_encode(pixels, settings) if settings.codec == "jpeg" else pixels.data)
-        sums = None
-        if split.name == "train":
-            sums = Accumulator(settings.size)
-            sums.add(squares[: len(payloads)])
-        return _Done(records, payloads, sums)
-
-    def _one(self, split: Split, i: int, out: NDArray[np.uint8]) -> Record:
-        """Square image i into `out`, (S, S, 3), and return what is known of its file."""
-        key, label, size = _printable(split.image_name(i)), int(split.labels[i]), self._settings.size
-        digest = b""
-        try:
-            data = split.read_bytes(i)
-            digest = hashlib.sha256(data).digest()
-            decoded = decode_square(data, size, self._settings.exif_rotate)
-            out[:] = decoded.pixels
-        except UnreadableImage as error:
-            return Record(key, digest, label, 0, 0, "", str(error) or "it cannot be decoded")
-        notes = list(decoded.notes)
-        if decoded.format != "JPEG" and key.lower().endswith(_JPEG_ENDINGS):
-            notes.insert(0, f"{decoded.format} named JPEG")
-        shorter = min(decoded.height, decoded.width)
-        if shorter < TINY and shorter < size:
-            notes.append(f"tiny, {decoded.width}x{decoded.height}")
-        if shorter < size:
-            notes.append(f"upscaled from {shorter} to {size}")
-        return Record(key, digest, label, decoded.height, decoded.width, "; ".join(notes), "")
+def _square_one(split: Split, i: int, settings: _Settings, out: NDArray[np.uint8]) -> Record:
+    """Square image i into `out`, (S, S, 3), and return what is known of its file."""
+    name, label, size = _printable(split.image_name(i)), int(split.labels[i]), settings.size
+    digest = b""
+    try:
+        data = split.read_bytes(i)
+        digest = hashlib.sha256(data).digest()
+        decoded = decode_square(data, size, settings.exif_rotate)
+        out[:] = decoded.pixels
+    except UnreadableImage as error:
+        return Record(name, digest, label, 0, 0, "", str(error) or "it cannot be decoded")
+    notes = list(notes_of(decoded, name))
+    shorter = min(decoded.height, decoded.width)
+    if shorter < TINY and shorter < size:
+        notes.append(f"tiny, {decoded.width}x{decoded.height}")
+    if shorter < size:
+        notes.append(f"upscaled from {shorter} to {size}")
+    return Record(name, digest, label, decoded.height, decoded.width, "; ".join(notes), "")
 
 
 def _encode(pixels: NDArray[np.uint8], settings: _Settings) -> bytes:
     return bytes(simplejpeg.encode_jpeg(pixels, settings.quality, "RGB", "420"))
 
 
-def _printable(key: str) -> str:
-    return key.encode("utf-8", "backslashreplace").decode("utf-8")
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class _Writer:
-    """One shard in the making: its file, its records and its sums."""
+    """One shard in the making: its file, its records and its sums. `images` counts those of the source so far."""
 
-    def __init__(self, root: Path, work: Path, settings: _Settings, chunk: _Chunk, shard_images: int) -> None:
-        name = chunk.split.name
-        first = chunk.shard * shard_images
-        self.end = min(len(chunk.split), first + shard_images)
-        self._work, self._name, self._shard = work, name, chunk.shard
-        self._final, self._beside = shard_places(root, name, chunk.shard, CODECS[settings.codec])
-        self._records: list[Record] = []
-        self._sums = Accumulator(settings.size) if name == "train" else None
-        self._file: RawShard | TarShard
+    def __init__(self, file: BufferedRandom, settings: _Settings, shard: _Chunk) -> None:
+        self.file: RawShard | TarShard
         if settings.codec == "raw":
-            self._file = RawShard(self._beside, settings.size, self.end - first)
+            self.file = RawShard(file, settings.size, shard.last - shard.first)
         else:
-            self._file = TarShard(self._beside, first)
+            self.file = TarShard(file, shard.first)
+        self.records: list[Record] = []
+        self.sums = Accumulator(settings.size) if shard.split.name == "train" else None
 
-    def add(self, made: _Done) -> None:
-        payloads = iter(made.payloads)
-        for record in made.records:
+    @property
+    def images(self) -> int:
+        return len(self.records)
+
+    @property
+    def count(self) -> int:
+        """Images in the shard."""
+        return sum(not record.reason for record in self.records)
+
+    def add(self, part: _Done) -> None:
+        """Append a chunk."""
+        payloads = iter(part.payloads)
+        for record in part.records:
             if not record.reason:
-                record = record.at(*self._file.add(next(payloads), record.label))
-            self._records.append(record)
-        if self._sums is not None and made.sums is not None:
-            self._sums.merge(made.sums)
-
-    def close(self) -> None:
-        digest = self._file.close()
-        count = sum(not record.reason for record in self._records)
-        os.replace(self._beside, self._final)
-        shard = ShardRecord(count, self._final.stat().st_size, digest, self._records)
-        save_shard(self._work, self._name, self._shard, shard, self._sums)
-
-    def abandon(self) -> None:
-        self._file.abandon()
-
-
-__all__ = ["MANIFEST", "PrepareError", "prepare"]
+                record = record.at(*self.file.add(next(payloads), record.label))
+            self.records.append(record)
+        if self.sums is not None and part.sums is not None:
+            self.sums.merge(part.sums)

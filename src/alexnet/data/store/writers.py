@@ -1,30 +1,26 @@
 """Writing the shards of a store: .npy files of pixels, or tars of JPEGs in WebDataset layout."""
 
-import contextlib
+from __future__ import annotations
+
 import hashlib
 import io
-import os
 import tarfile
-from pathlib import Path
-from typing import BinaryIO
+from io import BufferedRandom
 
 import numpy as np
 
 from alexnet.data.readers.store import NPY_HEADER
-from alexnet.files import file_sha256
 
 
 class RawShard:
-    """A .npy file (n, S, S, 3) uint8 written image by image; n is settled when it is closed."""
+    """A .npy file (n, S, S, 3) uint8 written image by image; n is settled at the end."""
 
-    def __init__(self, path: Path, size: int, expected: int) -> None:
-        self._path = path
-        self._size = size
-        self._expected = expected
+    def __init__(self, file: BufferedRandom, size: int, expected: int) -> None:
+        """`file` is open for writing and reading, at its beginning."""
+        self._file, self._size, self._expected = file, size, expected
         self._count = 0
-        self._file: BinaryIO = open(path, "wb")  # noqa: SIM115 - it lives as long as the shard is being written
         header = npy_header(expected, size)
-        self._file.write(header)
+        file.write(header)
         self._hash = hashlib.sha256(header)
 
     def add(self, payload: bytes | memoryview, label: int) -> tuple[int, int]:
@@ -35,31 +31,23 @@ class RawShard:
         self._count += 1
         return NPY_HEADER + (self._count - 1) * step, step
 
-    def close(self) -> str:
-        """Settle the header, flush to the disk and return the sha256 of the file."""
-        with self._file as file:
-            if self._count != self._expected:
-                file.seek(0)
-                file.write(npy_header(self._count, self._size))
-            file.flush()
-            os.fsync(file.fileno())
+    def finish(self) -> str:
+        """Settle the header and return the sha256 of the file."""
         if self._count == self._expected:
             return self._hash.hexdigest()
-        return file_sha256(self._path)
-
-    def abandon(self) -> None:
-        """Close and delete the unfinished file, whatever state the disk is in."""
-        _discard(self._file, self._path)
+        self._file.seek(0)
+        self._file.write(npy_header(self._count, self._size))
+        self._file.seek(0)
+        return hashlib.file_digest(self._file, "sha256").hexdigest()
 
 
 class TarShard:
     """A tar with `000000017.jpg` and `000000017.cls` for each image; the bytes depend on nothing but the images."""
 
-    def __init__(self, path: Path, first: int) -> None:
-        self._path = path
-        self._next = first
+    def __init__(self, file: BufferedRandom, first: int) -> None:
+        """`first` numbers the first image."""
+        self._file, self._next = file, first
         self._at = 0
-        self._file: BinaryIO = open(path, "wb")  # noqa: SIM115 - it lives as long as the shard is being written
         self._hash = hashlib.sha256()
 
     def add(self, payload: bytes | memoryview, label: int) -> tuple[int, int]:
@@ -85,17 +73,10 @@ class TarShard:
         self._hash.update(data)
         self._at += len(data)
 
-    def close(self) -> str:
-        """Write the end of the archive, flush to the disk and return the sha256 of the file."""
+    def finish(self) -> str:
+        """Write the end of the archive and return the sha256 of the file."""
         self._put(bytes(2 * tarfile.BLOCKSIZE))
-        with self._file as file:
-            file.flush()
-            os.fsync(file.fileno())
         return self._hash.hexdigest()
-
-    def abandon(self) -> None:
-        """Close and delete the unfinished file, whatever state the disk is in."""
-        _discard(self._file, self._path)
 
 
 def npy_header(count: int, size: int) -> bytes:
@@ -106,9 +87,3 @@ def npy_header(count: int, size: int) -> bytes:
     header = buffer.getvalue()
     assert len(header) == NPY_HEADER
     return header
-
-
-def _discard(file: BinaryIO, path: Path) -> None:
-    with contextlib.suppress(OSError):  # What could not be flushed belongs to a file that is deleted next.
-        file.close()
-    path.unlink(missing_ok=True)
