@@ -355,7 +355,7 @@ def resize_and_save(job: tuple[str, str]) -> int:
 
 def sparse_store(template: Path, root: Path, images: int, shard_images: int = 4096) -> None:
     """A raw store of the right layout and length whose files are holes, after the manifest of a small one."""
-    manifest = read_manifest(template)
+    manifest = read_manifest(template).to_json()
     split = manifest["splits"]["train"]
     shard, size = split["shards"][0], int(manifest["size"])
     split["count"], split["shards"] = images, []

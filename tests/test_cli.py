@@ -664,9 +664,14 @@ def test_a_loss_that_is_not_finite_ends_with_the_step(
     assert "Traceback" not in err
 
 
-def test_too_little_memory_is_told(seven: Path, alexnet: Callable[..., Said], tmp_path: Path) -> None:
-    settings = ("--data", seven, "--out", tmp_path / "run", "--train.batch_size", 10**14)
-    code, out, err = alexnet("train", *settings, "--json")
+def test_too_little_memory_is_told(
+    seven: Path, alexnet: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 10 bytes")
+
+    monkeypatch.setattr("alexnet.training.loop.build", fail)
+    code, out, err = alexnet("train", "--data", seven, "--out", tmp_path / "run", "--json")
     assert code == 1 and set(json.loads(out)) == {"error"}
     assert "out of memory; try a smaller --train.batch_size" in err.splitlines()[-1] and "Traceback" not in err
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from alexnet.inference import backends as engines
+from alexnet.inference import backends
 from benchmarks import predict
 from benchmarks.registry import run
 
@@ -45,7 +45,8 @@ def test_every_result_has_value_spread_peers_and_reference(tmp_path: Path) -> No
 
 
 def test_torch_alone_answers_where_no_backend_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "installed", lambda engine: engine == "torch")
+    for kind in backends.BACKENDS.values():
+        monkeypatch.setattr(kind, "installed", lambda name=kind.name: name == "torch")
     answer = run("predict", SMALL, keep=False, say=lambda line: None)
     assert {result.by for result in answer.record.results} == {"ours torch float32", "ours torch bfloat16"}
     assert answer.path is None

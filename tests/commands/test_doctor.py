@@ -63,8 +63,8 @@ def test_an_engine_that_is_not_there_is_explained(monkeypatch: pytest.MonkeyPatc
     def none() -> None:
         warnings.warn("alexnet runs without its kernels: no C++ compiler", RuntimeWarning, stacklevel=2)
 
-    monkeypatch.setattr("alexnet.engine.build.library", none)
-    monkeypatch.setattr("alexnet.engine.convolution.served", frozenset)
+    monkeypatch.setattr("alexnet.engine.library.library", none)
+    monkeypatch.setattr("alexnet.engine.convolution.supported_dtypes", frozenset)
     monkeypatch.delenv("ALEXNET_NATIVE", raising=False)
     assert "no C++ compiler" in str(doctor.engine().why_not)
     monkeypatch.setenv("ALEXNET_NATIVE", "0")

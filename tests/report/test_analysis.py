@@ -82,7 +82,7 @@ def test_nearest_images_are_those_of_a_plain_search(predictor, trained, analysis
     data = open_run_data(trained.config)
     train, test = data.train, data.split("test")
     vectors = _activations(predictor, train)
-    queries = dict(zip(map(test.key, range(len(test))), _activations(predictor, test), strict=True))
+    queries = dict(zip(map(test.image_name, range(len(test))), _activations(predictor, test), strict=True))
     assert analysis.hidden_layer == "relu4" and analysis.hidden_units == vectors.shape[1]
     for example in analysis.examples:
         distances = np.linalg.norm(vectors - queries[example.name], axis=1)

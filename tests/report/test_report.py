@@ -26,7 +26,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.tags, self.texts = [], [], []
-        self.loader(text)
+        self.feed(text)
         assert not self.open
 
     def handle_starttag(self, tag, attrs):

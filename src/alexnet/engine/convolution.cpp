@@ -305,7 +305,7 @@ void correlate(const Correlation& job, const Panels& panels, Index first, Index 
 #pragma GCC unroll 4
           for (int v = 0; v < V; ++v) {
             __m512 value = _mm512_add_ps(_mm512_load_ps(tile + (r * V + v) * LANES), start_at[v]);
-            if (job.relu) value = _mm512_max_ps(value, _mm512_setzero_ps());
+            if (job.relu) value = _mm512_max_ps(_mm512_setzero_ps(), value);
             store(to + v * LANES, mask[v], value);
           }
         }

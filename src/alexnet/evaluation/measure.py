@@ -31,6 +31,7 @@ def measure_split(
         predicted = scores(batch.images)
         truth = (batch.labels if labels is None else labels[torch.from_numpy(batch.positions)]).to(predicted.device)
         counter.add(predicted, truth, loss(predicted, truth))
+        batch.release(predicted.device)
     check_readable(loader, counter.count)
     return counter.result(unreadable=len(loader.split) - counter.count)
 

@@ -31,7 +31,12 @@ class Batches:
         self.augmentation = Augmentation(data.config, data.statistics(run.statistics_file, progress), device)
         share = {} if world.size == 1 else {"rank": world.rank, "world_size": world.size}
         self.loader = data.loader(
-            data.train, progress, crop=self.augmentation.crop, draws=self.augmentation.draws, **share
+            data.train,
+            progress,
+            crop=self.augmentation.crop,
+            draws=self.augmentation.draws,
+            pin=device.type == "cuda",
+            **share,
         )
         self.validation = data.loader(data.validation, quiet, shuffle=False, **share)
         self.noted = False
@@ -51,8 +56,10 @@ class Batches:
             self.manifest.before = {}
 
     def inputs(self, batch: Batch) -> Tensor:
-        """A batch's images cut, mirrored and coloured: float (N, 3, C, C) on the device."""
-        return self.augmentation.training(batch)
+        """A batch's images cut, mirrored and coloured: float (N, 3, C, C) on the device; the batch's own are given back."""
+        images = self.augmentation.training(batch)
+        batch.release(self.augmentation.device)
+        return images
 
     def note_unreadable(self) -> None:
         """Bring source.json's list of unreadable images up to date, and speak of them once."""

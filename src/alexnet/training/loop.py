@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -201,7 +202,8 @@ class Trainer:
             images = batches.inputs(batch)
             inputs, targets = self.task.prepare(images, batch.labels.to(self.device, non_blocking=True))
             torch.manual_seed(fold_in(self.config.train.seed, state.epoch, batch.step, 3))  # other libraries' dropout
-            set_dropout_keys(self.model, self.config.train.seed, state.epoch, batch.positions)
+            positions = np.tile(batch.positions, len(inputs) // n)
+            set_dropout_keys(self.model, self.config.train.seed, state.epoch, positions)
             with autocast(self.config.train.precision, self.device):
                 outputs = self.model(inputs)
             outputs = outputs.float()

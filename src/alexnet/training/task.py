@@ -23,7 +23,10 @@ class Task(Protocol):
     """
 
     def prepare(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network takes and what its outputs are compared with, from float (N, 3, C, C) and int64 (N,)."""
+        """What the network takes and what its outputs are compared with, from float (N, 3, C, C) and int64 (N,).
+
+        Several versions of each image follow one another as whole batches, (k·N, 3, C, C); they share dropout's masks.
+        """
         ...
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
