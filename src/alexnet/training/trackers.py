@@ -41,14 +41,17 @@ class TensorBoard:
         self.writer: Any = None
 
     def open(self, path: Path, config: Mapping[str, Any], steps: int, identity: str | None) -> str | None:
+        """Begin or go on; see `Tracker`."""
         self.writer = self.library.SummaryWriter(str(path / "tensorboard"), purge_step=steps or None)
         return None
 
     def log(self, values: Mapping[str, float], steps: int) -> None:
+        """Keep numbers by name."""
         for name, value in values.items():
             self.writer.add_scalar(name, value, steps)
 
     def close(self) -> None:
+        """End."""
         self.writer.close()
 
 
@@ -60,15 +63,18 @@ class WeightsAndBiases:
         self.run: Any = None
 
     def open(self, path: Path, config: Mapping[str, Any], steps: int, identity: str | None) -> str | None:
+        """Begin or go on; see `Tracker`."""
         self.run = self.library.init(
             dir=str(path), name=path.name, config=dict(config), id=identity, resume="allow" if identity else None
         )
         return str(self.run.id)
 
     def log(self, values: Mapping[str, float], steps: int) -> None:
+        """Keep numbers by name."""
         self.run.log({**values, "steps": steps})
 
     def close(self) -> None:
+        """End."""
         self.run.finish()
 
 
@@ -79,6 +85,7 @@ class MLflow:
         self.library = import_module("mlflow")
 
     def open(self, path: Path, config: Mapping[str, Any], steps: int, identity: str | None) -> str | None:
+        """Begin or go on; see `Tracker`."""
         run = self.library.start_run(run_id=identity, run_name=None if identity else path.name)
         if identity is None:
             sections = {name: part for name, part in config.items() if isinstance(part, dict) and name != "network"}
@@ -87,9 +94,11 @@ class MLflow:
         return str(run.info.run_id)
 
     def log(self, values: Mapping[str, float], steps: int) -> None:
+        """Keep numbers by name."""
         self.library.log_metrics(dict(values), step=steps)
 
     def close(self) -> None:
+        """End."""
         self.library.end_run()
 
 
