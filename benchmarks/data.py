@@ -45,6 +45,7 @@ from alexnet.data.decode import decode
 from alexnet.data.loader import BatchLoader
 from alexnet.data.random import coins, integers, random_words
 from alexnet.data.readers.open import open_source
+from alexnet.data.readers.store import NPY_HEADER, Manifest, Shard, StoredSplit
 from alexnet.data.statistics import Accumulator
 from alexnet.data.store.prepare import prepare
 from alexnet.presets import preset
@@ -350,25 +351,17 @@ def sparse_store(root: Path, images: int, shard_images: int = 4096) -> None:
     shards = []
     for number, first in enumerate(range(0, images, shard_images)):
         count = min(shard_images, images - first)
-        length = 128 + count * SIZE * SIZE * 3
+        length = NPY_HEADER + count * SIZE * SIZE * 3
         with open(folder / f"{number:05d}.npy", "wb") as file:
             file.truncate(length)
-        shards.append({"file": f"train/{number:05d}.npy", "count": count, "bytes": length, "sha256": "0" * 64})
+        shards.append(Shard(f"train/{number:05d}.npy", count, length, "0" * 64))
     with open(folder / "labels.npy", "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (images,)})
         file.truncate(file.tell() + 8 * images)
-    entry = {"count": images, "unreadable": 0, "odd": 0, "shards": shards, "files": {}}
-    manifest = {
-        "format": "alexnet-store",
-        "version": 1,
-        "codec": "raw",
-        "size": SIZE,
-        "settings": {"exif_rotate": False},
-        "files": {},
-        "splits": {"train": entry},
-    }
-    manifest["classes"] = [f"class {k}" for k in range(1000)]
-    (root / "manifest.json").write_text(json.dumps(manifest))
+    classes = tuple(f"class {k}" for k in range(1000))
+    train = StoredSplit(images, 0, 0, tuple(shards), {})
+    manifest = Manifest("holes", "raw", SIZE, {}, {}, classes, {}, {"train": train}, {})
+    (root / "manifest.json").write_text(json.dumps(manifest.to_json()))
 
 
 def waiting(options: argparse.Namespace, folder: Path) -> Iterator[Figure]:

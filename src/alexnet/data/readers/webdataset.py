@@ -1,5 +1,7 @@
 """Tar shards in WebDataset layout: the files of a sample share a name up to the first dot (`17.jpg`, `17.cls`)."""
 
+from __future__ import annotations
+
 import json
 import re
 from collections.abc import Iterator
@@ -8,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.data.dataset import SPLITS, Labels, Source, Split, check_source
-from alexnet.data.readers.tar_index import Member, TarSplit, index, members
+from alexnet.data.readers.tar_index import Member, TarSplit, build_index, members
 from alexnet.errors import DataError
 
 IMAGES = frozenset(("jpg", "jpeg", "png", "webp", "gif", "bmp", "ppm"))
@@ -29,7 +31,7 @@ def shards(root: Path) -> dict[str, list[Path]]:
 
 
 def open_webdataset(spec: str, root: Path, found: dict[str, list[Path]]) -> Source:
-    """Open tar shards; class names come from `classes.txt` (one a line) beside them, or else are the numbers."""
+    """Open tar shards; class names come from `classes.txt` (one per line) beside them, or else are the numbers."""
     splits: dict[str, Split] = {name: _open_split(name, found[name]) for name in SPLITS if name in found}
     listed = root / "classes.txt"
     if listed.is_file():
@@ -41,10 +43,10 @@ def open_webdataset(spec: str, root: Path, found: dict[str, list[Path]]) -> Sour
 
 
 def _open_split(name: str, paths: list[Path]) -> TarSplit:
-    found = index(paths, "webdataset", _labelled_members)
-    label_of_group = np.array([int(text) for text in found.groups], dtype=np.int64)
-    labels: Labels = label_of_group[found.group] if len(found.group) else np.zeros(0, np.int64)
-    return found.split(name, paths, labels)
+    index = build_index(paths, "webdataset", _labelled_members)
+    label_of_group = np.array([int(text) for text in index.groups], dtype=np.int64)
+    labels: Labels = label_of_group[index.group] if len(index) else np.zeros(0, np.int64)
+    return index.split(name, paths, labels)
 
 
 def _labelled_members(_: int, path: Path) -> Iterator[tuple[str, Member]]:
