@@ -13,7 +13,7 @@ from alexnet.data.preprocess import read_image_file
 from alexnet.errors import DataError
 
 FOLDER_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-# Files that live beside images; anything else is tried, and counted as unreadable if it is no image.
+# Files that live beside images; anything else is tried, and counted as unreadable if it is not an image.
 NOT_IMAGES = frozenset(
     (".txt", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".md", ".html", ".htm", ".yaml", ".yml", ".py", ".pkl")
     + (".npy", ".npz", ".mat", ".pdf", ".zip", ".tar", ".gz", ".ini", ".log", ".db")
