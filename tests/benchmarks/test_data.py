@@ -46,7 +46,7 @@ def test_a_store_of_holes_opens_as_one_of_its_length(tmp_path: Path) -> None:
     split = open_source(tmp_path / "large").splits["train"]
     assert len(split) == 1001
     out = np.ones((8, 8, 3), np.uint8)
-    split.cut(1000, 8, 0, 0, out)
+    split.crop_into(1000, 8, 0, 0, out)
     assert not out.any()
 
 

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from alexnet.config import Config
 from alexnet.data.run_data import RunData, open_run_data
+from alexnet.data.statistics import fit
+from alexnet.data.store.prepare import prepare
 from alexnet.errors import DataError
 from alexnet.progress import Progress, quiet
 
@@ -109,6 +113,92 @@ def test_statistics_are_fitted_once_and_read_thereafter(
     again = inputs.statistics(tmp_path / "statistics.npz", notes)
     assert notes.said == 1
     np.testing.assert_array_equal(first.mean_image, again.mean_image)
+
+
+def store_of(pictures: Callable[..., Path], tmp_path: Path, splits: dict[str, int], **options: Any) -> Path:
+    """A store of a folder of two classes with 16-pixel squares."""
+    prepare(pictures(tmp_path / "some", splits, ("ant", "bee")), tmp_path / "store", **{"size": 16, **options})
+    return tmp_path / "store"
+
+
+@pytest.mark.parametrize("codec", ["raw", "jpeg"])
+def test_the_statistics_of_a_store_are_used_without_reading_an_image(
+    pictures: Callable[..., Path],
+    short: Callable[..., Config],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    codec: str,
+) -> None:
+    data = open_run_data(short(store_of(pictures, tmp_path, {"train": 6, "val": 2}, codec=codec)))
+    fitted = fit(data.train, 16)
+
+    def forbidden(*arguments: object, **options: object) -> NoReturn:
+        raise AssertionError("an image was read again")
+
+    for name in ("decode", "read_bytes", "crop_into", "resize_crop"):
+        monkeypatch.setattr(type(data.train), name, forbidden)
+    statistics = data.statistics(tmp_path / "statistics.npz", quiet)
+    assert (tmp_path / "statistics.npz").read_bytes() == (tmp_path / "store" / "statistics.npz").read_bytes()
+    np.testing.assert_allclose(statistics.rgb_mean, fitted.rgb_mean, atol=0 if codec == "raw" else 2)
+
+
+@pytest.mark.parametrize(("splits", "size"), [({"train": 10}, "16"), ({"train": 6, "val": 2}, "20")])
+def test_a_store_of_other_images_or_another_size_is_fitted(
+    pictures: Callable[..., Path], short: Callable[..., Config], tmp_path: Path, splits: dict[str, int], size: str
+) -> None:
+    data = open_run_data(short(store_of(pictures, tmp_path, splits), data__size=size))
+    statistics = data.statistics(tmp_path / "statistics.npz", quiet)
+    assert statistics.count == len(data.train) and statistics.mean_image.shape == (int(size), int(size), 3)
+    expected = fit(data.train, int(size))
+    np.testing.assert_array_equal(statistics.mean_image, expected.mean_image)
+
+
+def test_fitting_keeps_nothing_decoded_where_no_memory_is_given(
+    seven: Path, short: Callable[..., Config], tmp_path: Path
+) -> None:
+    from alexnet.data import loader
+
+    data = open_run_data(short(seven, data__memory="0"))
+    data.statistics(tmp_path / "statistics.npz", quiet)
+    assert data.train not in loader._resident
+    data = open_run_data(short(seven, data__memory="1"))
+    data.statistics(tmp_path / "again.npz", quiet)
+    assert data.train in loader._resident
+    assert (tmp_path / "statistics.npz").read_bytes() == (tmp_path / "again.npz").read_bytes()
+
+
+def test_a_run_on_a_store_remembers_how_its_pictures_were_turned(
+    pictures: Callable[..., Path], short: Callable[..., Config], tmp_path: Path
+) -> None:
+    store = store_of(pictures, tmp_path, {"train": 4, "val": 2}, exif_rotate=True)
+    assert open_run_data(short(store)).config.data.exif_rotate is True
+    assert open_run_data(short(tmp_path / "some")).config.data.exif_rotate is False
+
+
+def test_a_store_that_was_not_turned_cannot_be_asked_to_be(
+    pictures: Callable[..., Path], short: Callable[..., Config], tmp_path: Path
+) -> None:
+    store = store_of(pictures, tmp_path, {"train": 4, "val": 2})
+    with pytest.raises(DataError, match="prepared without --exif-rotate"):
+        open_run_data(short(store, data__exif_rotate="true"))
+
+
+def test_pictures_are_turned_in_every_split_where_the_run_says_so(
+    pictures: Callable[..., Path], short: Callable[..., Config], tmp_path: Path
+) -> None:
+    root = pictures(tmp_path / "some", {"": 10}, ("ant", "bee"))
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for path in (root / "ant").iterdir():
+        Image.fromarray(pixels).save(path, exif=exif)
+    for exif_rotate, expected in (("false", pixels), ("true", pixels[::-1, ::-1])):
+        data = open_run_data(short(root, data__exif_rotate=exif_rotate))
+        for split in (data.train, data.validation):
+            i = split.labels.tolist().index(0)
+            np.testing.assert_array_equal(split.resize_crop(i, 16), expected)
+            batch = next(data.loader(split, quiet, shuffle=False).epoch(0))
+            np.testing.assert_array_equal(batch.images[i].numpy(), expected)
 
 
 def test_damaged_statistics_are_named(seven: Path, short: Callable[..., Config], tmp_path: Path) -> None:

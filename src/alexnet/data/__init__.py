@@ -1,1 +1,4 @@
-"""Images and their labels: sources, hardened decoding, stores, statistics, augmentation and feeding."""
+"""Images and their labels: decoding, the way to a square, draws, batches and statistics.
+
+Here lies what all sources share; formats are in `readers`, prepared images in `store`. Nothing here knows a network.
+"""

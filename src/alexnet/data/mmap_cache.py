@@ -1,5 +1,7 @@
 """Many large files, of which a bounded number is mapped into memory at a time."""
 
+from __future__ import annotations
+
 import mmap
 import threading
 from collections import OrderedDict
@@ -28,17 +30,17 @@ class MmapCache:
     def __getitem__(self, k: int) -> NDArray[np.uint8]:
         """Return file k as (bytes,) uint8; it stays valid while the array is held. Raises `OSError`."""
         with self._lock:
-            found = self._open.get(k)
-            if found is not None:
+            mapped = self._open.get(k)
+            if mapped is not None:
                 self._open.move_to_end(k)
-                return found
+                return mapped
             with open(self.paths[k], "rb") as file:
                 # The array keeps the map alive, so dropping it here never pulls it from under a reader.
-                made = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
-            self._open[k] = made
+                mapped = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
+            self._open[k] = mapped
             if len(self._open) > self._limit:
                 self._open.popitem(last=False)
-            return made
+            return mapped
 
     def slice(self, k: int, offset: int, size: int) -> NDArray[np.uint8]:
         """Return `size` bytes of file k as a view. Raises `UnreadableImage` if they cannot be had."""

@@ -42,7 +42,7 @@ class Statistics:
     count: int
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write them as .npz, beside and renamed; equal statistics give equal bytes."""
+        """Write them as .npz, atomically; equal statistics give equal bytes."""
         write_npz(Path(path), {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)})
 
     @classmethod
@@ -112,7 +112,7 @@ class Accumulator:
         )
         values, vectors = np.linalg.eigh(covariance)
         values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
-        # An eigenvector's sign is arbitrary; its largest component is made positive.
+        # An eigenvector's sign is arbitrary; its largest component becomes positive.
         signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(3)])
         return Statistics(
             mean_image=(self.sums / self.count).astype(np.float32),
@@ -161,7 +161,7 @@ def _products(images: Pixels) -> NDArray[np.int64]:
 
 
 def _matrix_products(images: Pixels) -> NDArray[np.int64]:
-    """The same by NumPy, where there is no native library."""
+    """Do the same by NumPy, where the engine is not built."""
     values = images.reshape(-1).astype(np.float32)
     values -= _CENTRE
     block = _ROWS * _ABREAST * 3

@@ -99,7 +99,7 @@ def test_an_id_that_meta_mat_lacks_is_named(ilsvrc):
 def test_a_category_that_meta_mat_lacks_is_named(ilsvrc, make_tar):
     root = ilsvrc()
     (root / "ILSVRC2012_img_train.tar").write_bytes(make_tar({"n09999999.tar": make_tar({"n09999999_1.JPEG": b"x"})}))
-    expect_error(root, "n09999999", "no category")
+    expect_error(root, "n09999999", "not a category")
 
 
 @pytest.mark.parametrize("name", ["ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"])
@@ -186,7 +186,7 @@ def test_a_large_index_is_kept_and_found_again(ilsvrc, monkeypatch):
     monkeypatch.setattr(tars, "CACHED_FROM", 1)
     root = ilsvrc()
     first = open_source(root)
-    assert len(list(tars.cache_folder().glob("*.npz"))) == 2
+    assert len(list(tars.cache_folder().glob("*.arrow"))) == 2
 
     def forbidden(*arguments):
         raise AssertionError("the tar was read again")
@@ -198,12 +198,15 @@ def test_a_large_index_is_kept_and_found_again(ilsvrc, monkeypatch):
         assert [split.read_bytes(i) for i in range(len(split))] == [
             second.splits[name].read_bytes(i) for i in range(len(split))
         ]
+        assert [split.image_name(i) for i in range(len(split))] == [
+            second.splits[name].image_name(i) for i in range(len(split))
+        ]
 
 
 def test_a_damaged_index_is_made_anew(ilsvrc, monkeypatch):
     monkeypatch.setattr(tars, "CACHED_FROM", 1)
     root = ilsvrc()
     open_source(root)
-    for path in tars.cache_folder().glob("*.npz"):
+    for path in tars.cache_folder().glob("*.arrow"):
         path.write_bytes(b"rubbish")
     assert len(open_source(root).splits["train"]) == 12

@@ -12,9 +12,8 @@ import pytest
 
 from alexnet.data.loader import BatchLoader
 from alexnet.data.mmap_cache import MmapCache
-from alexnet.data.readers.names import Names
 from alexnet.data.readers.open import open_source
-from alexnet.data.readers.store import NPY_HEADER
+from alexnet.data.readers.store import NPY_HEADER, Manifest, Shard, StoredSplit
 from alexnet.data.store.prepare import prepare
 from alexnet.errors import DataError, UnreadableImage
 
@@ -36,25 +35,17 @@ def sparse_store(root, images, codec, size=256, shard_images=4096):
         length = NPY_HEADER + count * size * size * 3 if codec == "raw" else count * 20_000
         with open(path, "wb") as file:
             file.truncate(length)
-        shards.append({"file": f"train/{path.name}", "count": count, "bytes": length, "sha256": "0" * 64})
+        shards.append(Shard(f"train/{path.name}", count, length, "0" * 64))
     arrays = {"labels.npy": (images,)} | ({"index.npy": (images, 2)} if codec == "jpeg" else {})
     for name, shape in arrays.items():
         with open(folder / name, "wb") as file:
             description = {"descr": "<i8", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, description)
             file.truncate(file.tell() + 8 * int(np.prod(shape)))
-    manifest = {
-        "format": "alexnet-store",
-        "settings": {"exif_rotate": False},
-        "version": 1,
-        "codec": codec,
-        "size": size,
-        "files": {},
-        "source": "holes",
-        "classes": [f"class {k}" for k in range(1000)],
-        "splits": {"train": {"count": images, "unreadable": 0, "odd": 0, "shards": shards, "files": {}}},
-    }
-    (root / "manifest.json").write_text(json.dumps(manifest))
+    classes = tuple(f"class {k}" for k in range(1000))
+    train = StoredSplit(images, 0, 0, tuple(shards), {})
+    manifest = Manifest("holes", codec, size, {}, {}, classes, {}, {"train": train}, {})
+    (root / "manifest.json").write_text(json.dumps(manifest.to_json()))
 
 
 MEASURE = """
@@ -180,9 +171,3 @@ def test_a_pickled_array_is_not_loaded(store):
     np.save(store / "train" / "labels.npy", np.array([print] * 1442, dtype=object))
     with pytest.raises(DataError, match=r"labels\.npy"):
         open_source(store)
-
-
-def test_names_take_little_memory_and_come_back():
-    names = ["a", "", "ünï", "n01440764_10026.JPEG"] * 5
-    kept = Names(names)
-    assert len(kept) == 20 and [kept[i] for i in range(20)] == names

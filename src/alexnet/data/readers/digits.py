@@ -1,5 +1,7 @@
 """Scikit-learn's handwritten digits, which are always there."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from alexnet.data.dataset import ArraySplit, Source, Split, check_source

@@ -1,4 +1,6 @@
-"""Image files in class folders, with or without train, val and test."""
+"""Image files in class folders, with or without train, val and test, and folders of pictures without labels."""
+
+from __future__ import annotations
 
 import os
 from collections.abc import Sequence
@@ -11,7 +13,7 @@ from alexnet.data.preprocess import read_image_file
 from alexnet.errors import DataError
 
 FOLDER_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-# Files that live beside images; anything else is tried, and counted as unreadable if it is no image.
+# Files that live beside images; anything else is tried, and counted as unreadable if it is not an image.
 NOT_IMAGES = frozenset(
     (".txt", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".md", ".html", ".htm", ".yaml", ".yml", ".py", ".pkl")
     + (".npy", ".npz", ".mat", ".pdf", ".zip", ".tar", ".gz", ".ini", ".log", ".db")
@@ -34,23 +36,45 @@ class FolderSplit(Split):
         return read_image_file(os.path.join(self.root, self.paths[i]))
 
 
+def _hidden(name: str) -> bool:
+    """Whether a file or folder is not the user's: macOS puts its own beside the files of an archive."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
 def _class_folders(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+            return sorted(entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name))
     except OSError as error:
         raise DataError(f"{folder}: the folder cannot be read: {error.strerror}") from None
 
 
-def _image_files(folder: Path) -> list[str]:
-    """Return the files under a class folder that may be images, as sorted paths relative to it."""
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+def image_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """Return the files anywhere under a folder that may be images, sorted; hidden ones and other kinds are left out.
+
+    Raises `DataError` if the folder cannot be read.
+    """
+    root = Path(folder)
+    _class_folders(root)  # else an unreadable folder would look empty
+    paths: list[Path] = []
+    for parent, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not _hidden(name)]
         for name in files:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() not in NOT_IMAGES:
-                found.append(os.path.relpath(os.path.join(parent, name), folder))
-    return sorted(found)
+            if not _hidden(name) and os.path.splitext(name)[1].lower() not in NOT_IMAGES:
+                paths.append(Path(parent, name))
+    return sorted(paths, key=lambda path: os.fspath(path.relative_to(root)))
+
+
+def open_pictures(folder: str | os.PathLike[str]) -> FolderSplit:
+    """Open the pictures anywhere under a folder as a split without labels: all are −1.
+
+    Raises `DataError` if there are none.
+    """
+    root = Path(folder)
+    paths = [os.fspath(path.relative_to(root)) for path in image_files(root)]
+    if not paths:
+        raise DataError(f"{root}: there are no pictures in it")
+    return FolderSplit("pictures", root, paths, np.full(len(paths), -1, np.int64))
 
 
 def open_folders(spec: str, root: Path) -> Source:
@@ -79,7 +103,7 @@ def open_folders(spec: str, root: Path) -> Source:
         paths: list[str] = []
         labels: list[int] = []
         for name in _class_folders(place):
-            files = _image_files(place / name)
+            files = [os.fspath(path.relative_to(root)) for path in image_files(place / name)]
             if name not in index:
                 if not files:
                     continue
@@ -89,8 +113,7 @@ def open_folders(spec: str, root: Path) -> Source:
                 )
             if not files and place == first:
                 raise DataError(f"{spec}: class folder {name} in {place.name} holds no images; fill or remove it")
-            prefix = os.path.relpath(place / name, root)
-            paths.extend(os.path.join(prefix, file) for file in files)
+            paths.extend(files)
             labels.extend([index[name]] * len(files))
         splits[split] = FolderSplit(split, root, paths, np.array(labels, dtype=np.int64))
     return check_source(spec, classes, splits)

@@ -1,5 +1,7 @@
 """Other people's collections by name: torchvision's data sets, and the Hugging Face hub's as `hf:owner/name`."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,10 +62,10 @@ def open_torchvision(spec: str, download: bool, root: Path | None = None) -> Sou
     splits: dict[str, Split] = {}
     classes: list[str] = []
     for name, arguments in known.splits.items():
-        made = _construct(spec, getattr(datasets, known.kind), root, arguments, download)
-        images = getattr(made, known.images)
+        data_set = _construct(spec, getattr(datasets, known.kind), root, arguments, download)
+        images = getattr(data_set, known.images)
         if known.labels:
-            labels = np.asarray(getattr(made, known.labels), dtype=np.int64)
+            labels = np.asarray(getattr(data_set, known.labels), dtype=np.int64)
         else:
             images, labels = [path for path, _ in images], np.array([label for _, label in images], dtype=np.int64)
         if isinstance(images, list):
@@ -72,7 +74,7 @@ def open_torchvision(spec: str, download: bool, root: Path | None = None) -> Sou
         else:
             keys = [f"{spec}-{name}-{i:06d}" for i in range(len(labels))]
             splits[name] = ArraySplit(name, _rgb(np.asarray(images)), labels, keys)
-        classes = _class_names(made) or classes
+        classes = _class_names(data_set) or classes
     if not classes:
         classes = [str(label) for label in range(1 + max(int(split.labels.max()) for split in splits.values()))]
     return check_source(spec, classes, splits)
@@ -101,9 +103,9 @@ def _rgb(images: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(images, dtype=np.uint8)
 
 
-def _class_names(made: Any) -> list[str]:
-    found = getattr(made, "classes", None) or []
-    return [name if isinstance(name, str) else name[0] for name in found]
+def _class_names(data_set: Any) -> list[str]:
+    names = getattr(data_set, "classes", None) or []
+    return [name if isinstance(name, str) else name[0] for name in names]
 
 
 class HubSplit(Split):
@@ -136,12 +138,12 @@ def open_hub(spec: str) -> Source:
         raise DataError(f"{spec}: this needs the datasets library; pip install alexnet[hub]") from None
     name, _, configuration = spec.removeprefix("hf:").partition("@")
     try:
-        found = datasets.load_dataset(name, configuration or None)
+        splits_there = datasets.load_dataset(name, configuration or None)
     except Exception as error:  # The library raises its own, the network's and the disk's errors.
         raise DataError(f"{spec}: it could not be loaded: {_one_line(error)}") from None
     splits: dict[str, Split] = {}
     classes: list[str] = []
-    for theirs, rows in found.items():
+    for theirs, rows in splits_there.items():
         ours = "val" if theirs.startswith("val") else theirs
         if ours not in SPLITS:
             continue

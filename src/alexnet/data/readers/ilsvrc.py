@@ -3,6 +3,8 @@
 Labels come from the devkit's `meta.mat` and ground-truth files: label = ILSVRC id - 1, never the rank of a name.
 """
 
+from __future__ import annotations
+
 import io
 import re
 import tarfile
@@ -13,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.data.dataset import Labels, Source, Split, check_source
-from alexnet.data.readers.tar_index import Index, Member, index, members
+from alexnet.data.readers.tar_index import Member, build_index, members
 from alexnet.errors import DataError
 
 WNID = re.compile(r"n\d{8}")
@@ -102,22 +104,25 @@ def open_ilsvrc(spec: str, root: Path, known: Edition) -> Source:
         if not path.is_file():
             continue
         if name == "train":
-            found = index([path], "tar of tars", _synset_members)
-            unknown = sorted(set(found.groups) - set(label_of))
+            index = build_index([path], "tar of tars", _synset_members)
+            unknown = sorted(set(index.groups) - set(label_of))
             if unknown:
-                raise DataError(f"{path}: it holds {unknown[0]}.tar, which is no category of the {known.year} devkit")
-            label_of_group = np.array([label_of[wnid] for wnid in found.groups], dtype=np.int64)
-            splits[name] = found.split(name, [path], label_of_group[found.group])
+                raise DataError(
+                    f"{path}: it holds {unknown[0]}.tar, which is not a category of the {known.year} devkit"
+                )
+            label_of_group = np.array([label_of[wnid] for wnid in index.groups], dtype=np.int64)
+            splits[name] = index.split(name, [path], label_of_group[index.group])
         else:
-            found = _sorted_by_name(index([path], "flat tar", _flat_members))
+            # The ground truth has one line per image in order of the names, which is not the archive's.
+            index = build_index([path], "flat tar", _flat_members).sorted_by_name()
             truth = known.truths[name]
             labels = np.array(_ground_truth(root, known, truth), dtype=np.int64) - 1
-            if len(labels) != len(found.names):
-                raise DataError(f"{path}: it holds {len(found.names)} images, but {truth} has {len(labels)} lines")
+            if len(labels) != len(index):
+                raise DataError(f"{path}: it holds {len(index)} images, but {truth} has {len(labels)} lines")
             if len(labels) and not 0 <= labels.min() <= labels.max() < len(synsets):
                 wrong = int(labels.max() if labels.max() >= len(synsets) else labels.min()) + 1
                 raise DataError(f"{root}: {truth} names id {wrong}, but the ids of meta.mat are 1 to {len(synsets)}")
-            splits[name] = found.split(name, [path], labels)
+            splits[name] = index.split(name, [path], labels)
     return check_source(spec, [synset.title for synset in synsets], splits)
 
 
@@ -147,7 +152,7 @@ def read_synsets(root: Path, known: Edition) -> list[Synset]:
 
 
 def is_synset_tars(root: Path) -> bool:
-    """Return whether a folder holds one tar a synset (n01440764.tar and so on)."""
+    """Return whether a folder holds one tar per synset (n01440764.tar and so on)."""
     return any(WNID.fullmatch(path.stem) for path in root.glob("n*.tar"))
 
 
@@ -155,18 +160,18 @@ def open_synset_tars(spec: str, root: Path) -> Source:
     """Open a folder of synset tars (Fall 2009 and 2011 style), or one tar of them; classes by wnid, all in train."""
     if root.is_file():
         paths = [root]
-        found = index(paths, "tar of tars", _synset_members)
+        index = build_index(paths, "tar of tars", _synset_members)
     else:
         paths = sorted(path for path in root.glob("n*.tar") if WNID.fullmatch(path.stem))
-        found = index(paths, "synset tars", lambda _, path: ((path.stem, member) for member in members(path)))
-        empty = sorted({path.stem for path in paths} - set(found.groups))
+        index = build_index(paths, "synset tars", lambda _, path: ((path.stem, member) for member in members(path)))
+        empty = sorted({path.stem for path in paths} - set(index.groups))
         if empty:
             raise DataError(f"{spec}: {empty[0]}.tar holds no images; fetch it again or remove it")
-    classes = sorted(found.groups)
+    classes = sorted(index.groups)
     rank = {wnid: label for label, wnid in enumerate(classes)}
-    label_of_group = np.array([rank[wnid] for wnid in found.groups], dtype=np.int64)
-    labels: Labels = label_of_group[found.group] if len(found.group) else np.zeros(0, np.int64)
-    return check_source(spec, classes, {"train": found.split("train", paths, labels)})
+    label_of_group = np.array([rank[wnid] for wnid in index.groups], dtype=np.int64)
+    labels: Labels = label_of_group[index.group] if len(index.group) else np.zeros(0, np.int64)
+    return check_source(spec, classes, {"train": index.split("train", paths, labels)})
 
 
 def _synset_members(_: int, path: Path) -> Iterable[tuple[str, Member]]:
@@ -185,22 +190,6 @@ def _flat_members(_: int, path: Path) -> Iterable[tuple[str, Member]]:
             yield "", Member(name, member.offset, member.size)
 
 
-def _sorted_by_name(found: Index) -> Index:
-    """Return the index in order of names: the ground truth has a line an image in that order, not the archive's."""
-    from alexnet.data.readers.names import Names
-
-    names = [found.names[i] for i in range(len(found.names))]
-    ranking = np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.int64)
-    return Index(
-        found.files[ranking],
-        found.group[ranking],
-        found.offsets[ranking],
-        found.sizes[ranking],
-        Names([names[i] for i in ranking]),
-        found.groups,
-    )
-
-
 def _ground_truth(root: Path, known: Edition, truth: str) -> list[int]:
     data = _devkit_file(root, known, truth)
     if data is None:
@@ -208,7 +197,7 @@ def _ground_truth(root: Path, known: Edition, truth: str) -> list[int]:
     try:
         return [int(line) for line in data.decode("ascii").split()]
     except ValueError:
-        raise DataError(f"{root}: {truth} must hold one id a line") from None
+        raise DataError(f"{root}: {truth} must hold one id per line") from None
 
 
 def _devkit_file(root: Path, known: Edition, name: str) -> bytes | None:

@@ -1,11 +1,12 @@
 """Open anything labelled: `open_source` knows every kind of SRC that commands accept."""
 
-import difflib
+from __future__ import annotations
+
 import os
 from pathlib import Path
 
 from alexnet.data.dataset import Source
-from alexnet.errors import DataError
+from alexnet.errors import DataError, nearest
 
 
 def open_source(spec: str | os.PathLike[str], download: bool = False) -> Source:
@@ -31,8 +32,8 @@ def open_source(spec: str | os.PathLike[str], download: bool = False) -> Source:
 
         if spec in TORCHVISION:
             return open_torchvision(spec, download)
-        nearest = difflib.get_close_matches(spec, ["digits", *TORCHVISION], n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else "give a folder of images, or `digits`"
+        close = nearest(spec, ["digits", *TORCHVISION])
+        hint = close.removeprefix("; ") or "give a folder of images, or `digits`"
         raise DataError(f"{spec}: there is no such folder or data set; {hint}")
     return _open_files(spec, root)
 
@@ -58,6 +59,6 @@ def _open_files(spec: str, root: Path) -> Source:
         return ilsvrc.open_synset_tars(spec, root)
     if parquet.shards(root):
         return parquet.open_parquet(spec, root)
-    if found := webdataset.shards(root):
-        return webdataset.open_webdataset(spec, root, found)
+    if tars := webdataset.shards(root):
+        return webdataset.open_webdataset(spec, root, tars)
     return folder.open_folders(spec, root)

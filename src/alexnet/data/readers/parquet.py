@@ -1,4 +1,6 @@
-"""Folders of Parquet files in the Hugging Face layout: `image{bytes, path}` and a label, one file name a split."""
+"""Folders of Parquet files in the Hugging Face layout: `image{bytes, path}` and a label, one file name per split."""
+
+from __future__ import annotations
 
 import json
 import re
@@ -25,14 +27,14 @@ RESIDENT_BYTES = 4 << 30
 def shards(root: Path) -> dict[str, list[Path]]:
     """Return the Parquet files of each split in a folder or its `data` folder, in order; empty if there are none."""
     for folder in (root, root / "data"):
-        found: dict[str, list[Path]] = {}
+        paths: dict[str, list[Path]] = {}
         if folder.is_dir():
             for path in sorted(folder.iterdir()):
                 match = _NAME.match(path.name)
                 if match:
-                    found.setdefault(_SPLIT.get(match[1], match[1]), []).append(path)
-        if found:
-            return found
+                    paths.setdefault(_SPLIT.get(match[1], match[1]), []).append(path)
+        if paths:
+            return paths
     return {}
 
 
@@ -118,29 +120,29 @@ def _open(path: Path) -> pq.ParquetFile:
 
 def open_parquet(spec: str, root: Path) -> Source:
     """Open a folder of Parquet files; class names come from the schema's `huggingface` metadata or else are numbers."""
-    found = shards(root)
-    first = next(iter(next(iter(found.values()))))
+    paths = shards(root)
+    first = next(iter(next(iter(paths.values()))))
     schema = _open(first).schema_arrow
     features = _features(schema)
     image = _image_column(first, schema)
     labels = [name for name in _LABELS if name in schema.names]
     labels += [name for name, kind in features.items() if isinstance(kind, dict) and kind.get("_type") == "ClassLabel"]
     if not labels:
-        raise DataError(f"{first}: there is no label column in it; it has {', '.join(schema.names)}")
+        raise DataError(f"{first}: it has no label column, only {', '.join(schema.names)}")
     label = labels[0]
     if not pa.types.is_integer(schema.field(label).type):
         raise DataError(f"{first}: column {label} holds {schema.field(label).type}, but labels must be integers")
     splits: dict[str, Split] = {}
     for name in ("train", "val", "test"):
-        if name in found:
-            for path in found[name]:
+        if name in paths:
+            for path in paths[name]:
                 other = _open(path).schema_arrow
                 missing = {image, label} - set(other.names)
                 if missing:
                     raise DataError(f"{path}: column {missing.pop()} is missing, which {first.name} has")
                 if _features(other).get(label, features.get(label)) != features.get(label):
                     raise DataError(f"{path}: its class names or their order differ from those of {first.name}")
-            splits[name] = ParquetSplit(name, found[name], image, label)
+            splits[name] = ParquetSplit(name, paths[name], image, label)
     kind = features.get(label)
     names = kind.get("names") if isinstance(kind, dict) else None
     if isinstance(names, dict):
@@ -153,10 +155,10 @@ def open_parquet(spec: str, root: Path) -> Source:
 
 def _features(schema: pa.Schema) -> dict[str, Any]:
     try:
-        found = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return features if isinstance(features, dict) else {}
 
 
 def _image_column(path: Path, schema: pa.Schema) -> str:
@@ -166,4 +168,4 @@ def _image_column(path: Path, schema: pa.Schema) -> str:
     for field in schema:
         if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
             return str(field.name)
-    raise DataError(f"{path}: there is no image column in it; it has {', '.join(schema.names)}")
+    raise DataError(f"{path}: it has no image column, only {', '.join(schema.names)}")

@@ -1,5 +1,7 @@
 """Tar shards in WebDataset layout: the files of a sample share a name up to the first dot (`17.jpg`, `17.cls`)."""
 
+from __future__ import annotations
+
 import json
 import re
 from collections.abc import Iterator
@@ -8,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.data.dataset import SPLITS, Labels, Source, Split, check_source
-from alexnet.data.readers.tar_index import Member, TarSplit, index, members
+from alexnet.data.readers.tar_index import Member, TarSplit, build_index, members
 from alexnet.errors import DataError
 
 IMAGES = frozenset(("jpg", "jpeg", "png", "webp", "gif", "bmp", "ppm"))
@@ -19,18 +21,18 @@ _MAX_LABEL_BYTES = 1 << 20
 
 def shards(root: Path) -> dict[str, list[Path]]:
     """Return the tar shards of each split in a folder or its split folders; names without a split count as train."""
-    found: dict[str, list[Path]] = {}
+    tars: dict[str, list[Path]] = {}
     nested = [path for folder in _SPLIT_FOLDERS for path in (root / folder).glob("*.tar")]
     for path in sorted([*root.glob("*.tar"), *nested]):
         match = _SPLIT.search(str(path.relative_to(root)).lower())
         name = match[1] if match else "train"
-        found.setdefault("val" if name.startswith("val") else name, []).append(path)
-    return found
+        tars.setdefault("val" if name.startswith("val") else name, []).append(path)
+    return tars
 
 
-def open_webdataset(spec: str, root: Path, found: dict[str, list[Path]]) -> Source:
-    """Open tar shards; class names come from `classes.txt` (one a line) beside them, or else are the numbers."""
-    splits: dict[str, Split] = {name: _open_split(name, found[name]) for name in SPLITS if name in found}
+def open_webdataset(spec: str, root: Path, tars: dict[str, list[Path]]) -> Source:
+    """Open tar shards; class names come from `classes.txt` (one per line) beside them, or else are the numbers."""
+    splits: dict[str, Split] = {name: _open_split(name, tars[name]) for name in SPLITS if name in tars}
     listed = root / "classes.txt"
     if listed.is_file():
         classes = [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -41,10 +43,10 @@ def open_webdataset(spec: str, root: Path, found: dict[str, list[Path]]) -> Sour
 
 
 def _open_split(name: str, paths: list[Path]) -> TarSplit:
-    found = index(paths, "webdataset", _labelled_members)
-    label_of_group = np.array([int(text) for text in found.groups], dtype=np.int64)
-    labels: Labels = label_of_group[found.group] if len(found.group) else np.zeros(0, np.int64)
-    return found.split(name, paths, labels)
+    index = build_index(paths, "webdataset", _labelled_members)
+    label_of_group = np.array([int(text) for text in index.groups], dtype=np.int64)
+    labels: Labels = label_of_group[index.group] if len(index) else np.zeros(0, np.int64)
+    return index.split(name, paths, labels)
 
 
 def _labelled_members(_: int, path: Path) -> Iterator[tuple[str, Member]]:
@@ -85,7 +87,7 @@ def _label(path: Path, key: str, text: bytes, is_number: bool) -> int:
     try:
         if is_number:
             return int(text)
-        found = json.loads(text)
-        return int(found["label"] if "label" in found else found["cls"])
+        label = json.loads(text)
+        return int(label["label"] if "label" in label else label["cls"])
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{path}: the label of sample {key} is not a whole number: {text[:40]!r}") from None

@@ -37,7 +37,10 @@ _TRAIN_NAME = re.compile(r"(n\d{8})_")
 
 @dataclass(frozen=True)
 class Issue:
-    """Something to know about a source: `level` is error (do not train on it), warning (look at it) or note; `where` a file or split."""
+    """Something to know about a source.
+
+    `level` is error (do not train on it), warning (look at it) or note; `where` names a file or split.
+    """
 
     level: str
     where: str
@@ -170,9 +173,8 @@ def unreadable(files: FileRecords) -> list[Issue]:
         issues.append(Issue("warning", files.split, f"{len(files.reasons) - 20} more files are unreadable"))
     if files.reasons and len(files.reasons) * 100 > len(files.names):
         share = 100 * len(files.reasons) / len(files.names)
-        issues.append(
-            Issue("error", files.split, f"{share:.1f} % of its files are unreadable; training stops above 1 %")
-        )
+        message = f"{share:.1f} % of its files are unreadable; training stops above 1 %"
+        issues.append(Issue("error", files.split, message))
     return issues
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from alexnet.data.dataset import Source, Split
 from alexnet.data.decode import decode_with_notes
@@ -34,9 +34,9 @@ class Range:
     max: int
 
     @classmethod
-    def of(cls, values: ArrayLike) -> Range:
+    def of(cls, values: NDArray[np.int64]) -> Range:
         """Return the range of at least one number."""
-        return cls(int(np.min(values)), float(np.median(values)), int(np.max(values)))
+        return cls(int(np.min(values)), float(np.median(values.astype(np.float64))), int(np.max(values)))
 
 
 @dataclass(frozen=True)
