@@ -22,6 +22,7 @@ from rich.text import Text
 
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
+        """As `Progress.render`."""
         return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
 
 
@@ -68,13 +69,16 @@ class Terminal(Progress):
         self.rate = 0.0
 
     def note(self, text: str) -> None:
+        """As `Progress.note`."""
         self.console.print(text, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
+        """As `Progress.warn`."""
         self.console.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
 
     @contextmanager
     def counting(self, what: str) -> Iterator[None]:
+        """As `Progress.counting`."""
         columns = (
             SpinnerColumn(),
             TextColumn(what),
@@ -88,6 +92,7 @@ class Terminal(Progress):
         self.counter = None
 
     def decoding(self, done: int, total: int) -> None:
+        """As `Progress.decoding`."""
         if self.counter is None:
             return
         if not self.counter.tasks:
@@ -96,6 +101,7 @@ class Terminal(Progress):
 
     @contextmanager
     def training(self, epochs: int, steps: int) -> Iterator[None]:
+        """As `Progress.training`."""
         self.epochs = epochs
         if not self.console.is_terminal:
             yield
@@ -119,6 +125,7 @@ class Terminal(Progress):
         self.bar = None
 
     def step(self, epoch: int, step: int, images: int, loss: float, waiting: float) -> None:
+        """As `Progress.step`."""
         if self.bar is None:
             return
         done = (epoch - 1) * self.steps + step
@@ -126,6 +133,7 @@ class Terminal(Progress):
         self.bar.update(self.task, completed=done, epoch=epoch, rate=speed * images, loss=loss, waiting=waiting)
 
     def validated(self, epoch: int, result: dict[str, Any], lr: float) -> None:
+        """As `Progress.validated`."""
         top5 = "" if result["top5_error"] is None else f", top-5 {result['top5_error']:.2f} %"
         self.note(
             f"epoch {epoch}/{self.epochs}: validation error top-1 {result['top1_error']:.2f} %{top5}, "

@@ -15,6 +15,7 @@ def _source_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """The three actions and their arguments."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser, required=True)
     about = {
         "prepare": "make a checked store of a source, once, for fast training",
@@ -38,6 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Result:
+    """Do one of the three."""
     return {"prepare": _prepare, "verify": _verify, "info": _info}[args.action](args)
 
 

@@ -9,7 +9,7 @@ from alexnet.errors import UsageError, describe_os_error
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's flags."""
+    """Which models to measure, on what, and how."""
     parser.add_argument("models", metavar="MODEL", nargs="+", help=f"{MODEL_HELP}; several are averaged, an ensemble")
     parser.add_argument("--data", metavar="SRC", help="another source with the same classes (default: the run's own)")
     parser.add_argument("--split", choices=("train", "val", "test"), help="default: test where there is one, else val")

@@ -8,7 +8,7 @@ from alexnet.commands.frame import MODEL_HELP, Command, Result
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's flags."""
+    """Which model, to which file."""
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument(
         "--format",

@@ -8,10 +8,12 @@ from alexnet.commands.frame import Command, Result
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Whose report."""
     parser.add_argument("run", metavar="RUN", help="a run directory; one in training too: its report can be renewed")
 
 
 def run(args: argparse.Namespace) -> Result:
+    """Write the report."""
     from alexnet.progress import Terminal
     from alexnet.report.report import write_report
     from alexnet.run import Run
@@ -20,6 +22,7 @@ def run(args: argparse.Namespace) -> Result:
 
 
 def say(result: Result) -> str:
+    """Where the report is."""
     return f"the report is at {result['report']}"
 
 

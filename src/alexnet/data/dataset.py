@@ -100,18 +100,23 @@ class Subset(Split):
         self.side = split.side
 
     def image_name(self, i: int) -> str:
+        """As `Split.image_name`, by position in the subset."""
         return self.parent.image_name(int(self.positions[i]))
 
     def read_bytes(self, i: int) -> bytes:
+        """As `Split.read_bytes`, by position in the subset."""
         return self.parent.read_bytes(int(self.positions[i]))
 
     def decode(self, i: int, shortest: int = 0) -> Pixels:
+        """As `Split.decode`, by position in the subset."""
         return self.parent.decode(int(self.positions[i]), shortest)
 
     def crop_into(self, i: int, size: int, row: int, column: int, out: Pixels) -> None:
+        """As `Split.crop_into`, by position in the subset."""
         self.parent.crop_into(int(self.positions[i]), size, row, column, out)
 
     def rotated(self) -> Split:
+        """As `Split.rotated`, by position in the subset."""
         return Subset(self.parent.rotated(), self.positions, self.name)
 
 
@@ -125,14 +130,17 @@ class ArraySplit(Split):
         self._image_names = image_names
 
     def image_name(self, i: int) -> str:
+        """As `Split.image_name`."""
         return self._image_names[i]
 
     def read_bytes(self, i: int) -> bytes:
+        """The pixels as a PNG file."""
         buffer = io.BytesIO()
         Image.fromarray(self.images[i]).save(buffer, "PNG")
         return buffer.getvalue()
 
     def decode(self, i: int, shortest: int = 0) -> Pixels:
+        """The pixels as they are."""
         return self.images[i]
 
 

@@ -1,1 +1,4 @@
-"""Error rates and the one loop that measures a split. Nothing here knows what computes the scores."""
+"""Error rates and the one loop that measures a split.
+
+Nothing here knows what computes the scores.
+"""

@@ -1,1 +1,4 @@
-"""Networks as torch modules, made from descriptions, and their layers. Nothing here knows of data, runs or training."""
+"""Networks as torch modules, made from descriptions, and their layers.
+
+Nothing here knows of data, runs or training.
+"""

@@ -30,9 +30,11 @@ class FolderSplit(Split):
         self.labels = labels
 
     def image_name(self, i: int) -> str:
+        """The path below the source's folder."""
         return self.paths[i]
 
     def read_bytes(self, i: int) -> bytes:
+        """As `Split.read_bytes`."""
         return read_image_file(os.path.join(self.root, self.paths[i]))
 
 

@@ -118,10 +118,12 @@ class HubSplit(Split):
         self._image = image
 
     def image_name(self, i: int) -> str:
+        """As `Split.image_name`."""
         path = self._rows[i][self._image].get("path")
         return os.path.basename(path) if path else f"{self.name}#{i}"
 
     def read_bytes(self, i: int) -> bytes:
+        """As `Split.read_bytes`. Raises `UnreadableImage` for a row without an image."""
         image = self._rows[i][self._image]
         if image.get("bytes") is not None:
             return bytes(image["bytes"])

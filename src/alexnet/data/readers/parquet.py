@@ -95,12 +95,14 @@ class ParquetSplit(Split):
         return group, i - self._starts[group]
 
     def image_name(self, i: int) -> str:
+        """As `Split.image_name`."""
         group, row = self._row(i)
         _, path = self._columns(group)
         name = path[row].as_py() if path is not None else None
         return name or f"{self._names[self._groups[group][0]]}#{i}"
 
     def read_bytes(self, i: int) -> bytes:
+        """As `Split.read_bytes`. Raises `UnreadableImage` for a row without an image."""
         group, row = self._row(i)
         try:
             data = self._columns(group)[0][row].as_py()

@@ -171,9 +171,11 @@ class StoreSplit(Split):
         return k, i - (int(self._ends[k - 1]) if k else 0)
 
     def rotated(self) -> Split:
+        """The split itself: its squares are as they were prepared."""
         return self  # the squares are as they were prepared
 
     def image_name(self, i: int) -> str:
+        """The name of the image's source file."""
         path = self.root / self.name / FILES
         try:
             with self._lock, pq.ParquetFile(path) as file:
@@ -194,16 +196,19 @@ class RawSplit(StoreSplit):
         self.side = self.size
 
     def decode(self, i: int, shortest: int = 0) -> Pixels:
+        """As `Split.decode`."""
         k, row = self._place(i)
         step = self.size * self.size * 3
         return self._mapped.slice(k, NPY_HEADER + row * step, step).reshape(self.size, self.size, 3)
 
     def read_bytes(self, i: int) -> bytes:
+        """The square as a PNG file."""
         buffer = io.BytesIO()
         Image.fromarray(self.decode(i)).save(buffer, "PNG")
         return buffer.getvalue()
 
     def crop_into(self, i: int, size: int, row: int, column: int, out: Pixels) -> None:
+        """As `Split.crop_into`."""
         if size != self.size:
             return super().crop_into(i, size, row, column, out)
         crop = out.shape[0]
@@ -223,12 +228,15 @@ class JpegSplit(StoreSplit):
         return self._mapped.slice(self._place(i)[0], offset, size)
 
     def read_bytes(self, i: int) -> bytes:
+        """As `Split.read_bytes`."""
         return self._bytes(i).tobytes()
 
     def decode(self, i: int, shortest: int = 0) -> Pixels:
+        """As `Split.decode`."""
         return self._decode(i, np.empty((self.size, self.size, 3), np.uint8))
 
     def crop_into(self, i: int, size: int, row: int, column: int, out: Pixels) -> None:
+        """As `Split.crop_into`."""
         if size != self.size:
             return super().crop_into(i, size, row, column, out)
         crop = out.shape[0]

@@ -111,9 +111,11 @@ class TarSplit(Split):
         self._mapped = MmapCache(paths)
 
     def image_name(self, i: int) -> str:
+        """As `Split.image_name`."""
         return self._index.name(i)
 
     def read_bytes(self, i: int) -> bytes:
+        """As `Split.read_bytes`."""
         index = self._index
         return self._mapped.slice(int(index.files[i]), int(index.offsets[i]), int(index.sizes[i])).tobytes()
 

@@ -1,1 +1,4 @@
-"""Work on prepared images: making a store, verifying and describing it. Reading one is `readers.store`."""
+"""Work on prepared images: making a store, verifying and describing it.
+
+Reading one is `readers.store`.
+"""

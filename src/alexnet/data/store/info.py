@@ -69,6 +69,7 @@ class StoreInfo:
         return sum(split.odd for split in self.manifest.splits.values())
 
     def to_json(self) -> dict[str, Any]:
+        """What `alexnet data info --json` prints of a store besides."""
         manifest = self.manifest
         entry: dict[str, Any] = {name: getattr(manifest, name) for name in ("source", "codec", "size", "bytes")}
         entry |= {"unreadable": self.unreadable, "odd": self.odd, "report": self.report}
@@ -95,6 +96,7 @@ class SourceInfo:
         return "source" if self.store is None else "store"
 
     def to_json(self) -> dict[str, Any]:
+        """What `alexnet data info --json` prints."""
         return {
             "spec": self.spec,
             "kind": self.kind,

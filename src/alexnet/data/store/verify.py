@@ -54,6 +54,7 @@ class Verification:
         return sum(issue.level == "error" for issue in self.issues)
 
     def to_json(self) -> dict[str, Any]:
+        """What `alexnet data verify --json` prints."""
         return {"source": self.source, "issues": [dataclasses.asdict(issue) for issue in self.issues]}
 
 
