@@ -20,7 +20,6 @@ class Sample:
 
     count: int = setting(REQUIRED, "a count", minimum=1)
     share: float = setting(0.5, "a share", above=0, below=1)
-    most: int = setting(3, "at most five", minimum=0, maximum=5)
     open: float | None = setting(None, "may be open", minimum=0)
     on: bool = setting(True, "a switch")
     word: str = setting("a", "a word")
@@ -37,7 +36,6 @@ FIELDS = {field.path: field for field in fields_of(Sample, "sample")}
     [
         ("count", "a whole number of at least 1"),
         ("share", "a number above 0 and below 1"),
-        ("most", "a whole number of at least 0 and of at most 5"),
         ("open", "a number of at least 0, or none"),
         ("on", "true or false"),
         ("word", "a text"),
@@ -56,8 +54,6 @@ def test_what_is_wanted_is_said_in_words(name: str, wanted: str) -> None:
         ("count", "7", 7),
         ("share", "0.25", 0.25),
         ("share", "1e-9", 1e-9),
-        ("most", "0", 0),
-        ("most", "5", 5),
         ("open", "none", None),
         ("open", "0", 0.0),
         ("on", "OFF", False),
@@ -85,7 +81,6 @@ def test_a_text_is_read_as_its_fields_type(name: str, text: str, value: object) 
         ("share", 1),
         ("share", math.nan),
         ("share", "0.5"),
-        ("most", 6),
         ("open", -1),
         ("open", math.inf),
         ("open", 10**400),

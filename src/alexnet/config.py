@@ -40,7 +40,7 @@ class Augment:
     """What is drawn anew each time an image is used in training (paper §4.1)."""
 
     crop: bool = setting(True, "random crops of the network's input size; otherwise the centre")
-    mirror: bool = setting(True, "mirror every second image, drawn by a coin")
+    mirror: bool = setting(True, "mirror every second image, by the toss of a coin")
     colour: float = setting(0.0, "σ of the PCA colour noise's three factors; 0: none (the paper: 0.1)", minimum=0)
     colour_scale: Literal["sqrt", "value"] = setting(
         "sqrt",
@@ -79,7 +79,7 @@ class Schedule:
     milestones: tuple[int, ...] = setting((), "epochs: after these (as 23,51,78)", minimum=1)
     layers: tuple[str, ...] = setting(
         (),
-        "learning rates of layers, as conv1@68=1e-5 (after epoch 68 this rate), conv1@72=0 (frozen) or fc8=x10 (ten "
+        "learning rates of layers, as conv1@68=1e-5 (after epoch 68 this one), conv1@72=0 (frozen) or fc8=x10 (ten "
         "times the others'); the later entry wins",
     )
 

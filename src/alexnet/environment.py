@@ -1,4 +1,4 @@
-"""What a record needs besides its figures: versions, hardware, commit and command."""
+"""What a record needs besides its numbers: versions, hardware, commit and command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def environment(command: list[str] | None = None) -> dict[str, Any]:
-    """Versions, hardware, commit and command: what a record needs besides its figures."""
+    """Versions, hardware, commit and command, JSON-ready; `command` is by default this process's."""
     import torch
 
     packages = ["alexnet", "torch", "torchvision", "numpy", "pillow", "simplejpeg"]

@@ -51,6 +51,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+def one_line(error: BaseException) -> str:
+    """What another library's error says, in one line of at most 300 characters."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]
+
+
 def describe_os_error(error: OSError) -> str:
     """What the system says, with the file."""
     what = error.strerror or str(error)

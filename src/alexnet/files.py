@@ -86,8 +86,8 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 
 @contextlib.contextmanager
-def lock(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold a lock file for this process. Raises BlockingIOError where another process holds it.
+def lock(path: str | os.PathLike[str], refusal: Exception) -> Iterator[None]:
+    """Hold a lock file for this process. Raises `refusal` where another process holds it.
 
     The system lets go when the process ends, however it ends. Where there are no such locks (Windows), nothing is held.
     """
@@ -95,7 +95,10 @@ def lock(path: str | os.PathLike[str]) -> Iterator[None]:
         with contextlib.suppress(ImportError):
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise refusal from None
         yield
 
 

@@ -193,7 +193,7 @@ def _conv6() -> Config:
 
 
 def _cifar(name: str, layers: tuple[Layer, ...], about: str, image: int = 32, **parts: object) -> Config:
-    """What cuda-convnet's CIFAR-10 nets share: rate 0.001, biases twice that and undecayed."""
+    """What cuda-convnet's CIFAR-10 nets share: learning rate 0.001, the biases' twice that, and no decay of them."""
     network = Network(name, image=image, classes=10, columns=1, layers=layers, about=about)
     base = Config(
         preset=name,

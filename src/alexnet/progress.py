@@ -22,7 +22,6 @@ from rich.text import Text
 
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
-        """As `Progress.render`."""
         return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
 
 
@@ -66,7 +65,6 @@ class Terminal(Progress):
         self.bar: Bar | None = None
         self.counter: Bar | None = None
         self.epochs = 0
-        self.rate = 0.0
 
     def note(self, text: str) -> None:
         """As `Progress.note`."""

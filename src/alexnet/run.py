@@ -16,9 +16,9 @@ trackers.json  tensorboard/  report.html  figures/
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,19 +62,10 @@ class Run:
             raise RunError(f"{path} is not a run directory: it has no config.json")
         return cls(path)
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the run for this process while it trains. Raises RunError where another process has it.
-
-        The system lets go when the process ends, however it ends. Where there are no such locks (Windows), nothing
-        is held.
-        """
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(lock(self.path / ".lock"))
-            except BlockingIOError:
-                raise RunError(f"{self.path} is being trained by another process; wait for it or stop it") from None
-            yield
+    def held(self) -> AbstractContextManager[None]:
+        """Hold the run for this process while it trains. Raises RunError where another process has it."""
+        refusal = RunError(f"{self.path} is being trained by another process; wait for it or stop it")
+        return lock(self.path / ".lock", refusal)
 
     @cached_property
     def config(self) -> Config:
@@ -88,7 +79,7 @@ class Run:
 
     @cached_property
     def source(self) -> dict[str, Any]:
-        """`classes` and `splits` (name → count) as the run found them."""
+        """`classes` and `splits` (name → count) as they were when the run began."""
         return self._json("source.json")
 
     @cached_property
@@ -113,7 +104,7 @@ class Run:
         return self.source["classes"]
 
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, of one kind when given: `train`, `validation`, `epoch`, `test`."""
+        """The lines of metrics.jsonl, of one kind when given: `train`, `epoch` or `validation`."""
         return [line for line in _read_lines(self.metrics_file) if kind in (None, line["kind"])]
 
     def evaluations(self) -> list[dict[str, Any]]:
@@ -162,7 +153,7 @@ class Run:
 
 def _measured(entry: Mapping[str, Any]) -> tuple[Any, ...]:
     """What an evaluation is kept under: which images, and which weights computed how."""
-    model = (entry.get("models") or [{}])[0]
+    model = entry["models"][0]
     which = (model.get(name) for name in ("checkpoint", "backend", "precision", "sha256"))
     return entry["data"], entry["split"], entry["views"], *which
 

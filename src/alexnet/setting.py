@@ -25,12 +25,11 @@ def setting(
     about: str,
     *,
     minimum: float | None = None,
-    maximum: float | None = None,
     above: float | None = None,
     below: float | None = None,
 ) -> Any:
     """A dataclass field with its help text and the range of its number, or of each number of its tuple."""
-    limits = {"minimum": minimum, "maximum": maximum, "above": above, "below": below}
+    limits = {"minimum": minimum, "above": above, "below": below}
     metadata = {"help": about, "limits": {name: value for name, value in limits.items() if value is not None}}
     return field(default=default, metadata=metadata)
 
@@ -47,7 +46,7 @@ class Field:
 
     @property
     def choices(self) -> tuple[str, ...] | None:
-        """The values that a setting of few may have, or None."""
+        """The only values that a setting may have, or None."""
         return typing.get_args(self.hint) if typing.get_origin(self.hint) is Literal else None
 
     @property
@@ -117,13 +116,12 @@ class Field:
         tests = {
             "minimum": lambda limit: number >= limit,
             "above": lambda limit: number > limit,
-            "maximum": lambda limit: number <= limit,
             "below": lambda limit: number < limit,
         }
         return math.isfinite(number) and all(tests[name](limit) for name, limit in self.limits.items())
 
     def _range(self) -> str:
-        words = {"minimum": "of at least", "above": "above", "maximum": "of at most", "below": "below"}
+        words = {"minimum": "of at least", "above": "above", "below": "below"}
         return " and".join(f" {words[name]} {limit}" for name, limit in self.limits.items())
 
     def _refusal(self, value: Any) -> UsageError:
@@ -151,7 +149,8 @@ def checked(kind: type, path: str, values: Mapping[str, Any], rest: Any = None, 
     known = {entry.path.rpartition(".")[2]: entry for entry in fields_of(kind, path)}
     for name in values:
         if name not in known:
-            raise UsageError(f"{path}.{name} is not a setting{nearest(f'{path}.{name}', known_paths(kind, path))}")
+            hint = nearest(f"{path}.{name}", [entry.path for entry in known.values()])
+            raise UsageError(f"{path}.{name} is not a setting{hint}")
     good = {name: known[name].check(value) for name, value in values.items()}
     if rest is not None:
         return dataclasses.replace(rest, **good)
@@ -159,11 +158,6 @@ def checked(kind: type, path: str, values: Mapping[str, Any], rest: Any = None, 
         if entry.default is REQUIRED and name not in good:
             raise UsageError(f"{path}.{name} is missing; it should be {entry.wanted}")
     return kind(**own, **good)
-
-
-def known_paths(kind: type, path: str) -> list[str]:
-    """The paths of a dataclass's settings."""
-    return [entry.path for entry in fields_of(kind, path)]
 
 
 @functools.cache

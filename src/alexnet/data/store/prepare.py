@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from io import BufferedRandom
 from pathlib import Path
 from typing import cast
@@ -36,6 +35,7 @@ from alexnet.data.statistics import Accumulator
 from alexnet.data.store.manifest import Record, ShardRecord, finish, load_shard, save_shard, shard_file
 from alexnet.data.store.writers import RawShard, TarShard
 from alexnet.device import cpu_count
+from alexnet.environment import version
 from alexnet.errors import AlexnetError, DataError, UnreadableImage
 from alexnet.files import atomic_write, lock, write_json
 
@@ -105,7 +105,8 @@ def prepare(
     if is_store(root):
         return _already_there(root, work, wanted)
     _enter(root, work, wanted)
-    with _told_in_one_line(root), _locked(root, work):
+    busy = DataError(f"{root}: another preparation is at work there; wait for it")
+    with _disk_errors(root), lock(work / "lock", busy):
         _make_shards(opened, root, work, settings, shard_images, strict, workers, progress)
         manifest = finish(root, work, wanted, {name: len(split) for name, split in opened.splits.items()})
     shutil.rmtree(work)
@@ -130,7 +131,8 @@ def _describe(source: Source, settings: _Settings, shard_images: int) -> Manifes
             "jpeg_scaling_from": 2 * SCALING_ROOM * settings.size,
             "subsampling": "420" if settings.codec == "jpeg" else None,
         },
-        versions={name: _version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
+        versions={name: version(name) or "not installed" for name in _LIBRARIES}
+        | {"python": platform.python_version()},
         classes=source.classes,
         source_splits={
             name: {"count": len(split), "labels_sha256": digest[name]} for name, split in source.splits.items()
@@ -138,13 +140,6 @@ def _describe(source: Source, settings: _Settings, shard_images: int) -> Manifes
         splits={},
         files={},
     )
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _already_there(root: Path, work: Path, wanted: Manifest) -> Manifest:
@@ -169,7 +164,7 @@ def _enter(root: Path, work: Path, wanted: Manifest) -> None:
         except OSError as error:
             raise DataError(f"{root}: the folder cannot be made: {error.strerror}") from None
     if not path.exists():
-        with _told_in_one_line(root):
+        with _disk_errors(root):
             write_json(path, entry)
         return
     begun = json.loads(path.read_text(encoding="utf-8"))
@@ -182,21 +177,7 @@ def _enter(root: Path, work: Path, wanted: Manifest) -> None:
 
 
 @contextlib.contextmanager
-def _locked(root: Path, work: Path) -> Iterator[None]:
-    """Keep a second preparation out of the same folder; the system frees the lock when the process ends in any way."""
-    held = lock(work / "lock")
-    try:
-        held.__enter__()
-    except BlockingIOError:
-        raise DataError(f"{root}: another preparation is at work there; wait for it") from None
-    try:
-        yield
-    finally:
-        held.__exit__(None, None, None)
-
-
-@contextlib.contextmanager
-def _told_in_one_line(root: Path) -> Iterator[None]:
+def _disk_errors(root: Path) -> Iterator[None]:
     """Turn what the disk has to say into a `PrepareError` that says how to go on."""
     try:
         yield
