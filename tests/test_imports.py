@@ -40,6 +40,7 @@ EXTRAS = (
 ROOMS = (
     "errors",
     "files",
+    "philox",
     "progress",
     "device",
     "environment",

@@ -237,7 +237,7 @@ def output_side(side: int, size: int, stride: int, pad: int = 0, ceil: bool = Tr
 
 
 def pooled_side(side: int, size: int, stride: int, ceil: bool = True) -> int:
-    """As `output_side` for pooling, where no window starts past the edge however large the stride."""
+    """As `output_side` for pooling, where every window starts inside the maps, as torch counts them."""
     return min(output_side(side, size, stride, 0, ceil), -(-side // stride))
 
 
@@ -302,6 +302,8 @@ def shape_text(shape: Sequence[int] | None) -> str:
 
 
 def hidden_layer(network: Network) -> str:
-    """The name of the last hidden layer's output: the paper's 4096 activations, used for search (§6.1)."""
+    """The tap of the last hidden layer: the paper's 4096 activations, used for search (§6.1)."""
+    if network.library:
+        return "hidden"
     vectors = [network.tap(layer) for layer in network.layers if not isinstance(layer, Dropout)]
     return vectors[-2]

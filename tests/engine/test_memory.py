@@ -10,7 +10,7 @@ import alexnet
 
 MEASURE = """
 import resource, torch
-from alexnet.engine import keep_freed_memory
+from alexnet.engine.memory import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(9 << 20)

@@ -17,7 +17,6 @@ from alexnet.model.dropout import (
     KeyedDropout,
     dropout_mask,
     layer_number,
-    philox,
     plain_mask,
     set_dropout_keys,
 )
@@ -55,20 +54,6 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     elif library() is None:
         pytest.skip("no compiled library here, or switched off")
     return request.param
-
-
-@pytest.mark.parametrize(
-    ("counter", "key", "words"),
-    [
-        ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
-        ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
-        ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
-    ],
-)
-def test_the_words_are_those_its_authors_publish(counter: str, key: str, words: str) -> None:
-    a, b, c, d = (torch.tensor([int(word, 16)]) for word in counter.split())
-    one, two = (int(word, 16) for word in key.split())
-    assert [f"{int(word):08x}" for word in philox((a, b, c, d), (one, two))] == words.split()
 
 
 def test_masks_are_these(way: str) -> None:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from alexnet.architecture import pooled_side
 from alexnet.engine.library import library
-from alexnet.engine.pooling import pooled_side
 from alexnet.model.pool import MaxPool2d, supports
 
 native = pytest.mark.skipif(library() is None, reason="no compiled library here, or switched off")

@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet import presets
+from alexnet.architecture import hidden_layer
 from alexnet.model.alexnet import AlexNet
-from alexnet.model.zoo import LibraryNet, Net, build, create_model
+from alexnet.model.net import Net
+from alexnet.model.zoo import LibraryNet, build, create_model
 
 
 def pictures(n: int, side: int = 224) -> Tensor:
@@ -76,8 +78,8 @@ def test_taps_of_a_torchvision_network_are_its_modules_by_name(resnet: LibraryNe
     assert acts["conv1"].shape == (2, 64, 112, 112)
     assert acts["conv1"].min() < 0  # a copy taken before anything worked in place
     torch.testing.assert_close(acts["fc"], fresh(images))
-    torch.testing.assert_close(acts["fc"], fresh.body.fc(acts[fresh.hidden_tap]))
-    assert acts[fresh.hidden_tap].shape == (2, 512)
+    torch.testing.assert_close(acts["fc"], fresh.body.fc(acts[hidden_layer(fresh.network)]))
+    assert acts[hidden_layer(fresh.network)].shape == (2, 512)
     assert all(len(act) == 2 for act in acts.values())
 
 
@@ -117,8 +119,8 @@ def test_every_network_is_a_net(name: str) -> None:
     model = create_model(name, num_classes=3)
     assert isinstance(model, Net)
     assert model.network.classes == 3
-    acts = model.taps(pictures(2, model.network.image), [model.hidden_tap])
-    assert list(acts) == [model.hidden_tap] and len(acts[model.hidden_tap]) == 2
+    acts = model.taps(pictures(2, model.network.image), [hidden_layer(model.network)])
+    assert list(acts) == [hidden_layer(model.network)] and len(acts[hidden_layer(model.network)]) == 2
 
 
 def test_an_unknown_tap_of_a_torchvision_network_is_named(resnet: LibraryNet) -> None:

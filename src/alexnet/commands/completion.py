@@ -164,16 +164,18 @@ def fish(verbs: list[Verb]) -> str:
     lines = []
     for verb in verbs:
         first, _, action = verb.name.partition(" ")
-        seen = f"__fish_seen_subcommand_from {first}" if first else "not __fish_seen_subcommand_from $alexnet_commands"
+        condition = (
+            f"__fish_seen_subcommand_from {first}" if first else "not __fish_seen_subcommand_from $alexnet_commands"
+        )
         if action:
-            seen += f"; and __fish_seen_subcommand_from {action}"
+            condition += f"; and __fish_seen_subcommand_from {action}"
         if verb.words:
-            lines.append(f"complete -c alexnet -n '{seen}' -a '{' '.join(verb.words)}'")
+            lines.append(f"complete -c alexnet -n '{condition}' -a '{' '.join(verb.words)}'")
         for flag in verb.flags:
             values = "" if flag.values is None else f" -x -a '{' '.join(flag.values)}'" if flag.values else " -r"
             name = f"-l {flag.name[2:]}" if flag.name.startswith("--") else f"-s {flag.name[1:]}"
             about = flag.about.replace("\\", "").replace("'", "’").replace("%%", "%")
-            lines.append(f"complete -c alexnet -n '{seen}' {name}{values} -d '{about}'")
+            lines.append(f"complete -c alexnet -n '{condition}' {name}{values} -d '{about}'")
     commands = " ".join(verb.name for verb in verbs if verb.name and " " not in verb.name)
     return "\n".join([f"# {SHELLS['fish']}", f"set -g alexnet_commands {commands}", *lines])
 

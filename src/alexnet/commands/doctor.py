@@ -39,7 +39,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Engine:
-    """The compiled kernels: whether they are in use, why not, and the types whose convolutions they compute."""
+    """The compiled library: whether it is in use, why not, and the types whose convolutions it computes."""
 
     in_use: bool
     why_not: str | None
@@ -136,11 +136,11 @@ def diagnose(probe: bool = True) -> Diagnosis:
 
 
 def engine() -> Engine:
-    """Whether the compiled kernels are in use, which are compiled now where they are not yet."""
+    """Whether the engine is in use, which is compiled now where it is not yet."""
     from alexnet.engine.convolution import supported_dtypes
     from alexnet.engine.library import library
 
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         in_use = library() is not None
         dtypes = sorted(dtype.name.lower() for dtype in supported_dtypes())
@@ -148,7 +148,7 @@ def engine() -> Engine:
         return Engine(True, None, tuple(dtypes))
     if os.environ.get("ALEXNET_NATIVE") == "0":
         return Engine(False, "switched off by ALEXNET_NATIVE=0", ())
-    return Engine(False, str(said[0].message) if said else "it could not be built or loaded", ())
+    return Engine(False, str(caught[0].message) if caught else "it could not be built or loaded", ())
 
 
 def caches() -> list[Cache]:
@@ -157,7 +157,7 @@ def caches() -> list[Cache]:
 
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     places = {
-        "compiled kernels, kept tracebacks": cache_folder(),
+        "compiled engine, kept tracebacks": cache_folder(),
         "torch: downloaded weights": Path(os.environ.get("TORCH_HOME") or home / "torch"),
         "Hugging Face: downloaded data": Path(os.environ.get("HF_HOME") or home / "huggingface"),
     }
@@ -249,7 +249,7 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
         lines.append(("GPU", "torch finds none; everything runs on the CPU"))
     if diagnosis.engine.in_use:
         dtypes = " and ".join(diagnosis.engine.convolution_dtypes)
-        lines.append(("engine", f"the compiled kernels are in use; convolutions: {dtypes or 'torch is faster here'}"))
+        lines.append(("engine", f"in use; convolutions: {dtypes or 'torch is faster here'}"))
     else:
         lines.append(("engine", f"not in use: {diagnosis.engine.why_not}"))
     lines += [("cache", f"{cache.path}: {cache.size / 2**20:,.0f} MiB, {cache.what}") for cache in diagnosis.caches]

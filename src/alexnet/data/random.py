@@ -2,43 +2,26 @@
 
 Nothing has a state, so what is drawn for an image depends on no other image, batch or process. Integers are exact;
 normals use nothing but correctly rounded operations, as NumPy's own logarithm differs between processors.
-Source: Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3 (2011). N counters, W words each.
+N counters, W words each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-_LOW = 0xFFFFFFFF
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_WEYL = (0x9E3779B9, 0xBB67AE85)
-
-
-def philox(counter: Sequence[Any], key: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
-    """Return the four 32-bit words of Philox4x32-10 for a counter of four words and a key of two.
-
-    The counter's words are Python integers or uint64 arrays that broadcast together, all below 2**32.
-    """
-    a, b, c, d = counter
-    first, second = key
-    for _ in range(10):
-        left, right = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
-        a, b, c, d = (right >> 32) ^ b ^ first, right & _LOW, (left >> 32) ^ d ^ second, left & _LOW
-        first, second = (first + _WEYL[0]) & _LOW, (second + _WEYL[1]) & _LOW
-    return a, b, c, d
+from alexnet.philox import WORD, philox
 
 
 @lru_cache(maxsize=256)
 def _folded(key: tuple[int, ...]) -> tuple[int, int]:
-    first, second = len(key) & _LOW, 0
+    first, second = len(key) & WORD, 0
     for place, number in enumerate(key):
         number &= 0xFFFFFFFFFFFFFFFF
-        first, second, _, _ = philox((number & _LOW, number >> 32, place, 0xF01D), (first, second))
+        first, second, _, _ = philox((number & WORD, number >> 32, place, 0xF01D), (first, second))
     return first, second
 
 
@@ -58,7 +41,7 @@ def random_words(key: Sequence[int], counters: NDArray[np.int64], n_words: int) 
     assert pairs.shape == (len(counters), 2), f"counters are (N,) or (N, 2), not {counters.shape}"
     first, second = pairs.astype(np.uint64).T[:, :, None]  # (N, 1) each
     blocks = np.arange(-(-n_words // 4), dtype=np.uint64)[None]
-    words = philox((first & _LOW, first >> 32, second, blocks), _folded(tuple(int(number) for number in key)))
+    words = philox((first & WORD, first >> 32, second, blocks), _folded(tuple(int(number) for number in key)))
     shape = (len(counters), blocks.shape[1])
     table = np.stack([np.broadcast_to(word, shape) for word in words], axis=2).astype(np.uint32)
     return table.reshape(len(counters), 4 * blocks.shape[1])[:, :n_words]

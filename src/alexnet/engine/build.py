@@ -44,7 +44,7 @@ def load(targets: Targets = NATIVE, sources: Sequence[Path] = SOURCES) -> ctypes
     if not hasattr(os, "getuid"):
         raise NoLibrary(f"they are not built on {platform.system()}")
     compiler = find_compiler()
-    name = f"kernels-{fingerprint(compiler, targets, sources)}.so"
+    name = f"engine-{fingerprint(compiler, targets, sources)}.so"
     folder = private_cache()
     if folder is not None:
         path = folder / name

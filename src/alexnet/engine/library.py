@@ -1,7 +1,7 @@
 """The compiled library: loaded once, every C function declared in one table, every call made in one place.
 
-`ALEXNET_NATIVE` chooses: `0` for none, `avx2` for the kernels of a processor with AVX2 and nothing newer (to test
-those on any x86-64 machine), otherwise the kernels of this processor.
+`ALEXNET_NATIVE` chooses: `0` for none, `avx2` for what a processor with AVX2 and nothing newer computes (to test
+that on any x86-64 machine), otherwise the instructions of this processor.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int, "n": ctypes.c_int64, "d": cty
 
 
 class Dtype(enum.IntEnum):
-    """The types of elements that the kernels know."""
+    """The types of elements that the engine knows."""
 
     FLOAT32 = 0
     BFLOAT16 = 1
@@ -64,14 +64,14 @@ def library() -> ctypes.CDLL | None:
 def _open() -> ctypes.CDLL | None:
     choice = os.environ.get("ALEXNET_NATIVE") or "1"
     if choice not in ("0", "1", "avx2"):
-        raise UsageError(f"ALEXNET_NATIVE={choice} should be 0 (no compiled kernels), avx2, or 1 (this processor's)")
+        raise UsageError(f"ALEXNET_NATIVE={choice} should be 0 (no engine), avx2, or 1 (this processor's)")
     if choice == "0":
         return None
     try:
         lib = build.load(build.AVX2 if choice == "avx2" else build.NATIVE)
     except (build.NoLibrary, OSError) as reason:
         warnings.warn(
-            f"alexnet runs without its native kernels, more slowly: {reason}. "
+            f"alexnet runs without its compiled engine, more slowly: {reason}. "
             "Install a C++ compiler (g++ or clang++), or set ALEXNET_NATIVE=0 to silence this.",
             RuntimeWarning,
             stacklevel=3,

@@ -7,17 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from alexnet.architecture import pooled_side
 from alexnet.engine.library import Dtype, call, int64s
 
 
-def pooled_side(length: int, size: int, stride: int, ceil: bool) -> int:
-    """Windows along one side, as torch counts them: the last one starts inside the maps."""
-    windows = -(-(length - size) // stride) + 1 if ceil else (length - size) // stride + 1
-    return windows - 1 if (windows - 1) * stride >= length else windows
-
-
 class MaxPooling:
-    """Max pooling of maps (N, H, W, C) over size×size windows, `stride` apart. Its calls raise MemoryError."""
+    """Max pooling of maps (N, H, W, C) over size×size windows, `stride` apart; its calls raise MemoryError."""
 
     def __init__(self, maps: Sequence[int], size: int, stride: int, ceil: bool, dtype: Dtype) -> None:
         n, h, w, c = maps

@@ -27,7 +27,8 @@ from alexnet.errors import AlexnetError, MissingLibrary, UsageError, nearest
 from alexnet.files import write_bytes
 from alexnet.formats.onnx_graph import Unsupported, graph
 from alexnet.model.alexnet import AlexNet
-from alexnet.model.zoo import Net, build
+from alexnet.model.net import Net
+from alexnet.model.zoo import build
 
 if TYPE_CHECKING:
     import onnx

@@ -1,7 +1,7 @@
 """A described network as an ONNX graph of standard nodes, its columns as branches.
 
 Between two layers that see all columns each column is a branch of its own, as in the paper's figure 2: its
-convolutions are plain ones and its normalization is the standard LRN node, which every runtime has a kernel for.
+convolutions are plain ones and its normalization is the standard LRN node, which every runtime computes.
 Grouped convolutions without a normalization between them stay grouped.
 
 Shapes: `N` batch, `C` maps, `H W` rows and columns.

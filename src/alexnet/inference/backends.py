@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from alexnet.device import autocast
 from alexnet.errors import MissingLibrary, UsageError, nearest
 from alexnet.formats.export import onnx_model
-from alexnet.model.zoo import Net
+from alexnet.model.net import Net
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 
@@ -168,7 +168,7 @@ def _rounded(model: Net) -> Net:
     """A copy whose kernels are bfloat16 already: autocast would round all of them again for every batch."""
     model = copy.deepcopy(model)
     for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):  # their biases stay: the compiled kernels add them unrounded
+        if isinstance(module, nn.Conv2d | nn.Linear):  # their biases stay: the engine adds them unrounded
             module.weight.data = module.weight.data.bfloat16()
     return model
 

@@ -27,7 +27,8 @@ from alexnet.inference.ensemble import Ensemble
 from alexnet.inference.network import NetworkPredictor
 from alexnet.inference.predictor import Predictor
 from alexnet.inference.quantization import quantized_run
-from alexnet.model.zoo import Net, build
+from alexnet.model.net import Net
+from alexnet.model.zoo import build
 from alexnet.run import Run
 
 TORCHVISION = "torchvision:"

@@ -28,7 +28,7 @@ from alexnet.errors import DataError, MissingLibrary
 from alexnet.files import sync_folder
 from alexnet.formats.export import onnx_model
 from alexnet.inference.network import weights_sha256
-from alexnet.model.zoo import Net
+from alexnet.model.net import Net
 from alexnet.run import Run
 
 CALIBRATION = 256  # training images, spread evenly over the split

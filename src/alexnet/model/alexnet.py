@@ -108,11 +108,6 @@ class AlexNet(Net):
                 break
         return out
 
-    @property
-    def hidden_tap(self) -> str:
-        """The tap of the last hidden layer (§6.1)."""
-        return architecture.hidden_layer(self.network)
-
 
 def _fused(network: Network, shapes: list[LayerShape]) -> list[tuple[LayerShape, ...]]:
     """The layers as `forward` computes them: each alone, but a convolution together with the ReLU that follows it."""

@@ -1,4 +1,4 @@
-"""Convolution on the CPU at the rate at which its cores multiply matrices.
+"""Convolution on the CPU as fast as its cores multiply matrices.
 
 The engine computes it where it is the faster one, with the ReLU that follows in the same pass. Elsewhere torch does,
 but bfloat16 by float32 products where the processor has none of bfloat16 (`native.emulates_bfloat16`).

@@ -1,8 +1,8 @@
 """Dropout (§4.2) whose masks are a pure function of seed, epoch, image, layer and unit.
 
 So they do not depend on which images share a batch, on the process, or on how a layer's units or a batch's images are
-divided. The bits are those of Philox4x32-10 (Salmon et al. 2011) in integer arithmetic, alike on every device: the key
-is (seed, layer), the counter (unit // 4, image, epoch, seed's upper half), and unit u has word u % 4 of the four.
+divided. They are integer arithmetic (`philox`), alike on every device: the key is (seed, layer), the counter is
+(unit // 4, image, epoch, seed's upper half), and unit u has word u % 4 of the four.
 
 Shapes: `N` images, `U` units: what is left of an image when it is flattened in the order C, H, W.
 """
@@ -22,12 +22,11 @@ from torch import Tensor, nn
 from alexnet.engine.dropout import dropout
 from alexnet.errors import UsageError
 from alexnet.model.native import is_available, is_eager
+from alexnet.philox import WORD, philox
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-WORD = 0xFFFFFFFF  # the largest of 32 bits
 
 
 @dataclass(frozen=True)
@@ -118,20 +117,4 @@ def plain_mask(
         (blocks, keys.positions.to(device)[:, None], keys.epoch, keys.seed >> 32 & WORD), (keys.seed & WORD, layer)
     )
     unit = first_unit - 4 * first
-    return torch.stack(words, dim=-1).flatten(1)[:, unit : unit + units] >= threshold
-
-
-def philox(
-    counter: tuple[Tensor | int, Tensor | int, Tensor | int, Tensor | int], key: tuple[int, int]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Philox4x32-10: four 32-bit words per counter, as int64; the parts of the counter broadcast, at least two tensors.
-
-    Products of 32-bit words wrap in int64, which leaves their 64 bits as they should be.
-    """
-    a, b, c, d = counter
-    key0, key1 = key
-    for _ in range(10):
-        p, q = 0xD2511F53 * (a & WORD), 0xCD9E8D57 * (c & WORD)
-        a, b, c, d = (q >> 32 & WORD) ^ b ^ key0, q & WORD, (p >> 32 & WORD) ^ d ^ key1, p & WORD
-        key0, key1 = key0 + 0x9E3779B9 & WORD, key1 + 0xBB67AE85 & WORD
-    return tuple(torch.broadcast_tensors(a, b, c, d))
+    return torch.stack(torch.broadcast_tensors(*words), dim=-1).flatten(1)[:, unit : unit + units] >= threshold

@@ -1,4 +1,4 @@
-"""The operators `torch.ops.alexnet.lrn` and `map_norm`: kernels by device, shapes, and gradients.
+"""The operators `torch.ops.alexnet.lrn` and `map_norm`: what computes them by device, shapes, and gradients.
 
 Each takes the already divided `alpha`. The gradients save the input alone and recompute the scale; they are not
 differentiable themselves. Shapes: `N` batch, `C` maps, `H W` rows and columns.

@@ -1,7 +1,7 @@
 """The two normalizations and their gradients in plain torch operations: any device, any floating type.
 
-They are what the kernels are tested against, and what runs where no kernel of ours serves: in float64, without a
-compiler, on devices without a kernel. All compute in float32 at least and return the dtype of `x`.
+They are what the engine and Triton are tested against, and what runs where neither serves: in float64, without a
+compiler, on other devices. All compute in float32 at least and return the dtype of `x`.
 
 Shapes: `N` batch, `C` maps, `H W` rows and columns. A window of `size` around i runs from i - size // 2 to
 i + (size - 1) // 2: the paper's i - n/2 .. i + n/2 for odd n, and exactly `size` members, the extra one before i, for

@@ -1,8 +1,8 @@
-"""Triton kernels of local response normalization, for CUDA tensors in either layout.
+"""Local response normalization in Triton, for CUDA tensors in either layout.
 
-They have been run in Triton's interpreter on CPU tensors only, never on a GPU: results are tested there, speed is not
+It has been run in Triton's interpreter on CPU tensors only, never on a GPU: results are tested there, speed is not
 known. Each element reads its window from its neighbours, which the caches serve, so the forward pass moves the input
-in and the result out. The backward pass is two kernels: what each element sends to the others (a float32 scratch
+in and the result out. The backward pass has two steps: what each element sends to the others (a float32 scratch
 tensor), and the sum of what it receives. Nothing but the input is saved.
 """
 
@@ -82,7 +82,7 @@ if triton is not None:
 
 
 def supports(x: Tensor) -> bool:
-    """Whether the kernels take `x`: there is Triton, and it is float32, bfloat16 or float16."""
+    """Whether `lrn` here takes `x`: there is Triton, and it is float32, bfloat16 or float16."""
     return triton is not None and x.dtype in TYPES
 
 

@@ -1,4 +1,4 @@
-"""Between torch and the engine: which tensors its kernels take, in which layout, and with whose threads."""
+"""Between torch and the engine: which tensors it takes, in which layout, and with whose threads."""
 
 from __future__ import annotations
 

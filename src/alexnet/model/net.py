@@ -28,11 +28,6 @@ class Net(nn.Module):
         """
         raise NotImplementedError
 
-    @property
-    def hidden_tap(self) -> str:
-        """The tap of the last hidden layer, whose activations make the paper's image search (§6.1)."""
-        raise NotImplementedError
-
     def check_images(self, images: Tensor) -> None:
         """Raise UsageError unless `images` is float (N, 3, image, image)."""
         side = self.network.image

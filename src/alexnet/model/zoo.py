@@ -16,8 +16,6 @@ from alexnet.model.alexnet import AlexNet
 from alexnet.model.dropout import KeyedDropout
 from alexnet.model.net import Net, known_taps
 
-__all__ = ["LibraryNet", "Net", "build", "create_model"]
-
 
 def create_model(name: str, num_classes: int | None = None, activation: str | None = None, seed: int = 0) -> Net:
     """A fresh, initialised network: `create_model("paper", num_classes=1000)`.
@@ -68,9 +66,7 @@ class LibraryNet(Net):
         """The output of each leaf module and `hidden`, the last one's input; see `Net.taps`."""
         self.check_images(images)
         tensors = itertools.chain(self.body.parameters(), self.body.buffers())
-        twin = copy.deepcopy(
-            self.body, {id(tensor): tensor for tensor in tensors}
-        ).eval()  # hooked, of the same tensors
+        twin = copy.deepcopy(self.body, {id(tensor): tensor for tensor in tensors}).eval()  # of the same tensors
         leaves = {name: module for name, module in twin.named_modules() if not list(module.children())}
         wanted = known_taps(names, [*leaves, "hidden"])
         out: dict[str, Tensor] = {}
@@ -91,8 +87,3 @@ class LibraryNet(Net):
             last.register_forward_pre_hook(keep_input)
         twin(images)
         return out
-
-    @property
-    def hidden_tap(self) -> str:
-        """The tap of the last hidden layer (§6.1)."""
-        return "hidden"

@@ -101,7 +101,7 @@ def analyse(predictor: Predictor, run: Run, progress: Progress = quiet, searched
     confusion = np.zeros((len(data.source.classes),) * 2, np.int64)
     np.add.at(confusion, (guesses.truths, guesses.labels[:, 0]), 1)
     examples = _examples(guesses, split, data, progress)
-    layer = "hidden" if data.config.network.library else hidden_layer(data.config.network)
+    layer = hidden_layer(data.config.network)
     queries = features(predictor, torch.from_numpy(np.stack([example.image for example in examples])), layer)
     train = data.train
     if len(train) > searched:

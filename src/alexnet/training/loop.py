@@ -21,7 +21,7 @@ from alexnet.data.loader import Batch
 from alexnet.data.random import fold_in
 from alexnet.data.run_data import RunData, open_run_data
 from alexnet.device import autocast, choose_device
-from alexnet.engine import keep_freed_memory
+from alexnet.engine.memory import keep_freed_memory
 from alexnet.errors import CheckpointError, TrainingError
 from alexnet.evaluation.measure import measure_split
 from alexnet.evaluation.metrics import Measurement
