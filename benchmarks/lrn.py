@@ -1,8 +1,9 @@
 """How fast are the normalizations and the fused update? Ours beside torch's, taking turns in one run.
 
-Forward and backward on the shapes of conv1 (across maps) and conv2 (within maps) of the paper's network, both memory
-layouts, float32 and bfloat16; the update on as many weights as the network has. The reference moves each tensor once at
-the copy bandwidth measured in the same turns: five tensors forward and backward, 20 bytes per weight for the update.
+Forward and backward passes on the shapes of conv1 (across maps) and conv2 (within maps) of the paper's network, both
+memory layouts, float32 and bfloat16; the update on as many weights as the network has. The reference moves each tensor
+once at the copy bandwidth measured in the same turns: five tensors for the two passes, 20 bytes per
+weight for the update.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from alexnet.engine import keep_freed_memory
+from alexnet.engine.memory import keep_freed_memory
 from alexnet.model.lrn import LRN, MapNorm
 from alexnet.model.lrn_reference import reference_lrn, reference_map_norm
 from alexnet.training.sgd import SGD

@@ -72,7 +72,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace) -> Iterator[Result]:
-    """Latency and rate by batch, views and precision; then loading, first calls and the commands' times."""
+    """Latency and speed by batch, views and precision; then loading, first calls and the commands' times."""
     torch.manual_seed(0)
     bench = Bench(options)
     for views in options.views:
@@ -185,14 +185,14 @@ class Bench:
 
         with torch.random.fork_rng():
             theirs = alexnet(weights=None).eval()
-        half = copy.deepcopy(theirs).bfloat16()
+        rounded = copy.deepcopy(theirs).bfloat16()
         peers: dict[str, Callable[[Tensor], object]] = {
             "torchvision eager": _inference(theirs),
-            "torchvision eager bfloat16": _inference(half, torch.bfloat16),
+            "torchvision eager bfloat16": _inference(rounded, torch.bfloat16),
         }
         if not self.options.no_compile:
             peers["torchvision compiled"] = _inference(torch.compile(theirs))
-            peers["torchvision compiled bfloat16"] = _inference(torch.compile(half), torch.bfloat16)
+            peers["torchvision compiled bfloat16"] = _inference(torch.compile(rounded), torch.bfloat16)
         if find_spec("onnx"):
             content = onnx_model(self.model).SerializeToString()
             if find_spec("onnxruntime"):

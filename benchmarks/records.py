@@ -17,11 +17,10 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
-from alexnet.environment import environment, instruction_sets
+from alexnet.environment import environment, version
 from alexnet.errors import DataError
 from alexnet.files import write_json
 
@@ -69,16 +68,8 @@ class Hardware(Json):
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Hardware:
-        """The hardware of `environment.json`, with this machine's instructions where it does not name them."""
-        flags, name = instruction_sets()
-        return cls(
-            cpu=facts["cpu"],
-            cores=facts["cores"],
-            threads=facts["threads"],
-            gpus=tuple(facts["gpus"]),
-            instruction_class=facts.get("instruction_class", name),
-            instruction_sets=tuple(facts.get("instruction_sets", flags)),
-        )
+        """The hardware of `environment.json`."""
+        return cls.from_json(facts)
 
 
 @dataclass(frozen=True)
@@ -96,8 +87,8 @@ class Result(Json):
     ratio: float | None = None  # how many times better than the first peer
     reference_rate: float | None = None  # what the hardware or an aim would give, in the same unit
     fraction_of_reference: float | None = None  # 1: as good as that
-    reference_basis: str = ""  # where that rate comes from
-    also: Mapping[str, float] = field(default_factory=dict)  # what else was seen, the unit in the name
+    reference_basis: str = ""  # where that comes from
+    also: Mapping[str, float] = field(default_factory=dict)  # what else was measured, the unit in the name
 
 
 @dataclass(frozen=True)
@@ -123,12 +114,7 @@ Known = Mapping[str, tuple[Result, Record]]  # name of a result → its newest v
 def make_record(name: str, results: list[Result]) -> Record:
     """A record of results just measured here by this process."""
     facts = environment(sys.argv)
-    versions = dict(facts["versions"])
-    for package in EXTRA_VERSIONS:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
+    versions = facts["versions"] | {name: number for name in EXTRA_VERSIONS if (number := version(name))}
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if sys.argv else ""
     hardware = Hardware.of(facts["hardware"])
     return Record(name, tuple(results), command, hardware, versions, now(), facts["commit"])

@@ -10,8 +10,8 @@ step's multiplications and additions (two per connection and image, forward, bac
 weights; the first layer needs no gradient of its input) would take so long. Peak memory is the most that a process
 held, less what its imports hold.
 
-`--layers` asks instead where the time of a step goes: forward and backward of each layer alone, on the maps that reach
-it, beside its operations at the same rate.
+`--layers` asks instead where the time of a step goes: the forward and backward pass of each layer alone, on the maps
+that reach it, beside its operations at the same rate.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from torch import Tensor
 from alexnet import architecture, presets
 from alexnet.architecture import LayerShape
 from alexnet.config import Config
-from alexnet.engine import keep_freed_memory
+from alexnet.engine.memory import keep_freed_memory
 from alexnet.errors import AlexnetError, UsageError
 from alexnet.model.alexnet import AlexNet
 from alexnet.training.sgd import SGD, parameter_groups
@@ -126,7 +126,7 @@ def inputs(config: Config, options: argparse.Namespace, name: str) -> tuple[Tens
 
 
 def operations(entries: Sequence[LayerShape], batch: int) -> int:
-    """Multiplications and additions of a step in these layers of a network; the first has no backward to its input."""
+    """Multiplications and additions of a step in these layers; the first has no backward pass to its input."""
     return 2 * batch * sum((2 if entry.inputs[0] == 3 else 3) * entry.connections for entry in entries)
 
 
@@ -166,8 +166,8 @@ def _step_results(
     )
     plain = f"ours {precision} without LRN"
     if plain in seconds:
-        beside = f"{name}, beside itself without LRN"
-        yield compare_times(beside, seconds, f"ours {precision}", [plain], work=options.batch, unit="images/s")
+        name += ", beside itself without LRN"
+        yield compare_times(name, seconds, f"ours {precision}", [plain], work=options.batch, unit="images/s")
 
 
 def _memory_result(

@@ -30,7 +30,7 @@ from experiments.records import RECORDS, Errors, TrainingRecord, TrainingRun, sa
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is trained and measured: settings beside the preset's, views, and the figures published for it."""
+    """What is trained and measured: settings beside the preset's, views, and the results published for it."""
 
     preset: str
     data: str  # as people call it

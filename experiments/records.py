@@ -49,7 +49,7 @@ class TrainingRecord(Record):
 
     preset: str
     data: str  # as people call it
-    published: str  # the figures published for it
+    published: str  # the results published for it
     note: str  # what a reader should know
     runs: tuple[TrainingRun, ...]
 
