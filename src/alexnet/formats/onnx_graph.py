@@ -63,8 +63,8 @@ class Builder:
         helper = self.helper
         inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, side, side])]
         outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", self.network.classes])]
-        made = helper.make_graph(self.nodes, self.network.name, inputs, outputs, self.initializers)
-        model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="alexnet")
+        proto = helper.make_graph(self.nodes, self.network.name, inputs, outputs, self.initializers)
+        model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="alexnet")
         model.ir_version = IR
         return model
 

@@ -82,30 +82,30 @@ def evaluate(
     """
     named = [models] if isinstance(models, str | Path | Predictor) else list(models)
     if not named:
-        raise UsageError("no run is given; name at least one run directory")
+        raise UsageError("no model is given; name at least one")
     if isinstance(weights, str) and weights != "search":
         raise UsageError(f"weights {weights!r} should be numbers, one per model, or search")
     numbers = None if isinstance(weights, str) else weights
     options = {"checkpoint": checkpoint, "device": device, "backend": backend, "precision": precision}
     predictor = load(*named, **options, weights=numbers)  # type: ignore[arg-type]
-    measured = _Source(predictor, data, split, progress)
+    target = _Target(predictor, data, split, progress)
     if weights == "search" and isinstance(predictor, Ensemble):
-        predictor = _searched(predictor, data, views, progress, measured.name)
+        predictor = _searched(predictor, data, views, progress, target.name)
     with progress.counting("decoding"):
         result = measure_split(
-            measured.loader,
+            target.loader,
             # A probability that underflowed to 0 is a large loss, not an infinite one.
             lambda images: predictor.probabilities(images, views).clamp_min(torch.finfo(torch.float32).tiny).log(),
             lambda scores, labels: -scores.gather(1, labels[:, None])[:, 0],
             len(predictor.classes),
-            measured.labels,
+            target.labels,
         )
     described = predictor.description
     return Evaluation(
         **dataclasses.asdict(result),
         views=views,
-        data=measured.source.spec,
-        split=measured.name,
+        data=target.source.spec,
+        split=target.name,
         models=tuple(described.get("members", [described])),
         weights=predictor.weights if isinstance(predictor, Ensemble) and weights is not None else None,
     )
@@ -115,7 +115,7 @@ def _searched(ensemble: Ensemble, data: str | None, views: int, progress: Progre
     """The ensemble with the weights that are best on validation images, each decoded once."""
     if measured == SEARCHED:
         progress.warn(f"the weights are searched on the {SEARCHED} split, the one they are measured on")
-    validation = _Source(ensemble, data, SEARCHED, progress)
+    validation = _Target(ensemble, data, SEARCHED, progress)
     outputs: list[list[Tensor]] = [[] for _ in ensemble.members]
     positions = []
     with progress.counting("decoding"):
@@ -127,11 +127,11 @@ def _searched(ensemble: Ensemble, data: str | None, views: int, progress: Progre
     check_readable(validation.loader, len(positions))
     labels = validation.labels[torch.cat(positions)]
     weights = search_weights([torch.cat(parts) for parts in outputs], labels)
-    progress.note(f"weights found on {len(labels):,} images: {', '.join(f'{weight:.3f}' for weight in weights)}")
+    progress.note(f"weights searched on {len(labels):,} images: {', '.join(f'{weight:.3f}' for weight in weights)}")
     return Ensemble(ensemble.members, weights)
 
 
-class _Source:
+class _Target:
     """The split that a predictor is measured on: its images as the predictor takes them, its labels among its classes.
 
     Attributes: `source`, `name` (of the split), `loader`, `labels` (int64 (N,), by position in the split).

@@ -20,7 +20,7 @@ from alexnet.config import Config, Data
 from alexnet.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from alexnet.data.statistics import Statistics
 from alexnet.device import choose_device
-from alexnet.errors import CheckpointError, RunError, UsageError, nearest
+from alexnet.errors import CheckpointError, RunError, UsageError, nearest, one_line
 from alexnet.formats.export import import_model
 from alexnet.inference.backends import Backend, OpenVinoBackend, TorchBackend, choose
 from alexnet.inference.ensemble import Ensemble
@@ -78,7 +78,7 @@ def _load(
     target = choose_device(device)
     gpu = target.type == "cuda"
     if precision is not None:
-        choose(backend, precision, gpu)  # a request that cannot be met is told before anything is read
+        choose(backend, precision, gpu)  # a request that cannot be met is refused before anything is read
     if name.startswith(TORCHVISION):
         opened = _open_torchvision(name, checkpoint)
     elif Path(name).is_file():
@@ -116,10 +116,9 @@ def _open_run(run: Run, checkpoint: str | None) -> _Opened:
     model = build(run.config.network, seed=None)
     saved = load_checkpoint(run.checkpoints, checkpoint)
     load_weights(model, saved.weights, str(run.checkpoints / f"{checkpoint}.safetensors"))
-    if damage := getattr(saved, "damage", ""):  # an older save is used
-        warnings.warn(damage, stacklevel=4)
-    position = saved.state.get("train") or saved.state.get("position") or {}
-    origin = {"run": str(run.path), "checkpoint": checkpoint, "step": position.get("steps")}
+    if saved.damage:  # an older save is used
+        warnings.warn(saved.damage, stacklevel=4)
+    origin = {"run": str(run.path), "checkpoint": checkpoint, "step": saved.state.get("train", {}).get("steps")}
     return _Opened(model, run.config, Statistics.load(run.statistics_file), run.classes, origin, run)
 
 
@@ -182,7 +181,7 @@ def _read_weights(path: str) -> dict[str, torch.Tensor]:
             return load_file(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, SafetensorError, UnpicklingError) as error:
-        raise CheckpointError(f"{path} is not a file of weights: {' '.join(str(error).split())[:200]}") from None
+        raise CheckpointError(f"{path} is not a file of weights: {one_line(error)}") from None
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise CheckpointError(f"{path} does not hold weights by name")
     return weights

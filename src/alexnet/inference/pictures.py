@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from alexnet.data.decode import MAX_BYTES
-from alexnet.data.readers.folder import NOT_IMAGES
+from alexnet.data.readers.folder import image_files
 from alexnet.device import cpu_count
 from alexnet.errors import UnreadableImage, UsageError
 from alexnet.files import atomic_write
@@ -97,12 +97,7 @@ def check_table(path: str) -> None:
 
 
 def _below(folder: str) -> list[str]:
-    """The pictures in a folder and those below it, in the order of their names."""
-    pictures: list[str] = []
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        shown = sorted(name for name in names if not name.startswith("."))
-        pictures += [os.path.join(root, name) for name in shown if Path(name).suffix.lower() not in NOT_IMAGES]
+    pictures = [os.fspath(path) for path in image_files(folder)]
     if not pictures:
         raise UsageError(f"there is no picture in the folder {folder}")
     return pictures

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from alexnet.data.preprocess import to_square
-from alexnet.errors import UnreadableImage, UsageError
+from alexnet.errors import UsageError
 from alexnet.run import Run
 
 Image = str | Path | bytes | np.ndarray
@@ -85,12 +85,7 @@ class Predictor(ABC):
 
     def square(self, image: Image) -> np.ndarray:
         """A picture as the network was trained on it: (S, S, 3) uint8. Raises UnreadableImage naming the file."""
-        try:
-            return to_square(image, self.size, self.exif_rotate)
-        except UnreadableImage as error:
-            if isinstance(image, str | Path) and not str(error).startswith(str(image)):
-                raise UnreadableImage(f"{image}: {error}") from None
-            raise
+        return to_square(image, self.size, self.exif_rotate)
 
     def squares(self, images: Images) -> Tensor:
         """What `predict` takes as one batch: uint8 (N, S, S, 3). Raises what `predict` does."""

@@ -118,10 +118,10 @@ def _keep(graph: Any, path: Path) -> None:
 
     path.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="new-", dir=path.parent) as folder:
-        beside = Path(folder) / path.name
-        openvino.save_model(graph, beside, compress_to_fp16=False)
-        os.replace(beside.with_suffix(".bin"), path.with_suffix(".bin"))
-        os.replace(beside, path)
+        new = Path(folder) / path.name
+        openvino.save_model(graph, new, compress_to_fp16=False)
+        os.replace(new.with_suffix(".bin"), path.with_suffix(".bin"))
+        os.replace(new, path)
     sync_folder(path.parent)
 
 

@@ -7,36 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from alexnet.architecture import hidden_layer
 from alexnet.data.dataset import Split, Subset
+from alexnet.data.decode import Pixels
 from alexnet.data.loader import BatchLoader
 from alexnet.data.random import permutation
 from alexnet.data.run_data import RunData, open_run_data
 from alexnet.errors import DataError
 from alexnet.evaluation.metrics import ErrorCounter, Measurement
+from alexnet.inference.predictor import Predictor
 from alexnet.progress import Progress, quiet
-from alexnet.report.nearest import Taps, features, nearest
+from alexnet.report.nearest import features, nearest
 from alexnet.run import Run
 
 RANDOM, MISTAKES, NEIGHBOURS = 8, 4, 6
 TOP = 5
 SEARCHED = 20_000  # training images searched for the nearest ones
-Pixels = NDArray[np.uint8]
-
-
-class Predictor(Taps, Protocol):
-    """The part of a predictor that an analysis needs."""
-
-    def probabilities(self, images: Tensor, views: int = 1) -> Tensor:
-        """uint8 (N, S, S, 3) → float32 (N, C) on the CPU."""
-        ...
 
 
 @dataclass(frozen=True)

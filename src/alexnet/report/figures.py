@@ -30,8 +30,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 
+from alexnet.data.decode import Pixels
 from alexnet.files import atomic_write
-from alexnet.report.analysis import Example, Pixels
+from alexnet.report.analysis import Example
 from alexnet.report.history import Curve, Points
 from alexnet.report.kernels import Kernels
 
@@ -183,8 +184,8 @@ def prediction(example: Example, classes: Sequence[str]) -> Panel:
             colour = SOFT if kind == "other" else INK
             board.text(WIDTH - 0.04, middle, f"{100 * value:.0f}", size=7, va="center", ha="right", color=colour)
 
-    said = "right" if example.right else f"taken for {guess}"
-    return Panel(WIDTH, side, f"Image of {truth}, {said}", draw)
+    verdict = "right" if example.right else f"taken for {guess}"
+    return Panel(WIDTH, side, f"Image of {truth}, {verdict}", draw)
 
 
 def neighbours(example: Example, classes: Sequence[str]) -> Panel:
@@ -260,19 +261,13 @@ def _cells(axes: Axes, counts: NDArray[np.int64], strength: NDArray[np.float64])
 
 def _mark_drops(axes: Axes, drops: Points, last: float) -> None:
     free = -np.inf
-    for epoch, rate in drops:
-        label = f"lr {rate:g}"
+    for epoch, lr in drops:
+        label = f"lr {lr:g}"
         width = 0.02 * len(label) * last
         lower = epoch < free
         free = free if lower else epoch + width
         left = epoch + width > last
-        axes.axvline(
-            epoch,
-            ymax=1 - 0.07 * (1 + lower),
-            color=SOFT,
-            lw=0.7,
-            ls=(0, (3, 3)),
-        )
+        axes.axvline(epoch, ymax=1 - 0.07 * (1 + lower), color=SOFT, lw=0.7, ls=(0, (3, 3)))
         axes.annotate(
             label,
             (epoch, 1 - 0.07 * lower),

@@ -32,8 +32,8 @@ class Curve:
 class History:
     """The curves of a run: losses in nats, errors in percent, and (epoch, new learning rate) of each of its drops.
 
-    `epochs` and `steps` are how far the run came; `seconds` of training, `estimated` where its metrics do not record
-    them, None without metrics; `unfinished` says in words where a run is that has not ended, or stopped before.
+    `epochs` and `steps` are how far the run came; `seconds` of training, `estimated` before the first epoch is over,
+    None without metrics; `unfinished` says in words where a run is that has not ended, or stopped before.
     """
 
     losses: tuple[Curve, ...]
@@ -115,7 +115,7 @@ def _schedule_ended(run: Run, validations: Sequence[dict[str, Any]]) -> bool:
 
 def _seconds(run: Run, train: Sequence[dict[str, Any]], epochs: Sequence[dict[str, Any]]) -> tuple[float | None, bool]:
     """Seconds of training, and whether they are estimated from the images per second."""
-    if epochs and all("seconds" in line for line in epochs):
+    if epochs:
         return sum(float(line["seconds"]) for line in epochs), False
     settings = run.config.train
     if not train:

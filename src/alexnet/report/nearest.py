@@ -6,21 +6,14 @@ Shapes: `N` images, `S` their side, `U` units of the layer, `Q` queries, `k` nei
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-
-class Taps(Protocol):
-    """What gives activations: a predictor."""
-
-    def taps(self, images: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """uint8 (N, S, S, 3) → activations by name, N first."""
-        ...
+from alexnet.inference.predictor import Predictor
 
 
-def features(predictor: Taps, images: Tensor, layer: str) -> Tensor:
+def features(predictor: Predictor, images: Tensor, layer: str) -> Tensor:
     """A layer's activations from the centre view of uint8 (N, S, S, 3) as vectors, float32 (N, U)."""
     return predictor.taps(images, [layer])[layer].float().flatten(1)
 

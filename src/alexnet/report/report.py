@@ -21,7 +21,7 @@ from alexnet import __version__, presets
 from alexnet.architecture import Dropout
 from alexnet.checkpoint import has_checkpoint
 from alexnet.comparison import difference
-from alexnet.config import Config, fields
+from alexnet.config import Config, fields, flags, text_of
 from alexnet.data.statistics import Statistics
 from alexnet.errors import DataError, UsageError
 from alexnet.files import write_text
@@ -56,11 +56,7 @@ def write_report(run: Run, progress: Progress = quiet, searched: int = SEARCHED)
     if checkpoint:
         predictor = load(run.path, checkpoint=checkpoint)
         grey = grey_images(Statistics.load(run.statistics_file))
-        kernels = first_kernels(
-            predictor.model,  # type: ignore[attr-defined]
-            run.config.network.columns,
-            grey,
-        )
+        kernels = first_kernels(predictor.model, run.config.network.columns, grey)  # type: ignore[attr-defined]
         try:
             analysis = analyse(predictor, run, progress, searched)
         except DataError as error:
@@ -116,12 +112,13 @@ def class_names(names: Sequence[str]) -> list[str]:
 def command(run: Run) -> list[list[str]]:
     """The command that repeats the run, made from its settings: the words that belong together, together."""
     config = run.config
-    words = [["alexnet", "train"], ["--preset", config.preset], ["--data", config.data.source]]
-    values = {setting.path: setting.default for setting in fields(config)}
-    for row in _changes(config):
-        value = values.get(f"{row.where}.{row.field}")
-        if value is not None:
-            words.append([f"--{row.where}.{row.field}", _text(value)])
+    base = ["--preset", config.preset]
+    try:
+        changes = flags(presets.preset(config.preset, config.network.classes), config)
+    except UsageError:  # no preset of this version has this network
+        base, changes = ["--config", str(run.path)], {}
+    words = [["alexnet", "train"], base, ["--data", config.data.source]]
+    words += [[f"--{path}", text] for path, text in changes.items() if path != "data.source"]
     return [*words, ["--out", f"runs/{run.path.resolve().name}"]]
 
 
@@ -145,7 +142,7 @@ def _environment() -> Environment:
         "duration": _duration,
         "times": lambda shape: "×".join(map(str, shape)) if shape else "–",
         "name": _name,
-        "text": _text,
+        "text": text_of,
         "shell": lambda words: shlex.join(map(str, words)),
         "measured": _measured,
     }
@@ -173,27 +170,18 @@ def _draw(
 
 def _other_evaluations(run: Run, checkpoint: str | None) -> list[dict[str, Any]]:
     """What was measured of this run alone and the report does not measure itself: several views, other images, …"""
-    own = {"views": 1, "data": run.config.data.source, "checkpoint": checkpoint, "backend": "torch", "precision": None}
-
-    def differs(entry: dict[str, Any]) -> bool:
-        facts = {**own, **entry, **_weights(entry)}
-        facts["precision"] = None if facts["precision"] == run.config.train.precision else facts["precision"]
-        return any(facts[key] != value for key, value in own.items())
-
-    return [entry for entry in run.evaluations() if len(entry["runs"]) == 1 and differs(entry)]
+    own = (1, run.config.data.source, checkpoint, "torch", run.config.train.precision)
+    return [entry for entry in run.evaluations() if (entry["views"], entry["data"], *_weights(entry)) != own]
 
 
-def _weights(entry: dict[str, Any]) -> dict[str, Any]:
-    """Which weights an evaluation measured, where it says so: checkpoint, backend and precision."""
-    model = (entry.get("models") or [{}])[0]
-    return {key: model[key] for key in ("checkpoint", "backend", "precision") if model.get(key)}
+def _weights(entry: dict[str, Any]) -> tuple[Any, ...]:
+    """Which weights an evaluation measured, and how: checkpoint, backend and precision."""
+    return tuple(entry["models"][0][key] for key in ("checkpoint", "backend", "precision"))
 
 
 def _measured(entry: dict[str, Any]) -> str:
-    """Which weights an evaluation measured, in words; empty where it does not say."""
-    words = _weights(entry)
-    named = [f"{words['checkpoint']} weights"] if "checkpoint" in words else []
-    return ", ".join(named + [words[key] for key in ("backend", "precision") if key in words])
+    """Which weights an evaluation measured, and how, in words."""
+    return "{} weights, {}, {}".format(*_weights(entry))
 
 
 def _most_confused(counts: NDArray[np.int64]) -> list[tuple[int, int, int, int]]:
@@ -223,13 +211,6 @@ def _changes(config: Config) -> list[Any]:
     return rows
 
 
-def _text(value: Any) -> str:
-    """A setting's value as the command line takes it."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
 def _name(path: str) -> str:
     """A source's short name: the last part of its path."""
     return Path(path).name or path
@@ -238,7 +219,7 @@ def _name(path: str) -> str:
 def _hardware(run: Run) -> str:
     hardware = run.environment["hardware"]
     threads = f"{hardware['cpu']}, {hardware['threads']} thread{'s' if hardware['threads'] != 1 else ''}"
-    gpus = hardware.get("gpus") or []
+    gpus = hardware["gpus"]
     return f"{gpus[0]} ({threads})" if gpus and run.config.train.device != "cpu" else threads
 
 
