@@ -131,7 +131,7 @@ def _caffe() -> Config:
 
 
 def _one_weird_trick() -> Config:
-    """torchvision's `alexnet`: the one-tower net of a later paper, without LRN."""
+    """torchvision's `alexnet`: the one-column net of a later paper, without LRN."""
 
     def conv(name: str, kernels: int, size: int, pad: int, stride: int = 1) -> Conv:
         return Conv(name, kernels, size, stride=stride, pad=pad, std=None, ceil=False)

@@ -20,6 +20,7 @@ SOURCE_HELP = (
     "digits, a folder of class folders (with or without train/ val/ test/), a folder of Parquet files, ILSVRC "
     "or WebDataset tars, hf:owner/name, a torchvision data set, or a store"
 )
+MODEL_HELP = "a run directory, a file written by `alexnet export --format safetensors`, or torchvision:NAME"
 PRESET_HELP = "a preset, torchvision:NAME, a run directory, or a file that `alexnet config` wrote"
 
 
@@ -105,9 +106,6 @@ def model_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("float32", "bfloat16", "int8"),
         help="default: the run's own; int8 is calibrated on its training images at first use",
     )
-
-
-MODEL_HELP = "a run directory, a file written by `alexnet export --format safetensors`, or torchvision:NAME"
 
 
 def settings_arguments(parser: argparse.ArgumentParser) -> None:

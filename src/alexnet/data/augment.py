@@ -38,7 +38,7 @@ class Augmentation:
             self.scale = None
         if config.data.center == "none":
             mean = torch.zeros(self.size, self.size, 3)
-        # (S−C+1, S−C+1, C, C, 3): a view of every crop of the mean image
+        # (S−C+1, S−C+1, C, C, 3): every crop of the mean image, without copies
         self.means = mean.to(device).unfold(0, self.crop, 1).unfold(1, self.crop, 1).permute(0, 1, 3, 4, 2)
         deviations = np.sqrt(np.maximum(statistics.eigenvalues, 0))
         weights = deviations if self.settings.colour_scale == "sqrt" else statistics.eigenvalues

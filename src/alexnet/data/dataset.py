@@ -173,7 +173,7 @@ def check_source(spec: str, classes: Sequence[str], splits: dict[str, Split]) ->
         raise DataError(f"{spec}: there is no train, val or test split in it")
     if len(classes) < 2:
         names = f" ({classes[0]})" if classes else ""
-        raise DataError(f"{spec}: {len(classes)} class{names} found where at least two are needed to tell apart")
+        raise DataError(f"{spec}: {len(classes)} class{names} where at least two are needed")
     for name, split in splits.items():
         if len(split) == 0:
             raise DataError(f"{spec}: split {name} holds no images")
@@ -188,10 +188,10 @@ def check_source(spec: str, classes: Sequence[str], splits: dict[str, Split]) ->
             raise DataError(f"{spec}: the train split has images of one class only; at least two are needed")
         for name in ("val", "test"):
             if name in splits:
-                strange = np.unique(splits[name].labels[~known[splits[name].labels]])
-                if len(strange):
+                unknown = np.unique(splits[name].labels[~known[splits[name].labels]])
+                if len(unknown):
                     raise DataError(
-                        f"{spec}: class {classes[int(strange[0])]!r} is in {name} but not in train; "
+                        f"{spec}: class {classes[int(unknown[0])]!r} is in {name} but not in train; "
                         f"add training images of it or remove it from {name}"
                     )
     return Source(spec, tuple(classes), splits)

@@ -14,7 +14,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet.errors import UnreadableImage
+from alexnet.errors import UnreadableImage, one_line
 
 Pixels = NDArray[np.uint8]
 Bytes = bytes | bytearray | memoryview
@@ -139,8 +139,7 @@ def _decode_by_pillow(data: bytes, exif_rotate: bool, damaged: bool = False) -> 
     except MemoryError:
         raise UnreadableImage("there is not enough memory to decode it") from None
     except Exception as error:  # Pillow's plugins raise anything from SyntaxError to struct.error on hostile files.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UnreadableImage(reason[:200]) from None
+        raise UnreadableImage(one_line(error)) from None
     return Decoded(pixels, height, width, kind, tuple(notes))
 
 

@@ -43,13 +43,13 @@ class MmapCache:
             return mapped
 
     def slice(self, k: int, offset: int, size: int) -> NDArray[np.uint8]:
-        """Return `size` bytes of file k as a view. Raises `UnreadableImage` if they cannot be had."""
+        """Return `size` bytes of file k, without copying them. Raises `UnreadableImage` if they cannot be had."""
         if size > MAX_BYTES:
             raise UnreadableImage(f"its {size} bytes are more than the limit of {MAX_BYTES}")
         try:
-            view = self[k][offset : offset + size]
+            part = self[k][offset : offset + size]
         except (OSError, ValueError) as error:
             raise UnreadableImage(f"{self.paths[k]} cannot be read: {error}") from None
-        if len(view) != size:
+        if len(part) != size:
             raise UnreadableImage(f"{self.paths[k]} ends before it: the file is cut short")
-        return view
+        return part

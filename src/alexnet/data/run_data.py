@@ -32,13 +32,10 @@ class RunData:
 
     def split(self, name: str) -> Split:
         """`train`, `val` or `test`; `val` is the held-out part where the source has none. Raises DataError."""
-        if name == "train":
-            return self.train
-        if name == "val":
-            return self.validation
-        if name not in self.source.splits:
+        splits = {**self.source.splits, "train": self.train, "val": self.validation}
+        if name not in splits:
             raise missing_split(self.source, name)
-        return self.source.splits[name]
+        return splits[name]
 
     def loader(self, split: Split, progress: Progress, **options: Any) -> BatchLoader:
         """Batches of a split as the config's data settings say; `options` are those of `BatchLoader`."""
@@ -104,7 +101,7 @@ def missing_split(source: Source, name: str) -> DataError:
 
 
 class SourceManifest:
-    """A run's `source.json`: the source as it was found, and the images that could not be read, with the reason."""
+    """A run's `source.json`: the source as it was, and the images that could not be read, with the reason."""
 
     def __init__(self, run: Run, data: RunData, progress: Progress) -> None:
         """Writes the file. Raises RunError where a resumed run's source has other classes than before."""

@@ -13,7 +13,7 @@ from alexnet.errors import DataError
 
 def test_the_hub_needs_its_library_and_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError, match=r"pip install alexnet\[hub\]"):
+    with pytest.raises(DataError, match=r"pip install 'alexnet\[hub\]'"):
         open_source("hf:owner/name")
 
 

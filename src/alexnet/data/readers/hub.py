@@ -12,7 +12,7 @@ import numpy as np
 
 from alexnet.data.dataset import SPLITS, Labels, Source, Split, check_source
 from alexnet.data.preprocess import read_image_file
-from alexnet.errors import DataError, UnreadableImage
+from alexnet.errors import DataError, UnreadableImage, one_line
 from alexnet.files import cache_folder
 
 
@@ -86,12 +86,12 @@ def _construct(spec: str, kind: Callable[..., Any], root: Path, arguments: dict[
     except (RuntimeError, OSError) as error:
         if not download:
             raise DataError(
-                f"{spec}: torchvision's data set is not in {root} ({_one_line(error)}); add --download to fetch it"
+                f"{spec}: torchvision's data set is not in {root} ({one_line(error)}); add --download to fetch it"
             ) from None
     try:
         return kind(root=str(root), download=True, **arguments)
     except Exception as error:  # Whatever the network, the archive or the disk had to say.
-        raise DataError(f"{spec}: it could not be downloaded to {root}: {_one_line(error)}") from None
+        raise DataError(f"{spec}: it could not be downloaded to {root}: {one_line(error)}") from None
 
 
 def _rgb(images: np.ndarray) -> np.ndarray:
@@ -137,15 +137,15 @@ def open_hub(spec: str) -> Source:
     try:
         import datasets
     except ImportError:
-        raise DataError(f"{spec}: this needs the datasets library; pip install alexnet[hub]") from None
+        raise DataError(f"{spec}: this needs the datasets library; pip install 'alexnet[hub]'") from None
     name, _, configuration = spec.removeprefix("hf:").partition("@")
     try:
-        splits_there = datasets.load_dataset(name, configuration or None)
+        published = datasets.load_dataset(name, configuration or None)
     except Exception as error:  # The library raises its own, the network's and the disk's errors.
-        raise DataError(f"{spec}: it could not be loaded: {_one_line(error)}") from None
+        raise DataError(f"{spec}: it could not be loaded: {one_line(error)}") from None
     splits: dict[str, Split] = {}
     classes: list[str] = []
-    for theirs, rows in splits_there.items():
+    for theirs, rows in published.items():
         ours = "val" if theirs.startswith("val") else theirs
         if ours not in SPLITS:
             continue
@@ -160,7 +160,3 @@ def open_hub(spec: str) -> Source:
             continue  # A test split published without its labels.
         splits[ours] = HubSplit(ours, rows.cast_column(image, datasets.Image(decode=False)), image, values)
     return check_source(spec, classes, splits)
-
-
-def _one_line(error: BaseException) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:300]

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.data.dataset import Labels, Source, Split, check_source
-from alexnet.data.readers.tar_index import Member, build_index, members
+from alexnet.data.readers.tar_index import Member, TarSplit, build_index, members
 from alexnet.errors import DataError
 
 WNID = re.compile(r"n\d{8}")
@@ -111,7 +111,7 @@ def open_ilsvrc(spec: str, root: Path, known: Edition) -> Source:
                     f"{path}: it holds {unknown[0]}.tar, which is not a category of the {known.year} devkit"
                 )
             label_of_group = np.array([label_of[wnid] for wnid in index.groups], dtype=np.int64)
-            splits[name] = index.split(name, [path], label_of_group[index.group])
+            splits[name] = TarSplit(name, [path], label_of_group[index.group], index)
         else:
             # The ground truth has one line per image in order of the names, which is not the archive's.
             index = build_index([path], "flat tar", _flat_members).sorted_by_name()
@@ -122,7 +122,7 @@ def open_ilsvrc(spec: str, root: Path, known: Edition) -> Source:
             if len(labels) and not 0 <= labels.min() <= labels.max() < len(synsets):
                 wrong = int(labels.max() if labels.max() >= len(synsets) else labels.min()) + 1
                 raise DataError(f"{root}: {truth} names id {wrong}, but the ids of meta.mat are 1 to {len(synsets)}")
-            splits[name] = index.split(name, [path], labels)
+            splits[name] = TarSplit(name, [path], labels, index)
     return check_source(spec, [synset.title for synset in synsets], splits)
 
 
@@ -171,7 +171,7 @@ def open_synset_tars(spec: str, root: Path) -> Source:
     rank = {wnid: label for label, wnid in enumerate(classes)}
     label_of_group = np.array([rank[wnid] for wnid in index.groups], dtype=np.int64)
     labels: Labels = label_of_group[index.group] if len(index.group) else np.zeros(0, np.int64)
-    return check_source(spec, classes, {"train": index.split("train", paths, labels)})
+    return check_source(spec, classes, {"train": TarSplit("train", paths, labels, index)})
 
 
 def _synset_members(_: int, path: Path) -> Iterable[tuple[str, Member]]:

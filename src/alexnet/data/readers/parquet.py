@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alexnet.data.dataset import Source, Split, check_source
-from alexnet.errors import DataError, UnreadableImage
+from alexnet.errors import DataError, UnreadableImage, one_line
 
 _NAME = re.compile(r"^(train|validation|valid|val|test)([-._].*)?\.parquet$")
 _SPLIT = {"validation": "val", "valid": "val"}
@@ -107,7 +107,7 @@ class ParquetSplit(Split):
         try:
             data = self._columns(group)[0][row].as_py()
         except (OSError, pa.ArrowException) as error:
-            raise UnreadableImage(f"its row group cannot be read: {' '.join(str(error).split())[:200]}") from None
+            raise UnreadableImage(f"its row group cannot be read: {one_line(error)}") from None
         if data is None:
             raise UnreadableImage("the row holds no bytes")
         return bytes(data)
@@ -117,7 +117,7 @@ def _open(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path, memory_map=True)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: it cannot be read as Parquet: {' '.join(str(error).split())[:200]}") from None
+        raise DataError(f"{path}: it cannot be read as Parquet: {one_line(error)}") from None
 
 
 def open_parquet(spec: str, root: Path) -> Source:

@@ -95,13 +95,9 @@ class Index:
             self.groups,
         )
 
-    def split(self, name: str, paths: list[Path], labels: Labels) -> TarSplit:
-        """Return the members as a split with these labels (N,)."""
-        return TarSplit(name, paths, labels, self)
-
 
 class TarSplit(Split):
-    """Images at known places in tar files."""
+    """The members of an index as images with labels (N,)."""
 
     def __init__(self, name: str, paths: list[Path], labels: Labels, index: Index) -> None:
         self.name = name
@@ -183,4 +179,4 @@ def _write(path: Path, index: Index) -> None:
         with atomic_write(path) as file, pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(table)
     except OSError:
-        return  # No room for a cache, or no home to keep it in: the index is made anew next time.
+        return  # no room for a cache, or no home to keep it in: the index is made anew next time.

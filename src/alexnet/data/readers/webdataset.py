@@ -46,7 +46,7 @@ def _open_split(name: str, paths: list[Path]) -> TarSplit:
     index = build_index(paths, "webdataset", _labelled_members)
     label_of_group = np.array([int(text) for text in index.groups], dtype=np.int64)
     labels: Labels = label_of_group[index.group] if len(index) else np.zeros(0, np.int64)
-    return index.split(name, paths, labels)
+    return TarSplit(name, paths, labels, index)
 
 
 def _labelled_members(_: int, path: Path) -> Iterator[tuple[str, Member]]:

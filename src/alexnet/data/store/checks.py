@@ -115,9 +115,9 @@ def validation_order(classes: Sequence[str], files: FileRecords) -> list[Issue]:
                 wrong.append((name, classes[label], true))
     if len(wrong) < 2:
         return []
-    name, said, true = wrong[0]
+    name, title, true = wrong[0]
     message = (
-        f"wrong order of classes: {name} is labelled {said!r} but shows {true}, and so on for {len(wrong)} of the "
+        f"wrong order of classes: {name} is labelled {title!r} but shows {true}, and so on for {len(wrong)} of the "
         f"first {len(FIRST_OF_VAL)}; ids of the ground truth are those of meta.mat, not ranks of sorted names"
     )
     return [Issue("error", files.split, message)]

@@ -97,10 +97,7 @@ def load_shard(work: Path, split: str, number: int, columns: Sequence[str] | Non
     if not path.exists():
         return None
     try:
-        table = pq.read_table(
-            path,
-            columns=list(columns) if columns else None,
-        )
+        table = pq.read_table(path, columns=list(columns) if columns else None)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: it is damaged ({error}); delete it and give the command again") from None
     known = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}

@@ -231,9 +231,9 @@ def _make_shards(
                 progress(done, total)
 
 
-def _work_on(chunks: Iterator[_Chunk], settings: _Settings, threads: int) -> Generator[_Done, None, None]:
+def _work_on(chunks: Iterator[_Chunk], settings: _Settings, threads: int) -> Generator[_SquaredChunk, None, None]:
     """Yield what is made of each chunk, in order; a few per thread are under way, which bounds the memory."""
-    waiting: deque[Future[_Done]] = deque()
+    waiting: deque[Future[_SquaredChunk]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="prepare") as pool:
         try:
             while True:
@@ -286,7 +286,7 @@ def _cannot_write(root: Path, error: OSError) -> str:
 
 
 @dataclass(frozen=True)
-class _Done:
+class _SquaredChunk:
     """A chunk's records, and the payloads of those that could be read."""
 
     records: list[Record]
@@ -294,7 +294,7 @@ class _Done:
     sums: Accumulator | None
 
 
-def _square_chunk(chunk: _Chunk, settings: _Settings) -> _Done:
+def _square_chunk(chunk: _Chunk, settings: _Settings) -> _SquaredChunk:
     """Decode, square and encode a chunk's images, and add up the statistics of the train split."""
     split = chunk.split
     squares = np.empty((chunk.last - chunk.first, settings.size, settings.size, 3), np.uint8)
@@ -310,7 +310,7 @@ def _square_chunk(chunk: _Chunk, settings: _Settings) -> _Done:
     if split.name == "train":
         sums = Accumulator(settings.size)
         sums.add(squares[: len(payloads)])
-    return _Done(records, payloads, sums)
+    return _SquaredChunk(records, payloads, sums)
 
 
 def _square_one(split: Split, i: int, settings: _Settings, out: NDArray[np.uint8]) -> Record:
@@ -362,7 +362,7 @@ class _Writer:
         """Images in the shard."""
         return sum(not record.reason for record in self.records)
 
-    def add(self, part: _Done) -> None:
+    def add(self, part: _SquaredChunk) -> None:
         """Append a chunk."""
         payloads = iter(part.payloads)
         for record in part.records:

@@ -34,7 +34,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.data.store import checks
 from alexnet.data.store.checks import FileRecords, Issue
 from alexnet.device import cpu_count
-from alexnet.errors import DataError, UnreadableImage
+from alexnet.errors import DataError, UnreadableImage, one_line
 from alexnet.files import file_sha256
 
 _CHUNK = 64
@@ -172,7 +172,7 @@ def _check_store(
             try:
                 splits.append(_recorded(root, name, manifest, issues, f"{name}/{INDEX}" in damaged))
             except (DataError, OSError, pa.ArrowException) as error:
-                issues.append(Issue("error", name, " ".join(str(error).split())))
+                issues.append(Issue("error", name, one_line(error)))
     if STATISTICS in manifest.files and STATISTICS not in damaged:
         count = Statistics.load(root / STATISTICS).count
         if count != manifest.splits["train"].count:
