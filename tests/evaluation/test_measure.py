@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from alexnet.data.loader import Batch, BatchLoader
+from alexnet.data.batch import Batch
+from alexnet.data.loader import BatchLoader
 from alexnet.data.readers.open import open_source
 from alexnet.errors import DataError
 from alexnet.evaluation.measure import measure_split

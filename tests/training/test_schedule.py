@@ -12,7 +12,7 @@ from alexnet import presets
 from alexnet.checkpoint import read_record
 from alexnet.config import Optimizer, Schedule
 from alexnet.errors import UsageError
-from alexnet.training.schedule import LayerRate, LRSchedule, ScheduleState
+from alexnet.training.schedule import LayerLR, LRSchedule, ScheduleState
 
 
 def groups() -> list[dict[str, Any]]:
@@ -288,5 +288,5 @@ def test_an_entry_that_fits_no_layer_is_named_with_the_nearest() -> None:
 
 
 def test_an_entry_is_read_into_its_parts() -> None:
-    assert LayerRate.parse("conv1@68=1e-5") == LayerRate("conv1@68=1e-5", "conv1", 68, 1e-5)
-    assert LayerRate.parse("fc8=x10") == LayerRate("fc8=x10", "fc8", 0, None, 10.0)
+    assert LayerLR.parse("conv1@68=1e-5") == LayerLR("conv1@68=1e-5", "conv1", 68, 1e-5)
+    assert LayerLR.parse("fc8=x10") == LayerLR("fc8=x10", "fc8", 0, None, 10.0)

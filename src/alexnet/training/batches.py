@@ -1,4 +1,4 @@
-"""What a training draws from its data: batches as the network takes them, and the images that cannot be read."""
+"""What a run takes from its data: batches as the network takes them, and the images that cannot be read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from alexnet.data.augment import Augmentation
-from alexnet.data.loader import Batch
+from alexnet.data.batch import Batch
 from alexnet.data.run_data import RunData, SourceManifest
 from alexnet.errors import TrainingError
 from alexnet.progress import Progress, quiet
@@ -29,7 +29,7 @@ class Batches:
         self.data, self.progress, self.world = data, progress, world
         self.manifest = SourceManifest(run, data, progress) if world.writes else None
         self.augmentation = Augmentation(data.config, data.statistics(run.statistics_file, progress), device)
-        share = {} if world.size == 1 else {"rank": world.rank, "world_size": world.size}
+        share = {"rank": world.rank, "world_size": world.size}
         self.loader = data.loader(
             data.train,
             progress,

@@ -22,6 +22,7 @@ from alexnet.files import file_sha256, write_json
 from alexnet.model.zoo import build
 from alexnet.progress import Progress
 from alexnet.run import Run
+from alexnet.training.sgd import layer_of
 
 FINE_TUNE = "fine-tune"
 
@@ -112,8 +113,7 @@ def weight_layers(network: Network) -> list[str]:
     """The names of the layers that have weights, the first one first."""
     if not network.library:
         return [layer.name for layer in network.layers if isinstance(layer, Conv | Local | Full)]
-    names = (name.removeprefix("body.").rpartition(".")[0] for name, _ in build(network, None).named_parameters())
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(layer_of(name) for name, _ in build(network, None).named_parameters()))
 
 
 def copy_initial_weights(model: nn.Module, data: RunData, progress: Progress) -> InitReport:
@@ -126,9 +126,7 @@ def copy_initial_weights(model: nn.Module, data: RunData, progress: Progress) ->
     weights = initial.weights
     if initial.classes is not None and initial.classes != tuple(data.source.classes):
         last = weight_layers(data.config.network)[-1]
-        weights = {
-            name: value for name, value in weights.items() if name.removeprefix("body.").rpartition(".")[0] != last
-        }
+        weights = {name: value for name, value in weights.items() if layer_of(name) != last}
     own = model.state_dict()
     copied = [name for name, value in own.items() if name in weights and weights[name].shape == value.shape]
     if not copied:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from alexnet.checkpoint import Checkpoint, has_checkpoint, load_weights, read_record, recover_checkpoint
 from alexnet.config import Config
-from alexnet.data.loader import Batch
+from alexnet.data.batch import Batch
 from alexnet.data.random import fold_in
 from alexnet.data.run_data import RunData, open_run_data
 from alexnet.device import autocast, choose_device
@@ -58,8 +58,8 @@ def resume(run: str | Path, progress: Progress = quiet) -> TrainingResult:
 
     Raises as `train` does, and CheckpointError for a checkpoint that is damaged or of another network.
     """
-    found = Run.open(run)
-    return _train(found, found.config, progress, None, resumed=True)
+    opened = Run.open(run)
+    return _train(opened, opened.config, progress, None, resumed=True)
 
 
 def _train(run: Run, config: Config, progress: Progress, command: list[str] | None, resumed: bool) -> TrainingResult:
@@ -104,7 +104,7 @@ class Trainer:
     ) -> None:
         """`model` may be wrapped. Raises UsageError where a setting fits no layer of the network."""
         self.run, self.config, self.model, self.task, self.progress = run, data.config, model, task, progress
-        self.world = world or World.single()
+        self.world = world or World()
         config = data.config
         self.device = next(model.parameters()).device
         self.optimizer = SGD(parameter_groups(model, config.network, config.optimizer), lr=config.optimizer.lr)
@@ -113,7 +113,7 @@ class Trainer:
         self.state = TrainState()
         self.diagnostics = Diagnostics(task.chance(config.network.classes), progress)
         self.writer = RunWriter(run, trackers, self.world)
-        self.measured = StepLog(self.device)
+        self.step_log = StepLog(self.device)
         self.clock = Clock()
         self.loss = math.nan  # of the newest step that was read
         self.saved = 0.0  # when, by time.perf_counter
@@ -211,8 +211,8 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             losses.mean().backward()
             self.optimizer.step()
-            self.measured.add(state.steps, {"loss": losses, **self.task.metrics(outputs.detach(), targets)})
-            if self.measured.full:
+            self.step_log.add(state.steps, {"loss": losses, **self.task.metrics(outputs.detach(), targets)})
+            if self.step_log.full:
                 self._read_log()
             self.diagnostics.look(state.steps, self.model, inputs)
         self.clock.add(n, batch.wait_seconds)
@@ -220,7 +220,7 @@ class Trainer:
 
     def _read_log(self) -> None:
         """Bring the means up to date. Raises TrainingError naming the first step whose loss is not finite."""
-        for step, sums, count in self.measured.read():
+        for step, sums, count in self.step_log.read():
             self.loss = sums["loss"] / count
             if not math.isfinite(self.loss):
                 self._diverged(f"the loss is {self.loss} at", step)
@@ -279,12 +279,12 @@ class Trainer:
 
     def _save(self, name: str, batches: Batches) -> None:
         self._read_log()
-        velocities, rates = self.optimizer.velocities()
+        velocities, lrs = self.optimizer.velocities()
         if name == "last":
             batches.note_unreadable()
         else:  # it is not gone on from
-            velocities, rates = {}, {}
-        state = SavedState(self.state, self.schedule.state, self.diagnostics.state, rates)
+            velocities, lrs = {}, {}
+        state = SavedState(self.state, self.schedule.state, self.diagnostics.state, lrs)
         self.writer.save(name, Checkpoint(unwrap(self.model).state_dict(), velocities, state.to_json()))
         self.saved = time.perf_counter()
 

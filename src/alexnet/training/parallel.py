@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 
 Value = TypeVar("Value")
 WRAPPERS = ("module", "_orig_mod")  # under which DistributedDataParallel and torch.compile keep the model
@@ -16,24 +16,15 @@ WRAPPERS = ("module", "_orig_mod")  # under which DistributedDataParallel and to
 
 @dataclass(frozen=True)
 class World:
-    """A process's rank among `size` of them. Only rank 0 writes."""
+    """A process's rank among `size` of them, by default one process alone. Only rank 0 writes."""
 
     rank: int = 0
     size: int = 1
-
-    @classmethod
-    def single(cls) -> World:
-        """One process alone."""
-        return cls()
 
     @property
     def writes(self) -> bool:
         """Whether this process writes the run's files."""
         return self.rank == 0
-
-    def sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes."""
-        return values
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""

@@ -13,8 +13,8 @@ from alexnet.errors import UsageError, nearest
 
 
 @dataclass(frozen=True)
-class LayerRate:
-    """One entry of `schedule.layers`: after epoch `after`, layers that fit `pattern` have this rate.
+class LayerLR:
+    """One entry of `schedule.layers`: after epoch `after`, layers that fit `pattern` have this learning rate.
 
     `lr` is their weights' learning rate, or None where the schedule's is multiplied by `factor`.
     """
@@ -26,7 +26,7 @@ class LayerRate:
     factor: float = 1.0
 
     @classmethod
-    def parse(cls, entry: str) -> LayerRate:
+    def parse(cls, entry: str) -> LayerLR:
         """Read `conv1@68=1e-5`, `conv1@72=0` or `fc8=x10`. Raises UsageError naming the entry."""
         left, _, value = entry.partition("=")
         pattern, at, after = left.partition("@")
@@ -61,16 +61,16 @@ class LRSchedule:
     def __init__(self, schedule: Schedule, optimizer: Optimizer) -> None:
         """Raises UsageError for an entry of `schedule.layers` that cannot be read."""
         self.schedule, self.optimizer = schedule, optimizer
-        self.layers = [LayerRate.parse(entry) for entry in schedule.layers]
+        self.layers = [LayerLR.parse(entry) for entry in schedule.layers]
         self.state = ScheduleState()
 
     def check_layers(self, names: Iterable[str]) -> None:
         """Raise UsageError for an entry of `schedule.layers` that fits none of the network's layers."""
         known = list(names)
-        for rate in self.layers:
-            if not any(fnmatchcase(name, rate.pattern) for name in known):
-                hint = nearest(rate.pattern, known) or f"; it has {', '.join(known)}"
-                raise UsageError(f"--schedule.layers {rate.entry!r} fits no layer of the network{hint}")
+        for layer in self.layers:
+            if not any(fnmatchcase(name, layer.pattern) for name in known):
+                hint = nearest(layer.pattern, known) or f"; it has {', '.join(known)}"
+                raise UsageError(f"--schedule.layers {layer.entry!r} fits no layer of the network{hint}")
 
     @property
     def lr(self) -> float:
@@ -83,7 +83,7 @@ class LRSchedule:
         return self.state.finished
 
     def after_epoch(self, epoch: int, validation_error: float | None) -> bool:
-        """Take note of a finished epoch (from 1) and its validation error in percent; True when the rate drops.
+        """Take note of a finished epoch (from 1) and its validation error in percent; True when the lr drops.
 
         With `plateau`, an epoch without a validation error changes nothing.
         """
@@ -111,7 +111,7 @@ class LRSchedule:
         for group in groups:
             bias = group["kind"] == "bias"
             lr = self.optimizer.lr if bias and not self.optimizer.bias_lr_drops else self.lr
-            own = [rate for rate in self.layers if rate.after < epoch and fnmatchcase(group["layer"], rate.pattern)]
+            own = [entry for entry in self.layers if entry.after < epoch and fnmatchcase(group["layer"], entry.pattern)]
             if own:
                 lr = lr * own[-1].factor if own[-1].lr is None else own[-1].lr
             group["lr"] = lr * (self.optimizer.bias_lr if bias else 1.0)

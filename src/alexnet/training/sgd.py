@@ -2,9 +2,9 @@
 
 v ← m·v − decay·lr·w − lr·∂L/∂w,   w ← w + v
 
-torch keeps the learning rate outside (b ← m·b + decay·w + ∂L/∂w, w ← w − lr·b): v is −lr·b, and the two agree as long
-as the rate stays. Where it changes from lr to lr', the paper's velocity fades by m and torch's jumps by lr'/lr; so the
-buffer is multiplied by lr/lr' before the first step at the new rate, which makes them equal again up to rounding.
+torch keeps lr outside (b ← m·b + decay·w + ∂L/∂w, w ← w − lr·b): v is −lr·b, and the two agree as long as lr stays.
+Where it changes to lr', the paper's velocity fades by m and torch's jumps by lr'/lr; so the buffer is multiplied by
+lr/lr' before the first step with lr', which makes them equal again up to rounding.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class SGD(torch.optim.SGD):
                 if group["lr"] == 0:
                     weight.grad = None
                 elif weight.grad is not None:
-                    self._follow_rate(weight, group["lr"])
+                    self._follow_lr(weight, group["lr"])
                     weight.grad = like(weight.grad, weight)
         return super().step(closure)
 
-    def _follow_rate(self, weight: Tensor, lr: float) -> None:
-        """Bring a weight's buffer to the rate of the step to come."""
+    def _follow_lr(self, weight: Tensor, lr: float) -> None:
+        """Bring a weight's buffer to the lr of the step to come."""
         state = self.state[weight]
         if state.get("momentum_buffer") is not None and state["lr"] != lr:
             state["momentum_buffer"].mul_(state["lr"] / lr)
@@ -51,28 +51,28 @@ class SGD(torch.optim.SGD):
 
     def velocities(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """By parameter name: buffers b, the paper's velocity divided by −lr, and the lr each of them stands for."""
-        buffers, rates = {}, {}
+        buffers, lrs = {}, {}
         for group in self.param_groups:
             state = self.state.get(group["params"][0], {})
             if state.get("momentum_buffer") is not None:
-                buffers[group["name"]], rates[group["name"]] = state["momentum_buffer"], state["lr"]
-        return buffers, rates
+                buffers[group["name"]], lrs[group["name"]] = state["momentum_buffer"], state["lr"]
+        return buffers, lrs
 
-    def load_velocities(self, buffers: dict[str, Tensor], rates: dict[str, float], origin: str) -> None:
+    def load_velocities(self, buffers: dict[str, Tensor], lrs: dict[str, float], origin: str) -> None:
         """Continue from what `velocities` returned.
 
         Raises CheckpointError naming the first that belongs to no parameter or differs from it in shape or dtype.
         """
         weights = {group["name"]: group["params"][0] for group in self.param_groups}
-        for name in sorted(buffers.keys() | rates.keys()):
+        for name in sorted(buffers.keys() | lrs.keys()):
             if name not in weights:
                 raise CheckpointError(f"{origin} has a velocity of {name}, which this network has not")
-            if name not in buffers or name not in rates:
+            if name not in buffers or name not in lrs:
                 raise CheckpointError(
                     f"{origin} has no {'velocity' if name not in buffers else 'velocity_lr'} of {name}"
                 )
-            if rates[name] <= 0:
-                raise CheckpointError(f"{origin}: velocity_lr.{name} {rates[name]} should be above 0")
+            if lrs[name] <= 0:
+                raise CheckpointError(f"{origin}: velocity_lr.{name} {lrs[name]} should be above 0")
             ours = weights[name]
             for what, has, needs in (
                 ("shape", tuple(buffers[name].shape), tuple(ours.shape)),
@@ -84,8 +84,13 @@ class SGD(torch.optim.SGD):
             weight = weights[name]
             self.state[weight] = {
                 "momentum_buffer": torch.empty_like(weight).copy_(buffer).detach(),
-                "lr": rates[name],
+                "lr": lrs[name],
             }
+
+
+def layer_of(parameter: str) -> str:
+    """The layer, or the module of another library's network, that a parameter is called after."""
+    return parameter.removeprefix("body.").rpartition(".")[0]
 
 
 def like(grad: Tensor, weight: Tensor) -> Tensor:
@@ -103,7 +108,7 @@ def parameter_groups(model: nn.Module, network: Network, settings: Optimizer) ->
     """One group per tensor, with its layer, kind (weight or bias), momentum and decay; LRSchedule sets its `lr`.
 
     Names are those of the model without its wrappers. Raises UsageError where they are not those of the network, so
-    that no layer's decay or rate is lost.
+    that no layer's decay or learning rate is lost.
     """
     decays = {layer.name: layer.decay for layer in network.layers if isinstance(layer, Conv | Local | Full)}
     parameters = dict(unwrap(model).named_parameters())
@@ -113,7 +118,7 @@ def parameter_groups(model: nn.Module, network: Network, settings: Optimizer) ->
         raise UsageError(f"the model's parameters are not those of {network.name}: {name} is in one of them only")
     groups = []
     for name, parameter in parameters.items():
-        layer = name.removeprefix("body.").rpartition(".")[0]
+        layer = layer_of(name)
         bias = name.endswith("bias")
         own = decays.get(layer)
         decay = settings.weight_decay if own is None else own

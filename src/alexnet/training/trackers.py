@@ -127,7 +127,7 @@ class Trackers:
                 self.active[name] = TRACKERS[name]()
             except ImportError as error:
                 raise MissingLibrary(
-                    f"--train.track {name} needs a library that is not installed ({error}): pip install alexnet[{name}]"
+                    f"--train.track {name} needs a library that is not installed ({error}): pip install {name}"
                 ) from None
 
     def open(self, path: Path, config: Mapping[str, Any], steps: int) -> None:
