@@ -1,5 +1,6 @@
 """The report is one page that needs nothing else, escapes what it is given and leaves out what is not there yet."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -9,7 +10,9 @@ import pytest
 from markupsafe import escape
 from PIL import Image
 
+from alexnet.config import replace
 from alexnet.inference.evaluate import evaluate
+from alexnet.presets import preset
 from alexnet.progress import Progress
 from alexnet.report.report import class_names, command, write_report
 from alexnet.run import Run
@@ -156,6 +159,18 @@ def test_changed_settings_and_the_command_are_given(trained, text):
     assert words[words.index("--schedule.milestones") + 1] == "1,2"
     assert "--train.log_every" in words and "--optimizer.lr" not in words
     assert "preset: plateau" in text
+
+
+def test_the_command_removes_the_layers_that_the_run_lacks(tmp_path):
+    run = Run.create(tmp_path / "run", replace(preset("digits"), {"network.norm1": "none", "network.norm2": "none"}))
+    words = [word for part in command(run) for word in part]
+    assert words[words.index("--network.norm1") + 1] == words[words.index("--network.norm2") + 1] == "none"
+
+
+def test_the_command_of_a_network_that_no_preset_has_names_the_run(tmp_path):
+    fine_tuned = dataclasses.replace(preset("fine-tune"), network=preset("tiny-64").network)
+    run = Run.create(tmp_path / "run", dataclasses.replace(fine_tuned, data=preset("tiny-64").data))
+    assert command(run)[1] == ["--config", str(tmp_path / "run")]
 
 
 def test_a_run_that_was_not_validated_has_a_report(unvalidated):
