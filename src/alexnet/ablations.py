@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from alexnet.architecture import (
     LRN,
@@ -57,6 +58,17 @@ def _kind(kind: type[Layer]) -> Callable[[Config], Config | None]:
     return lambda config: _network(config, [layer for layer in config.network.layers if not isinstance(layer, kind)])
 
 
+def _set(section: str, name: str, value: Any) -> Callable[[Config], Config | None]:
+    """Give one setting the value that takes its idea out."""
+
+    def remove(config: Config) -> Config | None:
+        part = getattr(config, section)
+        changed = dataclasses.replace(part, **{name: value})
+        return None if changed == part else dataclasses.replace(config, **{section: changed})
+
+    return remove
+
+
 def _convolution(name: str) -> Callable[[Config], Config | None]:
     """Remove a convolution with its nonlinearity; a pooling after it stays, so that later sizes do (paper §7)."""
 
@@ -88,35 +100,14 @@ def _apart(layer: Layer, side: int, wanted: int) -> Layer:
     return dataclasses.replace(layer, size=layer.stride, ceil=ceil)
 
 
-def _columns(config: Config) -> Config | None:
-    if config.network.columns == 1:
-        return None
-    return dataclasses.replace(config, network=dataclasses.replace(config.network, columns=1))
-
-
 def _relu(config: Config) -> Config | None:
     """Use tanh in place of ReLU (paper §3.1)."""
-    if config.network.activation != "relu" or not any(isinstance(x, Activation) for x in config.network.layers):
-        return None
-    return dataclasses.replace(config, network=dataclasses.replace(config.network, activation="tanh"))
-
-
-def _mirror(config: Config) -> Config | None:
-    if not config.augment.mirror:
-        return None
-    return dataclasses.replace(config, augment=dataclasses.replace(config.augment, mirror=False))
+    rectifies = any(isinstance(layer, Activation) for layer in config.network.layers)
+    return _set("network", "activation", "tanh")(config) if rectifies else None
 
 
 def _crops(config: Config) -> Config | None:
-    if not config.augment.crop or config.data.size == config.network.image:
-        return None
-    return dataclasses.replace(config, augment=dataclasses.replace(config.augment, crop=False))
-
-
-def _colour(config: Config) -> Config | None:
-    if not config.augment.colour:
-        return None
-    return dataclasses.replace(config, augment=dataclasses.replace(config.augment, colour=0.0))
+    return None if config.data.size == config.network.image else _set("augment", "crop", False)(config)
 
 
 def _decay(config: Config) -> Config | None:
@@ -131,9 +122,7 @@ def _decay(config: Config) -> Config | None:
 
 
 def _mean(config: Config) -> Config | None:
-    if config.data.center != "mean-image":
-        return None
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, center="none"))
+    return _set("data", "center", "none")(config) if config.data.center == "mean-image" else None
 
 
 def _biases(config: Config) -> Config | None:
@@ -154,15 +143,15 @@ ABLATIONS: dict[str, Ablation] = {
     "lrn": Ablation("local response normalization", _kind(LRN)),
     "map-norm": Ablation("normalization within maps", _kind(MapNorm)),
     "overlap": Ablation("overlapping pooling", _overlap),
-    "columns": Ablation("second column", _columns),
+    "columns": Ablation("second column", _set("network", "columns", 1)),
     "conv3": Ablation("convolution conv3", _convolution("conv3")),
     "conv4": Ablation("convolution conv4", _convolution("conv4")),
     "conv5": Ablation("convolution conv5", _convolution("conv5")),
     "relu": Ablation("ReLU that tanh could replace", _relu),
     "dropout": Ablation("dropout layer", _kind(Dropout)),
-    "mirror": Ablation("mirror images in training", _mirror),
+    "mirror": Ablation("mirror images in training", _set("augment", "mirror", False)),
     "crops": Ablation("random crops in training", _crops),
-    "colour": Ablation("colour noise", _colour),
+    "colour": Ablation("colour noise", _set("augment", "colour", 0.0)),
     "decay": Ablation("weight decay", _decay),
     "mean": Ablation("mean image that is subtracted", _mean),
     "biases": Ablation("initial biases other than 0", _biases),

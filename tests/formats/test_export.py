@@ -13,8 +13,7 @@ from safetensors import safe_open
 from alexnet import create_model
 from alexnet.architecture import LRN, Activation, Conv, Full, Local, MapNorm, Network, Pool
 from alexnet.errors import MissingLibrary, UsageError
-from alexnet.formats import Facts, export, import_model
-from alexnet.formats.export import onnx_model
+from alexnet.formats.export import Facts, export, import_model, onnx_model
 from alexnet.model.zoo import build
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra: export)")

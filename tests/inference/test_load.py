@@ -8,7 +8,7 @@ import torch
 
 import alexnet
 from alexnet.errors import CheckpointError, RunError, UsageError
-from alexnet.formats import export
+from alexnet.formats.export import export
 from alexnet.inference.ensemble import Ensemble
 from alexnet.inference.load import load
 from alexnet.inference.network import NetworkPredictor

@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Result:
     """Write the file."""
-    from alexnet.formats import export
+    from alexnet.formats.export import export
     from alexnet.inference.load import load
     from alexnet.inference.network import NetworkPredictor
 

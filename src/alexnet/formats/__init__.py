@@ -2,7 +2,3 @@
 
 Nothing here knows of runs: who has one passes its network on.
 """
-
-from alexnet.formats.export import FORMATS, Facts, export, import_model
-
-__all__ = ["FORMATS", "Facts", "export", "import_model"]

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from alexnet import __version__, presets
-from alexnet.architecture import Dropout
+from alexnet.architecture import Dropout, shape_text
 from alexnet.checkpoint import has_checkpoint
 from alexnet.comparison import difference
 from alexnet.config import Config, fields, flags, text_of
@@ -38,7 +38,6 @@ CONFUSED, HARDEST = 8, 10  # shown
 UNSEEN = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")  # Unicode's categories of control and format characters
 JOINERS = "\u200c\u200d"  # which Persian, Hindi and emoji need
 WNID = re.compile(r"^n\d{8}[ _-]")
-SPLITS = {"test": "Test", "val": "Validation"}
 
 
 def write_report(run: Run, progress: Progress = quiet, searched: int = SEARCHED) -> Path:
@@ -140,7 +139,7 @@ def _environment() -> Environment:
         "percent": lambda value: f"{value:.2f}\u202f%",
         "count": lambda value: f"{value:,}",
         "duration": _duration,
-        "times": lambda shape: "×".join(map(str, shape)) if shape else "–",
+        "times": shape_text,
         "name": _name,
         "text": text_of,
         "shell": lambda words: shlex.join(map(str, words)),
