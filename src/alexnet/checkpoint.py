@@ -46,7 +46,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write `path` (`checkpoints/last.safetensors`). Raises OSError (disk full, say) with nothing lost."""
+    """Write `path` (`checkpoints/last.safetensors`). Raises OSError, on a full disk for example, with nothing lost."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {**checkpoint.weights, **{VELOCITY + name: value for name, value in checkpoint.velocities.items()}}
     content = save(
@@ -121,7 +121,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str) -
         if key not in weights:
             raise CheckpointError(f"{origin} is of another network: it has no {key}")
         if key not in own:
-            raise CheckpointError(f"{origin} is of another network: it has {key}, which this one has not")
+            raise CheckpointError(f"{origin} is of another network: it has {key}, which this one does not have")
         if own[key].shape != weights[key].shape:
             raise CheckpointError(
                 f"{origin} is of another network: {key} is {tuple(weights[key].shape)}, here {tuple(own[key].shape)}"

@@ -26,7 +26,7 @@ class Data:
     center: Literal["mean-image", "imagenet", "none"] = setting(
         "mean-image",
         "mean-image subtracts each pixel's mean over the training set; imagenet scales to 0..1 and "
-        "normalises with ImageNet's channel means and deviations; none leaves 0..255",
+        "normalizes with ImageNet's channel means and deviations; none leaves 0..255",
     )
     validation: float = setting(
         0.1, "share of train held out for validation when the source has no val split", above=0, below=1
@@ -37,7 +37,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Augment:
-    """What is drawn anew each time an image is used in training (paper §4.1)."""
+    """What is drawn each time an image is used in training (paper §4.1)."""
 
     crop: bool = setting(True, "random crops of the network's input size; otherwise the centre")
     mirror: bool = setting(True, "mirror every second image, by the toss of a coin")
@@ -204,7 +204,7 @@ def _merged_network(network: Network, values: Any) -> Network:
     whole = [name for name, table in tables.items() if isinstance(table, Mapping) and "layer" in table]
     if whole and len(whole) < len(tables):
         odd = next(name for name in tables if name not in whole)
-        raise UsageError(f'network.{odd} should say its kind, as network.{whole[0]} does: layer = "Conv", say')
+        raise UsageError(f'network.{odd} should say its kind, as network.{whole[0]} does, for example layer = "Conv"')
     network = dataclasses.replace(checked(Network, "network", settings, network), **texts)
     if whole:
         layers = tuple(layer_from_dict({**table, "name": name}) for name, table in tables.items())

@@ -21,7 +21,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", **options: Any)
     """Open a file beside `path` for writing; on success it is synced and takes its place, else it is removed.
 
     `mode` is "wb" or "w" (UTF-8); `options` are those of `open`. A reader finds the old file or the new one, whole,
-    even after a power cut. Raises OSError (disk full, say) with the old file untouched.
+    even after a power cut. Raises OSError, on a full disk for example, with the old file untouched.
     """
     path = Path(path)
     temporary = path.with_name(path.name + TEMPORARY)

@@ -1,7 +1,6 @@
 """Exported networks against torch's logits, and weights that come back as they went."""
 
 import dataclasses
-import importlib
 import json
 from pathlib import Path
 
@@ -195,7 +194,6 @@ def test_a_description_that_makes_no_sense_is_refused(described: str, tmp_path: 
 
 
 def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("alexnet.formats.export")  # the package's `export` is the function
-    monkeypatch.setattr(module, "find_spec", lambda package: None)
+    monkeypatch.setattr("alexnet.formats.export.find_spec", lambda package: None)
     with pytest.raises(MissingLibrary, match=r"alexnet\[export\]"):
         onnx_model(build(small()))

@@ -177,7 +177,7 @@ def settings_help(preset: str) -> str:
             choices = f" {{{','.join(entry.choices)}}}" if entry.choices else ""
             lines.append(f"  --{entry.path}{choices}  {entry.about} [{config.text_of(entry.default)}]")
     lines += [
-        "settings of a layer, which `alexnet config PRESET` prints, say --network.conv1.kernels 48;",
+        "settings of a layer, which `alexnet config PRESET` prints, as --network.conv1.kernels 48;",
         "--network.norm1 none removes a layer",
     ]
     return "\n".join(lines)

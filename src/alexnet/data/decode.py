@@ -150,7 +150,7 @@ def _orientation(image: Image.Image | bytes) -> int:
             with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
                 return _orientation(opened)
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # Pillow raises anything on a broken block; the pixels are good all the same.
+    except Exception:  # Pillow raises anything on a broken block; the pixels are good even so.
         return 1
 
 

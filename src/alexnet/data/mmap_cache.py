@@ -43,7 +43,7 @@ class MmapCache:
             return mapped
 
     def slice(self, k: int, offset: int, size: int) -> NDArray[np.uint8]:
-        """Return `size` bytes of file k, without copying them. Raises `UnreadableImage` if they cannot be had."""
+        """Return `size` bytes of file k, without copying them. Raises `UnreadableImage` if they cannot be read."""
         if size > MAX_BYTES:
             raise UnreadableImage(f"its {size} bytes are more than the limit of {MAX_BYTES}")
         try:

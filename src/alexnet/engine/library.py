@@ -49,9 +49,9 @@ _team_folder: list[str] = []  # below it lies the OpenMP runtime whose threads w
 
 
 def library() -> ctypes.CDLL | None:
-    """The compiled library, built at the first call; None where switched off or not to be had.
+    """The compiled library, built at the first call; None where it is switched off or cannot be built.
 
-    Where it is not to be had, says so once by a `RuntimeWarning`. Raises UsageError for an unknown `ALEXNET_NATIVE`.
+    Where it cannot be built, warns once (`RuntimeWarning`). Raises UsageError for an unknown `ALEXNET_NATIVE`.
     """
     if _loaded:
         return _loaded[0]

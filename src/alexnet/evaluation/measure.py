@@ -22,7 +22,7 @@ def measure_split(
     """The errors and the mean loss of a split, each readable image counted once.
 
     `labels` (N,) int64, by position in the split, replace the split's own where a model numbers its classes otherwise.
-    Raises DataError where not one image can be read.
+    Raises DataError where no image can be read.
     """
     counter = ErrorCounter(classes)
     for batch in loader.epoch(0):

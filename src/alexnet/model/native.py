@@ -49,7 +49,7 @@ def emulates_bfloat16(x: Tensor) -> bool:
     """Whether bfloat16 products with `x` are best computed as float32 and rounded.
 
     So where the processor has no bfloat16 products: torch's take about ten times as long there. Numbers rounded to
-    bfloat16, multiplied and added up in float32, and rounded once, are bfloat16 arithmetic all the same.
+    bfloat16, multiplied and added up in float32, and rounded once, are bfloat16 arithmetic too.
     """
     return arithmetic(x) == torch.bfloat16 and is_eager(x) and not multiplies_bfloat16()
 

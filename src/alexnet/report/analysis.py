@@ -63,7 +63,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Analysis:
-    """A split seen with the centre view; `confusion` (C, C) counts true class by predicted class.
+    """A split in the centre view; `confusion` (C, C) counts true class by predicted class.
 
     `hidden_layer` and its `hidden_units` are what images are compared by, `searched` of `training_images` those that
     were searched for the nearest.
@@ -102,18 +102,18 @@ def analyse(predictor: Predictor, run: Run, progress: Progress = quiet, searched
     vectors = ((torch.from_numpy(batch.positions), features(predictor, batch.images, layer)) for batch in batches)
     distances, positions = nearest(queries, vectors, NEIGHBOURS)
     pictures = _squares(data, train, np.unique(positions.numpy()), progress)
-    around = [
+    neighbours = [
         tuple(
             Neighbour(pictures[i], train.image_name(i), int(train.labels[i]), distance)
-            for i, distance in zip(row.tolist(), far.tolist(), strict=True)
+            for i, distance in zip(row, row_distances, strict=True)
         )
-        for row, far in zip(positions, distances, strict=True)
+        for row, row_distances in zip(positions.tolist(), distances.tolist(), strict=True)
     ]
     return Analysis(
         split.name,
         measurement,
         confusion,
-        tuple(replace(example, neighbours=near) for example, near in zip(examples, around, strict=True)),
+        tuple(replace(example, neighbours=own) for example, own in zip(examples, neighbours, strict=True)),
         layer,
         queries.shape[1],
         len(train),

@@ -33,7 +33,7 @@ class History:
     """The curves of a run: losses in nats, errors in percent, and (epoch, new learning rate) of each of its drops.
 
     `epochs` and `steps` are how far the run came; `seconds` of training, `estimated` before the first epoch is over,
-    None without metrics; `unfinished` says in words where a run is that has not ended, or stopped before.
+    None without metrics; `unfinished` says in words how far a run is, or where it stopped; empty for one that ended.
     """
 
     losses: tuple[Curve, ...]

@@ -60,7 +60,7 @@ class Batches:
         return self.augmentation.training(batch)
 
     def note_unreadable(self) -> None:
-        """Bring source.json's list of unreadable images up to date, and speak of them once."""
+        """Bring source.json's list of unreadable images up to date, and mention them once."""
         if self.manifest:
             self.manifest.write(self.world.union(self.loader.unreadable | self.validation.unreadable))
         if self.loader.unreadable and not self.noted:

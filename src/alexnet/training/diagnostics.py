@@ -25,7 +25,7 @@ class DiagnosticsState:
 
 
 class Diagnostics:
-    """Watches the loss and the activations, and says what to try, once per matter."""
+    """Watches the loss and the activations, and says what to try, once for each problem."""
 
     def __init__(self, chance: float | None, progress: Progress) -> None:
         """`chance` is the loss of a network that has learnt nothing; None: not known."""
@@ -33,7 +33,7 @@ class Diagnostics:
         self.state = DiagnosticsState()
 
     def after_step(self, step: int, loss: float) -> None:
-        """Take note of a step's mean loss."""
+        """Record a step's mean loss."""
         state = self.state
         state.smooth = loss if state.smooth is None else 0.98 * state.smooth + 0.02 * loss
         if self.chance is not None and step == AFTER and state.smooth > 0.98 * self.chance:
@@ -45,7 +45,7 @@ class Diagnostics:
             )
 
     def look(self, step: int, model: torch.nn.Module, images: Tensor) -> None:
-        """Every so often see what a batch's activations are; images (N, 3, C, C) as the network takes them."""
+        """Every `EVERY` steps look for dead ReLUs in a batch; images (N, 3, C, C) as the network takes them."""
         model = unwrap(model)
         if step % EVERY or not isinstance(model, AlexNet) or model.network.activation != "relu":
             return

@@ -236,7 +236,7 @@ class Trainer:
         return means
 
     def _check_weights(self) -> None:
-        """A last update may have spoilt them although the loss before it was finite."""
+        """The last update may have spoilt them, although the loss before it was finite."""
         if not all(bool(value.isfinite().all()) for value in self.model.state_dict().values()):
             self._diverged("a weight is not finite after", self.state.steps)
 
@@ -298,7 +298,7 @@ class Clock:
         self.waited = 0.0
 
     def add(self, images: int, waited: float) -> None:
-        """Take note of a step and of the seconds it waited for its batch."""
+        """Record a step and the seconds it waited for its batch."""
         self.images += images
         self.waited += waited
 

@@ -83,7 +83,7 @@ class LRSchedule:
         return self.state.finished
 
     def after_epoch(self, epoch: int, validation_error: float | None) -> bool:
-        """Take note of a finished epoch (from 1) and its validation error in percent; True when the lr drops.
+        """Record a finished epoch (from 1) and its validation error in percent; True when the lr drops.
 
         With `plateau`, an epoch without a validation error changes nothing.
         """

@@ -66,7 +66,7 @@ class SGD(torch.optim.SGD):
         weights = {group["name"]: group["params"][0] for group in self.param_groups}
         for name in sorted(buffers.keys() | lrs.keys()):
             if name not in weights:
-                raise CheckpointError(f"{origin} has a velocity of {name}, which this network has not")
+                raise CheckpointError(f"{origin} has a velocity of {name}, which this network does not have")
             if name not in buffers or name not in lrs:
                 raise CheckpointError(
                     f"{origin} has no {'velocity' if name not in buffers else 'velocity_lr'} of {name}"
@@ -115,7 +115,7 @@ def parameter_groups(model: nn.Module, network: Network, settings: Optimizer) ->
     wanted = {f"{layer}.{kind}" for layer in decays for kind in ("weight", "bias")}
     if not network.library and wanted != parameters.keys():
         name = min(wanted ^ parameters.keys())
-        raise UsageError(f"the model's parameters are not those of {network.name}: {name} is in one of them only")
+        raise UsageError(f"the model's parameters are not those of {network.name}: {name} is in only one of them")
     groups = []
     for name, parameter in parameters.items():
         layer = layer_of(name)

@@ -1,4 +1,4 @@
-"""Stop requests: Ctrl-C, SIGTERM and SIGUSR1 (clusters send them) end a run after the step in hand, saved."""
+"""Stop requests: Ctrl-C, SIGTERM and SIGUSR1 (clusters send them) end a run after the current step, state saved."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class RunningMean:
         return {name: round(total / self.count, 6 if name == "loss" else 4) for name, total in self.sums.items()}
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Start again from nothing."""
         self.sums, self.count = {}, 0
 
 

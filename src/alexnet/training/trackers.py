@@ -137,7 +137,7 @@ class Trackers:
         file = path / "trackers.json"
         try:
             identities = dict(json.loads(file.read_text())) if file.exists() else {}
-        except ValueError:  # without it they begin anew
+        except ValueError:  # without it they start new runs
             identities = {}
         known = dict(identities)
 

@@ -18,7 +18,7 @@ class RunWriter:
         self.run, self.trackers, self.active = run, trackers, world.writes
 
     def open(self, metrics_bytes: int, steps: int) -> None:
-        """Cut off the lines of metrics that a checkpoint does not know of, and open the trackers at its step."""
+        """Cut off the lines of metrics that came after the checkpoint, and open the trackers at its step."""
         if not self.active:
             return
         if self.run.metrics_file.exists():

@@ -179,4 +179,4 @@ def _write(path: Path, index: Index) -> None:
         with atomic_write(path) as file, pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(table)
     except OSError:
-        return  # no room for a cache, or no home to keep it in: the index is made anew next time.
+        return  # no room for a cache, or no home folder: the index is made again next time

@@ -114,7 +114,7 @@ def prepare(
 
 
 def _describe(source: Source, settings: _Settings, shard_images: int) -> Manifest:
-    """Return the part of the manifest that is known beforehand; equal descriptions give equal stores."""
+    """Return the part of the manifest that is known before work begins; equal descriptions give equal stores."""
     digest = {
         name: hashlib.sha256(np.ascontiguousarray(split.labels, dtype="<i8").tobytes()).hexdigest()
         for name, split in source.splits.items()
@@ -172,7 +172,7 @@ def _enter(root: Path, work: Path, wanted: Manifest) -> None:
         if begun.get(field) != value:
             raise DataError(
                 f"{root}: an unfinished preparation with another {field} lies there; "
-                "repeat its command, or delete the folder to start anew"
+                "repeat its command, or delete the folder to start again"
             )
 
 
@@ -266,7 +266,7 @@ def _be_strict(strict: bool, records: list[Record]) -> None:
 
 
 def _check_room(root: Path, settings: _Settings, images: int) -> None:
-    """Refuse beforehand what cannot fit; JPEG sizes are not known beforehand."""
+    """Refuse what cannot fit before work begins; JPEG sizes are not known then."""
     needed = images * settings.size**2 * 3
     free = shutil.disk_usage(root).free
     if settings.codec == "raw" and needed > free:
