@@ -181,7 +181,7 @@ def test_another_number_of_views_is_refused(views: int, trained: Path) -> None:
 
 
 def test_no_run_at_all_is_refused() -> None:
-    with pytest.raises(UsageError, match="no run is given"):
+    with pytest.raises(UsageError, match="no model is given"):
         evaluate([])
 
 
@@ -303,7 +303,7 @@ def test_searched_weights_are_at_least_as_good_as_equal_ones_on_validation(train
     assert searched.top5_error is not None and equal.top5_error is not None
     assert searched.top5_error <= equal.top5_error
     assert searched.weights and sum(searched.weights) == pytest.approx(1)
-    assert progress.notes == [f"weights found on 21 images: {', '.join(f'{w:.3f}' for w in searched.weights)}"]
+    assert progress.notes == [f"weights searched on 21 images: {', '.join(f'{w:.3f}' for w in searched.weights)}"]
     assert "the one they are measured on" in progress.warnings[0]
     assert evaluate(nets, weights="search").weights == searched.weights
 
