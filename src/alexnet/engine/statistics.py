@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import numpy as np
+from numpy.typing import NDArray
 
 from alexnet.engine.library import call, library
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 def colour_products(images: NDArray[np.uint8], centre: int) -> NDArray[np.int64] | None:
@@ -16,8 +13,6 @@ def colour_products(images: NDArray[np.uint8], centre: int) -> NDArray[np.int64]
 
     None without the library, or where the images are not contiguous.
     """
-    import numpy as np
-
     if library() is None or not images.flags.c_contiguous:
         return None
     sums = np.zeros(6, np.int64)  # rr, rg, rb, gg, gb, bb

@@ -88,23 +88,10 @@ class Builder:
                 self._normalization(layer, entry)
             case architecture.MapNorm():
                 self._within(layer, entry)
-            case architecture.Pool(kind="max"):
-                self._each(
-                    "MaxPool",
-                    entry.name,
-                    kernel_shape=[layer.size] * 2,
-                    strides=[layer.stride] * 2,
-                    pads=self._ceil(layer, entry),
-                )
             case architecture.Pool():
-                self._each(
-                    "AveragePool",
-                    entry.name,
-                    kernel_shape=[layer.size] * 2,
-                    strides=[layer.stride] * 2,
-                    pads=self._ceil(layer, entry),
-                    count_include_pad=0,
-                )
+                windows: dict[str, Any] = {"kernel_shape": [layer.size] * 2, "strides": [layer.stride] * 2}
+                kind = "MaxPool" if layer.kind == "max" else "AveragePool"  # which leaves padding out of its average
+                self._each(kind, entry.name, **windows, pads=self._ceil(layer, entry))
             case architecture.Dropout():
                 pass
             case architecture.Local():

@@ -9,10 +9,13 @@ import dataclasses
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from alexnet import presets
 from alexnet.checkpoint import has_checkpoint, load_checkpoint, load_weights
@@ -171,11 +174,6 @@ def _open_torchvision(name: str, checkpoint: str | None) -> _Opened:
 
 def _read_weights(path: str) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors file or of one that torch saved. Raises CheckpointError."""
-    from pickle import UnpicklingError
-
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         if path.endswith(".safetensors"):
             return load_file(path)

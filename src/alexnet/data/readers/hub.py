@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from alexnet.data.dataset import SPLITS, Labels, Source, Split, check_source
+from alexnet.data.dataset import SPLITS, ArraySplit, Labels, Source, Split, check_source
 from alexnet.data.preprocess import read_image_file
+from alexnet.data.readers.folder import FolderSplit
 from alexnet.errors import DataError, UnreadableImage, one_line
 from alexnet.files import cache_folder
 
@@ -51,9 +52,6 @@ TORCHVISION = {
 def open_torchvision(spec: str, download: bool, root: Path | None = None) -> Source:
     """Open a torchvision data set from `root` (default: the user's cache folder); fetch it only if `download`."""
     from torchvision import datasets
-
-    from alexnet.data.dataset import ArraySplit
-    from alexnet.data.readers.folder import FolderSplit
 
     known = TORCHVISION[spec]
     root = cache_folder() / "torchvision" if root is None else root

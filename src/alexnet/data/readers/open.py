@@ -40,14 +40,12 @@ def open_source(spec: str | os.PathLike[str], download: bool = False) -> Source:
 
 def _open_files(spec: str, root: Path) -> Source:
     """Open what is on disk by looking at the names of the files."""
-    from alexnet.data.readers import folder, ilsvrc, parquet, store, webdataset
+    from alexnet.data.readers import folder, ilsvrc, parquet, store, tar_index, webdataset
 
     if root.is_file():
         if root.suffix != ".tar":
             raise DataError(f"{spec}: it is a file, but a folder of images or a tar is needed")
-        from alexnet.data.readers.tar_index import members
-
-        first = next(iter(members(root)), None)
+        first = next(iter(tar_index.members(root)), None)
         if first is not None and first.name.endswith(".tar"):
             return ilsvrc.open_synset_tars(spec, root)
         return webdataset.open_webdataset(spec, root.parent, {"train": [root]})
