@@ -56,10 +56,8 @@ class Batches:
             self.manifest.before = {}
 
     def inputs(self, batch: Batch) -> Tensor:
-        """A batch's images cut, mirrored and coloured: float (N, 3, C, C) on the device; the batch's own are given back."""
-        images = self.augmentation.training(batch)
-        batch.release(self.augmentation.device)
-        return images
+        """A batch's images cut, mirrored and coloured: float (N, 3, C, C) on the device."""
+        return self.augmentation.training(batch)
 
     def note_unreadable(self) -> None:
         """Bring source.json's list of unreadable images up to date, and speak of them once."""
