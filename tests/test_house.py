@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import alexnet
+from tests.test_imports import ROOMS
 
 ROOT = Path(__file__).parents[1]
 SOURCE = Path(alexnet.__file__).parent
@@ -30,7 +31,7 @@ def drawn(listing: str) -> set[str]:
         if not line.startswith("  "):
             break
         outer = ""
-        for place in PLACE.findall(line):
+        for place in PLACE.findall(line.replace("__main__.py", "")):
             inner = outer + place
             if outer and place.endswith("/") and (SOURCE / inner).is_dir():
                 places.add(inner)
@@ -43,6 +44,13 @@ def drawn(listing: str) -> set[str]:
 def test_the_page_draws_the_house_as_it_is() -> None:
     listing = re.findall(r"```\n(.*?)```", (ROOT / "docs" / "architecture.md").read_text(), re.S)[0]
     assert drawn(listing) == rooms(SOURCE)
+
+
+def test_the_page_draws_the_rooms_in_the_order_of_imports() -> None:
+    listing = re.findall(r"```\n(.*?)```", (ROOT / "docs" / "architecture.md").read_text(), re.S)[0]
+    first = [line.split()[0].rstrip("/").removesuffix(".py") for line in listing.splitlines() if line.startswith("  ")]
+    ground = [name for name in ROOMS if "." not in name]
+    assert first == ground[::-1]
 
 
 def test_the_readme_names_every_room_and_no_other() -> None:

@@ -25,7 +25,7 @@ from alexnet.data.loader import BatchLoader
 from alexnet.data.run_data import open_run_data
 from alexnet.data.statistics import Statistics
 from alexnet.errors import DataError, MissingLibrary
-from alexnet.files import sync_folder
+from alexnet.files import write_bytes
 from alexnet.formats.export import onnx_model
 from alexnet.inference.network import weights_sha256
 from alexnet.model.net import Net
@@ -113,16 +113,15 @@ def calibration_views(config: Config, statistics: Statistics, images: int = CALI
 
 
 def _keep(graph: Any, path: Path) -> None:
-    """Write the pair of files beside and rename them, the description last."""
+    """Write the pair of files, the description last."""
     import openvino
 
     path.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="new-", dir=path.parent) as folder:
-        new = Path(folder) / path.name
-        openvino.save_model(graph, new, compress_to_fp16=False)
-        os.replace(new.with_suffix(".bin"), path.with_suffix(".bin"))
-        os.replace(new, path)
-    sync_folder(path.parent)
+        saved = Path(folder) / path.name
+        openvino.save_model(graph, saved, compress_to_fp16=False)
+        for suffix in (".bin", path.suffix):
+            write_bytes(path.with_suffix(suffix), saved.with_suffix(suffix).read_bytes())
 
 
 @contextlib.contextmanager
