@@ -40,7 +40,6 @@ EXTRAS = (
 ROOMS = (
     "errors",
     "files",
-    "philox",
     "progress",
     "device",
     "environment",

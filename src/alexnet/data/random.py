@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.philox import WORD, philox
+from alexnet.engine.philox import WORD, philox
 
 
 @lru_cache(maxsize=256)

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.engine.dropout import dropout
+from alexnet.engine.philox import WORD, philox
 from alexnet.errors import UsageError
 from alexnet.model.native import is_available, is_eager
-from alexnet.philox import WORD, philox
 
 if TYPE_CHECKING:
     import numpy as np

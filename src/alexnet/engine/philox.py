@@ -1,4 +1,4 @@
-"""Philox4x32-10, on which every draw is founded: random words that are a pure function of a key and a counter.
+"""Philox4x32-10 as the engine computes it, in plain Python: random words that are a pure function of key and counter.
 
 Source: Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3 (2011).
 """

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.philox import philox
+from alexnet.engine.philox import philox
 
 ALL = 0xFFFFFFFF
 # Counter, key and result of kat_vectors in Random123, philox4x32 with 10 rounds.
