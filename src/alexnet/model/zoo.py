@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from alexnet import presets
 from alexnet.architecture import Network
 from alexnet.errors import UsageError, nearest
-from alexnet.model.alexnet import AlexNet
+from alexnet.model.alexnet import AlexNet, Linear
 from alexnet.model.dropout import KeyedDropout
+from alexnet.model.native import emulate_bfloat16, emulates_bfloat16
 from alexnet.model.net import Net, known_taps
 
 __all__ = ["LibraryNet", "Net", "build", "create_model"]
@@ -36,6 +37,15 @@ def build(network: Network, seed: int | None = 0) -> Net:
     return LibraryNet(network, seed or 0) if network.library else AlexNet(network, seed)
 
 
+class LibraryConv2d(nn.Conv2d):
+    """A torchvision network's convolution."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if emulates_bfloat16(input):
+            return emulate_bfloat16(super()._conv_forward, input, weight, bias)
+        return super()._conv_forward(input, weight, bias)
+
+
 class LibraryNet(Net):
     """A torchvision classifier; its taps are its leaf modules, by dotted names, and `hidden`, the last one's input."""
 
@@ -56,6 +66,8 @@ class LibraryNet(Net):
         for path, module in list(self.body.named_modules()):
             if type(module) is nn.Dropout:
                 self.body.set_submodule(path, KeyedDropout(module.p, path))
+            elif type(module) in (nn.Conv2d, nn.Linear):  # the same, fast in bfloat16 where it has to be emulated
+                module.__class__ = LibraryConv2d if type(module) is nn.Conv2d else Linear
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
