@@ -44,6 +44,7 @@ from alexnet.inference.load import load
 from alexnet.inference.network import NetworkPredictor
 from alexnet.inference.predictor import Predictor
 from alexnet.model.alexnet import AlexNet
+from alexnet.model.native import multiplies_bfloat16
 from alexnet.run import Run
 from benchmarks.processes import child_environment, python
 from benchmarks.products import side_argument, side_of
@@ -185,6 +186,7 @@ class Bench:
 
         with torch.random.fork_rng():
             theirs = alexnet(weights=None).eval()
+<<<<<<< HEAD
         rounded = copy.deepcopy(theirs).bfloat16()
         peers: dict[str, Callable[[Tensor], object]] = {
             "torchvision eager": _inference(theirs),
@@ -193,19 +195,30 @@ class Bench:
         if not self.options.no_compile:
             peers["torchvision compiled"] = _inference(torch.compile(theirs))
             peers["torchvision compiled bfloat16"] = _inference(torch.compile(rounded), torch.bfloat16)
+=======
+        half = copy.deepcopy(theirs).bfloat16()
+        peers: dict[str, Callable[[Tensor], object]] = {"torchvision eager": _inference(theirs)}
+        rounds = multiplies_bfloat16()  # elsewhere a batch would take them a minute
+        if rounds:
+            peers["torchvision eager bfloat16"] = _inference(half, torch.bfloat16)
+        if not self.options.no_compile:
+            peers["torchvision compiled"] = _inference(torch.compile(theirs))
+            if rounds:
+                peers["torchvision compiled bfloat16"] = _inference(torch.compile(half), torch.bfloat16)
+>>>>>>> avx2
         if find_spec("onnx"):
             content = onnx_model(self.model).SerializeToString()
             if find_spec("onnxruntime"):
                 peers["ONNX Runtime"] = _onnx_runtime(content)
             if find_spec("openvino"):
                 peers["OpenVINO"] = _openvino(content, "f32")
-                peers["OpenVINO bfloat16"] = _openvino(content, "bf16")
-                if find_spec("onnxscript"):
+                if rounds:
+                    peers["OpenVINO bfloat16"] = _openvino(content, "bf16")
+                if rounds and find_spec("onnxscript"):
                     from alexnet.formats.export import traced_model
 
-                    peers["OpenVINO bfloat16, torch's export"] = _openvino(
-                        traced_model(self.model).SerializeToString(), "bf16"
-                    )
+                    content = traced_model(self.model).SerializeToString()
+                    peers["OpenVINO bfloat16, torch's export"] = _openvino(content, "bf16")
         return peers
 
 
@@ -323,9 +336,7 @@ def _onnx_runtime(content: bytes) -> Callable[[Tensor], object]:
 
 
 def _openvino(content: bytes, precision: str) -> Callable[[Tensor], object]:
-    import openvino
-
-    core = openvino.Core()
+    core = backends.openvino_core()
     compiled = core.compile_model(
         core.read_model(content),
         "CPU",

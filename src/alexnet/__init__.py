@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -14,6 +15,10 @@ _HOMES = {
     "load": "alexnet.inference.load",
     "prepare": "alexnet.data.store.prepare",
 }
+
+if os.environ.get("ALEXNET_NATIVE") == "avx2":  # torch plays such a processor too; it looks at its first operation
+    os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 if TYPE_CHECKING:
     from alexnet.data.store.prepare import prepare

@@ -85,7 +85,8 @@ INSTRUCTION_CLASSES = {
 def instruction_sets(flags: set[str] | None = None) -> tuple[tuple[str, ...], str]:
     """The processor's vector instructions as the system names them, and the class they make: `avx512-bf16`, `avx2`, ….
 
-    `flags` are the system's by default. Where it names none, the class is the machine's: `x86-64`, `arm64`.
+    `flags` are the system's by default, without what is newer than AVX2 where `ALEXNET_NATIVE=avx2` plays such a
+    processor. Where there are none, the class is the machine's: `x86-64`, `arm64`.
     """
     if flags is None:
         flags = set()
@@ -96,6 +97,8 @@ def instruction_sets(flags: set[str] | None = None) -> tuple[tuple[str, ...], st
                     break
         except OSError:
             pass
+        if os.environ.get("ALEXNET_NATIVE") == "avx2":
+            flags = {flag for flag in flags if not flag.startswith(("avx512", "avx10", "amx"))}
     vector = sorted(flag for flag in flags if flag.startswith(("avx", "fma", "amx", "asimd", "sve", "bf16", "sse4")))
     known = (name for name, needed in INSTRUCTION_CLASSES.items() if needed <= flags)
     return tuple(vector), next(known, platform.machine().lower().replace("_", "-") or "unknown")

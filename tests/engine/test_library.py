@@ -13,6 +13,7 @@ import torch
 
 import alexnet
 from alexnet.engine import build, library
+from alexnet.environment import instruction_sets
 from alexnet.model.lrn import LRN
 from alexnet.model.lrn_reference import reference_lrn, reference_map_norm
 
@@ -110,6 +111,21 @@ def test_switched_off_it_computes_the_same_and_says_nothing(tmp_path: Path) -> N
     assert (warned, native) == (0, False)
     assert norm == pytest.approx(expected(), rel=1e-6)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif("avx2" not in instruction_sets()[0], reason="no processor with AVX2, nor one that could play it")
+def test_avx2_is_played_by_torch_and_in_what_is_said_too() -> None:
+    code = (
+        "import alexnet, torch\n"
+        "from alexnet.environment import instruction_sets\n"
+        "from alexnet.model.native import multiplies_bfloat16\n"
+        "print(torch.backends.cpu.get_cpu_capability(), instruction_sets()[1], multiplies_bfloat16())"
+    )
+    kept = {k: v for k, v in os.environ.items() if k not in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")}
+    path = os.pathsep.join([PACKAGE, kept.get("PYTHONPATH", "")])
+    environ = {**kept, "PYTHONPATH": path, "ALEXNET_NATIVE": "avx2"}
+    process = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
+    assert process.stdout.split() == ["AVX2", "avx2", "False"], process.stderr
 
 
 def test_an_unknown_choice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """Every backend against the torch model: how closely, by precision."""
 
 import dataclasses
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from alexnet.data.readers.open import open_source
 from alexnet.data.statistics import Accumulator, Statistics
 from alexnet.errors import MissingLibrary, UsageError
 from alexnet.inference import backends
-from alexnet.inference.backends import BACKENDS, PRECISIONS, Backend, TorchBackend, choose, fastest
+from alexnet.inference.backends import BACKENDS, PRECISIONS, Backend, OpenVinoBackend, TorchBackend, choose, fastest
 from alexnet.inference.load import load
 from alexnet.inference.network import NetworkPredictor
 from alexnet.model.zoo import build, create_model
@@ -106,6 +108,27 @@ def test_bfloat16_of_torch_is_the_arithmetic_of_a_training_run() -> None:
     logits = TorchBackend(model, "bfloat16").logits(views)
     assert torch.allclose(logits, expected, atol=2**-7 * float(expected.abs().max()))
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_ctrl_c_stops_a_process_that_has_used_several_openvino_networks() -> None:
+    need(OpenVinoBackend)
+    code = (
+        "import gc, signal\n"
+        "from alexnet.inference.backends import OpenVinoBackend\n"
+        "from alexnet.model.zoo import create_model\n"
+        "one = OpenVinoBackend(create_model('digits'))\n"
+        "two = OpenVinoBackend(create_model('digits'))\n"
+        "del one\n"
+        "gc.collect()\n"
+        "two = None\n"
+        "gc.collect()\n"
+        "try:\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('stopped')\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (process.returncode, process.stdout) == (0, "stopped\n"), process.stderr
 
 
 @pytest.mark.parametrize("name", ["auto", *BACKENDS])

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from alexnet import presets
 from alexnet.architecture import (
@@ -32,8 +32,8 @@ from alexnet.architecture import (
     infer_shapes,
 )
 from alexnet.model import native
-from alexnet.model.alexnet import AlexNet, Linear
-from alexnet.model.zoo import create_model
+from alexnet.model.alexnet import AlexNet, Linear, Local2d
+from alexnet.model.zoo import LibraryConv2d, create_model
 
 PRESETS = presets.names()
 
@@ -152,23 +152,34 @@ def test_a_bfloat16_convolution_and_its_gradients_are_those_of_float64_but_for_r
 
 
 @pytest.mark.parametrize("multiplies", [True, False])
-def test_a_bfloat16_product_and_its_gradients_are_those_of_float64_but_for_rounding(
-    multiplies: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("low", "shape"),
+    [
+        (Linear(70, 30), (9, 70)),
+        (Local2d(7, 5, 3, 1, (6, 6)), (2, 7, 6, 6)),
+        (LibraryConv2d(8, 6, 3, 2, 1, groups=2), (2, 8, 7, 7)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_bfloat16_products_and_their_gradients_are_those_of_float64_but_for_rounding(
+    low: nn.Module, shape: tuple[int, ...], multiplies: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(native, "multiplies_bfloat16", lambda: multiplies)
-    low = Linear(70, 30)
-    low.load_state_dict({key: value.bfloat16() for key, value in low.state_dict().items()})
+    torch.manual_seed(0)
+    low.load_state_dict({key: torch.randn(value.shape).bfloat16() for key, value in low.state_dict().items()})
+    low.zero_grad()
     exact = copy.deepcopy(low).double()
-    x = torch.randn(9, 70).bfloat16().float().requires_grad_()
+    x = torch.randn(shape).bfloat16().float().requires_grad_()
     y = x.detach().double().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         out = low(x)
     assert out.dtype == torch.bfloat16
     expected = exact(y)
-    slope = torch.randn(9, 30).bfloat16()
+    slope = torch.randn(expected.shape).bfloat16()
     out.backward(slope)
     expected.backward(slope.double())
-    pairs = [(out, expected), (x.grad, y.grad), (low.weight.grad, exact.weight.grad), (low.bias.grad, exact.bias.grad)]
+    pairs = [(out, expected), (x.grad, y.grad)]
+    pairs += [(p.grad, q.grad) for p, q in zip(low.parameters(), exact.parameters(), strict=True)]
     for ours, theirs in pairs:
         assert ours is not None and theirs is not None
         torch.testing.assert_close(ours.double(), theirs, rtol=2**-7, atol=2**-8 * float(theirs.detach().abs().max()))

@@ -8,9 +8,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from alexnet import presets
+<<<<<<< HEAD
 from alexnet.architecture import hidden_layer
+=======
+from alexnet.model import native
+>>>>>>> avx2
 from alexnet.model.alexnet import AlexNet
 from alexnet.model.net import Net
 from alexnet.model.zoo import LibraryNet, build, create_model
@@ -50,6 +55,31 @@ def test_a_torchvision_network_is_torchvisions(resnet: LibraryNet) -> None:
     theirs.load_state_dict({key.removeprefix("body."): value for key, value in resnet.state_dict().items()})
     images = pictures(2)
     torch.testing.assert_close(resnet.eval()(images), theirs.eval()(images), rtol=1e-4, atol=1e-4)
+
+
+class Products(TorchDispatchMode):
+    """Notes the dtypes of the factors of products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtypes: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func in (torch.ops.aten.convolution.default, torch.ops.aten.addmm.default):
+            self.dtypes |= {x.dtype for x in args[:2]}
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("multiplies", [True, False])
+def test_bfloat16_in_a_torchvision_network_is_emulated_where_the_processor_has_no_such_products(
+    multiplies: bool, resnet: LibraryNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "multiplies_bfloat16", lambda: multiplies)
+    resnet.eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), Products() as products:
+        rounded = resnet(pictures(1))
+    assert rounded.dtype == torch.bfloat16
+    assert products.dtypes == {torch.bfloat16 if multiplies else torch.float32}
 
 
 def test_every_parameter_of_a_torchvision_network_gets_a_gradient(resnet: LibraryNet) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterable
+from functools import cache
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
@@ -18,7 +19,12 @@ from torch import Tensor, nn
 from alexnet.device import autocast
 from alexnet.errors import MissingLibrary, UsageError, nearest
 from alexnet.formats.export import onnx_model
+<<<<<<< HEAD
 from alexnet.model.net import Net
+=======
+from alexnet.model.native import multiplies_bfloat16
+from alexnet.model.zoo import Net
+>>>>>>> avx2
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 
@@ -91,6 +97,17 @@ class OnnxRuntimeBackend(Backend):
         return torch.from_numpy(self.session.run(None, {"images": _array(views)})[0])
 
 
+@cache
+def openvino_core() -> Any:
+    """The one OpenVINO core of this process, never given up.
+
+    Each has a stack for signals of its own, and leaves the main thread with one that is gone: then Ctrl-C would crash.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 class OpenVinoBackend(Backend):
     """OpenVINO on the CPU. bfloat16 is used where the processor multiplies it, float32 elsewhere."""
 
@@ -100,10 +117,9 @@ class OpenVinoBackend(Backend):
     def __init__(self, model: Net, precision: str = "float32", graph: Any = None) -> None:
         """`graph` is computed in place of the model's own: the quantized one, for int8."""
         super().__init__(model, precision)
-        import openvino
-
-        core = openvino.Core()
-        rounds = precision != "float32" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        core = openvino_core()
+        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        rounds = precision != "float32" and "BF16" in capabilities and multiplies_bfloat16()
         settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if rounds else "f32",
             "PERFORMANCE_HINT": "LATENCY",

@@ -27,6 +27,7 @@ from alexnet.data.statistics import Statistics
 from alexnet.errors import DataError, MissingLibrary
 from alexnet.files import write_bytes
 from alexnet.formats.export import onnx_model
+from alexnet.inference.backends import openvino_core
 from alexnet.inference.network import weights_sha256
 from alexnet.model.net import Net
 from alexnet.run import Run
@@ -41,12 +42,9 @@ def quantized_run(run: Run, model: Net, images: int = CALIBRATION) -> Any:
     Raises MissingLibrary, and DataError where the run's training images are gone.
     """
     check_libraries()
-    import openvino
-
     path = run.path / "int8" / f"{weights_sha256(model, f'{RECIPE} {images}')[:16]}.xml"
-    core = openvino.Core()
     if path.exists() and path.with_suffix(".bin").exists():
-        return core.read_model(path)
+        return openvino_core().read_model(path)
     graph = quantize(model, calibration_views(run.config, Statistics.load(run.statistics_file), images))
     with contextlib.suppress(OSError):  # a run that cannot be written to is quantized each time
         _keep(graph, path)
@@ -63,10 +61,9 @@ def quantize(model: Net, views: np.ndarray, last: bool = False, also: tuple[str,
     check_libraries()
     os.environ.setdefault("NNCF_CI", "1")  # it would otherwise report its use over the network
     import nncf
-    import openvino
 
     nncf.set_log_level(logging.ERROR)
-    graph = openvino.Core().read_model(onnx_model(model).SerializeToString())
+    graph = openvino_core().read_model(onnx_model(model).SerializeToString())
     operations = graph.get_ordered_ops()
     names = [op.get_friendly_name() for op in operations]
     ignored = [name for name in names if name.split(".")[0].split("/")[0] in also]

@@ -17,7 +17,7 @@ from alexnet.architecture import LayerShape, Network
 from alexnet.model.conv import Conv2d
 from alexnet.model.dropout import KeyedDropout
 from alexnet.model.lrn import LRN, MapNorm
-from alexnet.model.native import emulates_bfloat16
+from alexnet.model.native import emulate_bfloat16, emulates_bfloat16
 from alexnet.model.net import Net, known_taps
 from alexnet.model.pool import MaxPool2d
 
@@ -29,9 +29,7 @@ class Linear(nn.Linear):
         """(N, inputs) → (N, units)."""
         if not emulates_bfloat16(x):
             return super().forward(x)
-        with torch.autocast("cpu", enabled=False):
-            x, weight, bias = (t.bfloat16().float() for t in (x, self.weight, self.get_parameter("bias")))
-            return F.linear(x, weight, bias).bfloat16()
+        return emulate_bfloat16(F.linear, x, self.weight, self.bias)
 
 
 class Local2d(nn.Module):
@@ -46,9 +44,14 @@ class Local2d(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, C, H, W) → (N, kernels, H', W')."""
+        if emulates_bfloat16(maps):
+            return emulate_bfloat16(self._products, maps, self.weight, self.bias)
+        return self._products(maps, self.weight, self.bias)
+
+    def _products(self, maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         patches = F.unfold(maps, self.size, padding=self.pad)  # (N, K, L)
-        weight = self.weight.to(patches.dtype)
-        out = torch.bmm(patches.permute(2, 0, 1), weight) + self.bias.to(patches.dtype)[:, None]  # (L, N, kernels)
+        out = torch.bmm(patches.permute(2, 0, 1), weight.to(patches.dtype))  # (L, N, kernels)
+        out = out + bias.to(out.dtype)[:, None]
         return out.permute(1, 2, 0).reshape(-1, self.kernels, *self.sides)
 
 

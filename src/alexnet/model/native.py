@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,8 @@ def arithmetic(x: Tensor) -> torch.dtype:
 @cache
 def multiplies_bfloat16() -> bool:
     """Whether this processor has instructions for products of bfloat16 numbers, as far as torch says."""
+    if os.environ.get("ALEXNET_NATIVE") == "avx2":
+        return False
     capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
 
@@ -52,6 +56,12 @@ def emulates_bfloat16(x: Tensor) -> bool:
     bfloat16, multiplied and added up in float32, and rounded once, are bfloat16 arithmetic too.
     """
     return arithmetic(x) == torch.bfloat16 and is_eager(x) and not multiplies_bfloat16()
+
+
+def emulate_bfloat16(product: Callable[..., Tensor], *factors: Tensor | None) -> Tensor:
+    """`product(*factors)` as `emulates_bfloat16` says: of rounded factors, in float32, rounded once."""
+    with torch.autocast("cpu", enabled=False):
+        return product(*(x if x is None else x.bfloat16().float() for x in factors)).bfloat16()
 
 
 def layout(x: Tensor) -> torch.memory_format:

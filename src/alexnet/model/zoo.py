@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from alexnet import presets
 from alexnet.architecture import Network
 from alexnet.errors import UsageError, nearest
-from alexnet.model.alexnet import AlexNet
+from alexnet.model.alexnet import AlexNet, Linear
 from alexnet.model.dropout import KeyedDropout
+from alexnet.model.native import emulate_bfloat16, emulates_bfloat16
 from alexnet.model.net import Net, known_taps
 
 
@@ -32,6 +33,15 @@ def build(network: Network, seed: int | None = 0) -> Net:
     With None, for a model whose weights are loaded next, none may be drawn and they are undefined.
     """
     return LibraryNet(network, seed or 0) if network.library else AlexNet(network, seed)
+
+
+class LibraryConv2d(nn.Conv2d):
+    """A torchvision network's convolution."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if emulates_bfloat16(input):
+            return emulate_bfloat16(super()._conv_forward, input, weight, bias)
+        return super()._conv_forward(input, weight, bias)
 
 
 class LibraryNet(Net):
@@ -54,6 +64,8 @@ class LibraryNet(Net):
         for path, module in list(self.body.named_modules()):
             if type(module) is nn.Dropout:
                 self.body.set_submodule(path, KeyedDropout(module.p, path))
+            elif type(module) in (nn.Conv2d, nn.Linear):  # the same, fast in bfloat16 where it has to be emulated
+                module.__class__ = LibraryConv2d if type(module) is nn.Conv2d else Linear
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
