@@ -186,33 +186,22 @@ class Bench:
 
         with torch.random.fork_rng():
             theirs = alexnet(weights=None).eval()
-<<<<<<< HEAD
         rounded = copy.deepcopy(theirs).bfloat16()
-        peers: dict[str, Callable[[Tensor], object]] = {
-            "torchvision eager": _inference(theirs),
-            "torchvision eager bfloat16": _inference(rounded, torch.bfloat16),
-        }
-        if not self.options.no_compile:
-            peers["torchvision compiled"] = _inference(torch.compile(theirs))
-            peers["torchvision compiled bfloat16"] = _inference(torch.compile(rounded), torch.bfloat16)
-=======
-        half = copy.deepcopy(theirs).bfloat16()
         peers: dict[str, Callable[[Tensor], object]] = {"torchvision eager": _inference(theirs)}
-        rounds = multiplies_bfloat16()  # elsewhere a batch would take them a minute
-        if rounds:
-            peers["torchvision eager bfloat16"] = _inference(half, torch.bfloat16)
+        native = multiplies_bfloat16()  # elsewhere a batch would take them a minute
+        if native:
+            peers["torchvision eager bfloat16"] = _inference(rounded, torch.bfloat16)
         if not self.options.no_compile:
             peers["torchvision compiled"] = _inference(torch.compile(theirs))
-            if rounds:
-                peers["torchvision compiled bfloat16"] = _inference(torch.compile(half), torch.bfloat16)
->>>>>>> avx2
+            if native:
+                peers["torchvision compiled bfloat16"] = _inference(torch.compile(rounded), torch.bfloat16)
         if find_spec("onnx"):
             content = onnx_model(self.model).SerializeToString()
             if find_spec("onnxruntime"):
                 peers["ONNX Runtime"] = _onnx_runtime(content)
             if find_spec("openvino"):
                 peers["OpenVINO"] = _openvino(content, "f32")
-                if rounds:
+                if native:
                     peers["OpenVINO bfloat16"] = _openvino(content, "bf16")
                 if rounds and find_spec("onnxscript"):
                     from alexnet.formats.export import traced_model

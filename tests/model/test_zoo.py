@@ -11,11 +11,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alexnet import presets
-<<<<<<< HEAD
 from alexnet.architecture import hidden_layer
-=======
 from alexnet.model import native
->>>>>>> avx2
 from alexnet.model.alexnet import AlexNet
 from alexnet.model.net import Net
 from alexnet.model.zoo import LibraryNet, build, create_model

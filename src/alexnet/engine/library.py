@@ -1,13 +1,8 @@
 """The compiled library: loaded once, every C function declared in one table, every call made in one place.
 
-<<<<<<< HEAD
-`ALEXNET_NATIVE` chooses: `0` for none, `avx2` for what a processor with AVX2 and nothing newer computes (to test
-that on any x86-64 machine), otherwise the instructions of this processor.
-=======
 `ALEXNET_NATIVE` chooses: `0` for none, `avx2` to play a processor with AVX2 and nothing newer as a whole (to test on
-any x86-64 machine what happens there: these kernels, torch's, and what is said about the processor), otherwise the
-kernels of this processor.
->>>>>>> avx2
+any x86-64 machine what happens there: this library, torch's products, and what is said about the processor), otherwise
+the instructions of this processor.
 """
 
 from __future__ import annotations

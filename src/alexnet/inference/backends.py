@@ -19,12 +19,8 @@ from torch import Tensor, nn
 from alexnet.device import autocast
 from alexnet.errors import MissingLibrary, UsageError, nearest
 from alexnet.formats.export import onnx_model
-<<<<<<< HEAD
-from alexnet.model.net import Net
-=======
 from alexnet.model.native import multiplies_bfloat16
-from alexnet.model.zoo import Net
->>>>>>> avx2
+from alexnet.model.net import Net
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 
