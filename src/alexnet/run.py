@@ -112,9 +112,9 @@ class Run:
         """Class names in label order."""
         return self.source["classes"]
 
-    def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, of one kind when given: `train`, `validation`, `epoch`, `test`."""
-        return [line for line in _read_lines(self.metrics_file) if kind in (None, line["kind"])]
+    def metrics(self, kind: str | None = None, length: int | None = None) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, of one kind when given: `train`, `validation`, `epoch`; of its first bytes."""
+        return [line for line in _read_lines(self.metrics_file, length) if kind in (None, line["kind"])]
 
     def evaluations(self) -> list[dict[str, Any]]:
         """What `alexnet evaluate` measured of this run, the newest last."""
@@ -167,11 +167,11 @@ def _measured(entry: Mapping[str, Any]) -> tuple[Any, ...]:
     return entry["data"], entry["split"], entry["views"], *which
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
+def _read_lines(path: Path, length: int | None = None) -> list[dict[str, Any]]:
     """The JSON objects of a file, none where it is missing; a last line still being written is left out."""
     if not path.exists():
         return []
-    whole = path.read_bytes().rpartition(b"\n")[0]
+    whole = path.read_bytes()[:length].rpartition(b"\n")[0]
     try:
         return [json.loads(line) for line in whole.splitlines() if line.strip()]
     except ValueError as error:

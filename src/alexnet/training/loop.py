@@ -31,6 +31,7 @@ from alexnet.progress import Progress, quiet
 from alexnet.run import Run
 from alexnet.training.batches import Batches
 from alexnet.training.diagnostics import Diagnostics
+from alexnet.training.history import check_history
 from alexnet.training.init import copy_initial_weights
 from alexnet.training.parallel import World, unwrap
 from alexnet.training.schedule import LRSchedule
@@ -126,6 +127,8 @@ class Trainer:
         origin = checkpoint.origin
         try:
             state = read_record(SavedState, checkpoint.state, "state")
+            if self.world.writes:
+                check_history(state, self.run, self.schedule, self.optimizer.param_groups)
         except CheckpointError as error:
             raise CheckpointError(f"{origin}: {error}") from None
         load_weights(unwrap(self.model), checkpoint.weights, origin)
