@@ -1,8 +1,9 @@
 """Checkpoints that survive a kill at any moment: one safetensors file each, without pickle.
 
 Weights stand under their names, velocities under `velocity/NAME`, and everything else is JSON in the header's metadata
-under the key `alexnet`, with a checksum of it all under `crc32`. A file is written beside, synced and renamed; before a new `last` takes its place, the old one
-becomes `previous`, to which loading falls back where `last` is missing or damaged.
+under the key `alexnet`, with a checksum of it all under `crc32`. A file is written beside, synced and renamed; before a
+new `last` takes its place, the old one becomes `previous`, to which loading falls back where `last` is missing or
+damaged.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ def checksum(tensors: Mapping[str, Tensor], state: str) -> str:
     """The CRC-32 of a state and of tensors in the order of their names, in hexadecimal."""
     crc = zlib.crc32(state.encode())
     for name in sorted(tensors):
-        crc = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), zlib.crc32(name.encode(), crc))
+        crc = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, zlib.crc32(name.encode(), crc))
     return f"{crc:08x}"
 
 

@@ -319,11 +319,16 @@ class Clock:
 def measure_validation(model: nn.Module, batches: Batches, task: Task, config: Config) -> Measurement:
     """Centre-view errors (percent) and loss of the validation split, as used for the schedule and `best`."""
 
-    def scores(images: Tensor) -> Tensor:
-        with autocast(config.train.precision, batches.augmentation.device):
-            return task.scores(model(batches.augmentation.test(images)).float())
+    device = batches.augmentation.device
+
+    def prepare(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return task.prepare(batches.augmentation.test(images), labels.to(device))
+
+    def scores(inputs: Tensor) -> Tensor:
+        with autocast(config.train.precision, device):
+            return task.scores(model(inputs).float())
 
     model.eval()
-    result = measure_split(batches.validation, scores, task.loss, config.network.classes)
+    result = measure_split(batches.validation, scores, task.loss, config.network.classes, prepare=prepare)
     model.train()
     return result
