@@ -203,7 +203,7 @@ class Bench:
                 peers["OpenVINO"] = _openvino(content, "f32")
                 if native:
                     peers["OpenVINO bfloat16"] = _openvino(content, "bf16")
-                if rounds and find_spec("onnxscript"):
+                if native and find_spec("onnxscript"):
                     from alexnet.formats.export import traced_model
 
                     content = traced_model(self.model).SerializeToString()

@@ -122,6 +122,10 @@ def broken(edit: Callable[[dict[str, Any]], Any]) -> str:
         broken(lambda config: config.update(network=3)),
         broken(lambda config: config["network"].update(layers=3)),
         broken(lambda config: config["network"].update(layers=[3])),
+        broken(lambda config: config["network"].update(about=3)),
+        broken(lambda config: config["network"]["layers"][0].update(layer=[])),
+        broken(lambda config: config["network"]["layers"][0].update(name={})),
+        "[" * 100_000,
     ],
 )
 def test_a_broken_config_is_told_in_one_line(text: str, tmp_path: Path) -> None:
@@ -150,18 +154,42 @@ def test_a_missing_or_broken_file_is_named(name: str, content: bytes | None, tmp
     assert f"{name}.json" in one_line(error)
 
 
+TRAIN = {"kind": "train", "epoch": 1, "step": 1}
+EPOCH = {"kind": "epoch", "epoch": 1, "step": 2}
+
+
+@pytest.mark.parametrize("line", ["3", "[]", "{}", '{"kind": "train"}'])
+def test_lines_that_are_no_metrics_are_named_by_number(line: str, tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.metrics_file.write_text(f"{json.dumps(TRAIN)}\n{line}\n")
+    with pytest.raises(RunError, match=r"metrics\.jsonl: line 2 is not an object with kind, epoch, step"):
+        run.metrics()
+
+
+def test_a_bug_in_reading_settings_is_not_told_as_a_broken_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(data: object) -> Config:
+        raise TypeError("a bug")
+
+    run = Run.create(tmp_path / "run", CONFIG)
+    monkeypatch.setattr(Config, "from_dict", fail)
+    with pytest.raises(TypeError):
+        _ = Run.open(run.path).config
+
+
 def test_metrics_are_read_by_kind_and_are_none_before_the_first(tmp_path: Path) -> None:
     run = Run(tmp_path)
     assert run.metrics() == []
-    write_json_lines(run.metrics_file, [{"kind": "train", "step": 1}, {"kind": "epoch", "step": 2}])
+    write_json_lines(run.metrics_file, [TRAIN, EPOCH])
     assert [line["step"] for line in run.metrics()] == [1, 2]
-    assert run.metrics("epoch") == [{"kind": "epoch", "step": 2}]
+    assert run.metrics("epoch") == [EPOCH]
 
 
 def test_a_line_still_being_written_is_left_out(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    run.metrics_file.write_text('{"kind": "train", "step": 1}\n{"kind": "tr')
-    assert run.metrics() == [{"kind": "train", "step": 1}]
+    run.metrics_file.write_text(json.dumps(TRAIN) + '\n{"kind": "tr')
+    assert run.metrics() == [TRAIN]
 
 
 def test_broken_metrics_are_named(tmp_path: Path) -> None:

@@ -158,8 +158,12 @@ class Network:
         """Read back what `to_dict` wrote. Raises UsageError for a kind, field or value that is wrong, naming it."""
         values = dict(data)
         own = {"name": values.pop("name", ""), "about": values.pop("about", "")}
-        layers = tuple(layer_from_dict(entry) for entry in values.pop("layers", ()))
-        return checked(cls, "network", values, layers=layers, **own)
+        layers = values.pop("layers", ())
+        if not all(isinstance(text, str) for text in own.values()):
+            raise UsageError("network.name and network.about should be texts")
+        if not isinstance(layers, list | tuple) or not all(isinstance(entry, Mapping) for entry in layers):
+            raise UsageError("network.layers should be a list of layers, each an object in braces")
+        return checked(cls, "network", values, layers=tuple(map(layer_from_dict, layers)), **own)
 
     def fields(self) -> list[Field]:
         """Every setting of the network, then of its layers, as `network.conv1.kernels`."""
@@ -178,7 +182,7 @@ def layer_from_dict(data: Mapping[str, Any]) -> Layer:
     kind, name = fields.pop("layer", None), fields.pop("name", None)
     if not isinstance(name, str) or not name:
         raise UsageError(f"network.layers: a layer's name {name!r} should be a text")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise UsageError(f"network.{name}.layer {kind!r} should be {', '.join(KINDS)}{nearest(str(kind), KINDS)}")
     return checked(KINDS[kind], f"network.{name}", fields, name=name)
 

@@ -1,23 +1,25 @@
 """Checkpoints that survive a kill at any moment: one safetensors file each, without pickle.
 
 Weights stand under their names, velocities under `velocity/NAME`, and everything else is JSON in the header's metadata
-under the key `alexnet`. A file is written beside, synced and renamed; before a new `last` takes its place, the old one
-becomes `previous`, to which loading falls back where `last` is missing or damaged.
+under the key `alexnet`, with a checksum of it all under `crc32`. A file is written beside, synced and renamed; before a
+new `last` takes its place, the old one becomes `previous`, to which loading falls back where `last` is missing or
+damaged.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import types
 import typing
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -25,9 +27,10 @@ from torch import Tensor, nn
 from alexnet.errors import CheckpointError
 from alexnet.files import atomic_write
 
-KEY = "alexnet"  # of the header's metadata
+KEY, CHECKSUM = "alexnet", "crc32"  # of the header's metadata
 VELOCITY = "velocity/"
 FALLBACK = {"last": "previous"}  # what is read where a checkpoint is damaged
+LARGEST = 1e100  # of a state's numbers: sums of float32 numbers are far below
 Record = TypeVar("Record")
 
 
@@ -49,10 +52,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write `path` (`checkpoints/last.safetensors`). Raises OSError, on a full disk for example, with nothing lost."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {**checkpoint.weights, **{VELOCITY + name: value for name, value in checkpoint.velocities.items()}}
-    content = save(
-        {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
-        metadata={KEY: json.dumps(checkpoint.state, allow_nan=False)},
-    )
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    state = json.dumps(checkpoint.state, allow_nan=False)
+    content = save(tensors, metadata={KEY: state, CHECKSUM: checksum(tensors, state)})
     with atomic_write(path) as file:
         file.write(content)
         if path.stem in FALLBACK and path.exists():
@@ -102,11 +104,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            state = json.loads((file.metadata() or {}).get(KEY, "{}"))
+            header = file.metadata() or {}
+        text = header.get(KEY, "{}")
+        state = json.loads(text)
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged or is not a safetensors file ({error})") from None
+    if header.get(CHECKSUM, "") not in ("", checksum(tensors, text)):
+        raise CheckpointError(f"{path} is damaged: its checksum is not that of its content")
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: its state should be an object in braces")
     velocities = {key.removeprefix(VELOCITY): value for key, value in tensors.items() if key.startswith(VELOCITY)}
@@ -114,8 +120,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(weights, velocities, state, str(path))
 
 
+def checksum(tensors: Mapping[str, Tensor], state: str) -> str:
+    """The CRC-32 of a state and of tensors in the order of their names, in hexadecimal."""
+    crc = zlib.crc32(state.encode())
+    for name in sorted(tensors):
+        crc = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, zlib.crc32(name.encode(), crc))
+    return f"{crc:08x}"
+
+
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
-    """Copy weights into a model. Raises CheckpointError naming the first tensor that is missing, extra or misshapen."""
+    """Copy weights into a model. Raises CheckpointError naming the first tensor that does not fit or is not finite."""
     own = model.state_dict()
     for key in sorted(own.keys() | weights.keys()):
         if key not in weights:
@@ -128,11 +142,13 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str) -
             )
         if own[key].dtype != weights[key].dtype:
             raise CheckpointError(f"{origin}: {key} is {weights[key].dtype}, here {own[key].dtype}")
+        if not weights[key].isfinite().all():
+            raise CheckpointError(f"{origin}: {key} has values that are not finite")
     model.load_state_dict(dict(weights))
 
 
 def read_record(kind: type[Record], value: Any, where: str) -> Record:
-    """A dataclass from a checkpoint's JSON, each field checked: whole numbers from 0 on, finite numbers, texts, ….
+    """A dataclass from a checkpoint's JSON, each field checked: whole numbers from 0 on, numbers, texts, ….
 
     Raises CheckpointError naming the first field that is missing, unknown or of another type.
     """
@@ -160,11 +176,16 @@ def _read(hint: Any, value: Any, where: str) -> Any:
     if origin is tuple and isinstance(value, list):
         return tuple(_read(parts[0], entry, where) for entry in value)
     if hint is float:
-        if type(value) in (int, float) and math.isfinite(value):
+        if type(value) in (int, float) and abs(value) < LARGEST:
             return float(value)
-    elif type(value) is hint and not (hint is int and value < 0):
+    elif type(value) is hint and not (hint is int and not 0 <= value < 2**53):
         return value
-    wanted = {int: "a whole number of at least 0", float: "a finite number", bool: "true or false", str: "a text"}
+    wanted = {
+        int: "a whole number from 0 to 2**53",
+        float: f"a number within ±{LARGEST:g}",
+        bool: "true or false",
+        str: "a text",
+    }
     raise CheckpointError(
         f"{where} {value!r} should be {wanted.get(hint, 'an object' if origin is dict else 'a list')}"
     )

@@ -127,7 +127,11 @@ class Config:
 
         Raises UsageError naming the first setting that is unknown, missing or wrong.
         """
-        if not isinstance(data.get("preset"), str) or not isinstance(data.get("network"), Mapping):
+        if (
+            not isinstance(data, Mapping)
+            or not isinstance(data.get("preset"), str)
+            or not isinstance(data.get("network"), Mapping)
+        ):
             raise UsageError("settings should name their preset and describe their network")
         config = cls(preset=data["preset"], network=Network.from_dict(data["network"]))
         return merge(config, {name: value for name, value in data.items() if name not in ("preset", "network")})

@@ -17,7 +17,7 @@ trackers.json  tensorboard/  report.html  figures/
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -72,9 +72,7 @@ class Run:
         """The settings of the run. Raises RunError naming the field that cannot be read."""
         try:
             return Config.from_dict(json.loads((self.path / "config.json").read_text()))
-        except KeyError as error:
-            raise RunError(f"{self.path / 'config.json'} cannot be read: it has no {error}") from None
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, RecursionError) as error:
             raise RunError(f"{self.path / 'config.json'} cannot be read: {error}") from None
 
     @cached_property
@@ -103,13 +101,14 @@ class Run:
         """Class names in label order."""
         return self.source["classes"]
 
-    def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, of one kind when given: `train`, `epoch` or `validation`."""
-        return [line for line in _read_lines(self.metrics_file) if kind in (None, line["kind"])]
+    def metrics(self, kind: str | None = None, length: int | None = None) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, of one kind when given: `train`, `epoch` or `validation`; of its first bytes."""
+        lines = _read_lines(self.metrics_file, ("kind", "epoch", "step"), length)
+        return [line for line in lines if kind in (None, line["kind"])]
 
     def evaluations(self) -> list[dict[str, Any]]:
         """What `alexnet evaluate` measured of this run, the newest last."""
-        return _read_lines(self.path / "evaluations.jsonl")
+        return _read_lines(self.path / "evaluations.jsonl", ("data", "split", "views"))
 
     def record_evaluation(self, entry: Mapping[str, Any]) -> None:
         """Keep a measurement of this run alone, in place of an earlier one of the same weights on the same images.
@@ -158,12 +157,16 @@ def _measured(entry: Mapping[str, Any]) -> tuple[Any, ...]:
     return entry["data"], entry["split"], entry["views"], *which
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
+def _read_lines(path: Path, needs: Sequence[str], length: int | None = None) -> list[dict[str, Any]]:
     """The JSON objects of a file, none where it is missing; a last line still being written is left out."""
     if not path.exists():
         return []
-    whole = path.read_bytes().rpartition(b"\n")[0]
+    whole = path.read_bytes()[:length].rpartition(b"\n")[0]
     try:
-        return [json.loads(line) for line in whole.splitlines() if line.strip()]
+        lines = [json.loads(line) for line in whole.splitlines() if line.strip()]
     except ValueError as error:
         raise RunError(f"{path} is not one JSON object per line: {error}") from None
+    for number, line in enumerate(lines, 1):
+        if not isinstance(line, dict) or not line.keys() >= set(needs):
+            raise RunError(f"{path}: line {number} is not an object with {', '.join(needs)}")
+    return lines

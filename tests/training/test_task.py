@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from alexnet.checkpoint import load_checkpoint, load_weights
 from alexnet.config import Config
+from alexnet.model.zoo import build
 from alexnet.run import Run
 from alexnet.training.loop import train
 from alexnet.training.task import Hinge, Softmax, Task, task_of
@@ -98,3 +100,38 @@ def test_a_task_makes_its_own_inputs_targets_and_metrics(
     train(short(seven, train__epochs="1"), tmp_path / "run")
     (line,) = Run.open(tmp_path / "run").metrics("epoch")
     assert 0 < line["certainty"] <= 1 and "top1_error" not in line
+
+
+class Rotations(Softmax):
+    """A task without labels: by how many quarters is a picture turned? Each comes in all four ways."""
+
+    def prepare(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        turned = [torch.rot90(images, quarters, (2, 3)) for quarters in range(4)]
+        return torch.cat(turned), torch.arange(4).repeat_interleave(len(images))
+
+
+def test_a_task_without_labels_is_validated_by_its_own_targets(
+    seven: Path, short: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alexnet.data.augment import Augmentation
+    from alexnet.data.run_data import open_run_data
+    from alexnet.data.statistics import Statistics
+    from alexnet.training import loop
+
+    monkeypatch.setattr(loop, "task_of", lambda config: Rotations())
+    result = train(short(seven, train__epochs="1"), tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    split = open_run_data(run.config).validation
+    statistics = Statistics.load(run.statistics_file)
+    view = Augmentation(run.config, statistics, torch.device("cpu"))
+    model = build(run.config.network)
+    load_weights(model, load_checkpoint(run.checkpoints, "last").weights, "last")
+    wrong = 0
+    with torch.no_grad():
+        for i in range(len(split)):
+            image = view.test(torch.from_numpy(split.resize_crop(i, run.config.data.size)[None].copy()))
+            for quarters in range(4):
+                outputs = model.eval()(torch.rot90(image, quarters, (2, 3)))
+                wrong += int(outputs.argmax()) != quarters
+    assert (result.last["count"], result.last["unreadable"]) == (4 * len(split), 0)
+    assert result.last["top1_error"] == pytest.approx(100 * wrong / (4 * len(split)), abs=1e-3)

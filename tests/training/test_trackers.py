@@ -85,10 +85,11 @@ def test_a_resumed_run_goes_on_under_its_name(
     tracker = fake()
     resume(tmp_path / "run")
     assert tracker.calls == [("open", 8, "id-1"), ("close",)]
-    (tmp_path / "run" / "trackers.json").write_text("{")
-    tracker = fake()
-    resume(tmp_path / "run")
-    assert tracker.calls == [("open", 8, None), ("close",)]
+    for damaged in ("{", "3", "[1]"):
+        (tmp_path / "run" / "trackers.json").write_text(damaged)
+        tracker = fake()
+        resume(tmp_path / "run")
+        assert tracker.calls == [("open", 8, None), ("close",)]
 
 
 @pytest.mark.parametrize("fails", ["open", "log", "close"])

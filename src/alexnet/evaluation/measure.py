@@ -13,27 +13,38 @@ from alexnet.evaluation.metrics import ErrorCounter, Measurement
 
 Scores = Callable[[Tensor], Tensor]  # uint8 images (N, S, S, 3) → scores (N, classes), higher is more probable
 Loss = Callable[[Tensor, Tensor], Tensor]  # scores (N, classes), labels (N,) → loss of each image (N,)
+Prepare = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # images and labels → inputs of `scores` and true classes
 
 
 @torch.no_grad()
 def measure_split(
-    loader: BatchLoader, scores: Scores, loss: Loss, classes: int, labels: Tensor | None = None
+    loader: BatchLoader,
+    scores: Scores,
+    loss: Loss,
+    classes: int,
+    labels: Tensor | None = None,
+    prepare: Prepare | None = None,
 ) -> Measurement:
     """The errors and the mean loss of a split, each readable image counted once.
 
     `labels` (N,) int64, by position in the split, replace the split's own where a model numbers its classes otherwise.
+    `prepare` makes what `scores` takes, and its true classes, of images and labels; perhaps several of each image.
     Raises DataError where no image can be read.
     """
-    counter = ErrorCounter(classes)
+    counter, images = ErrorCounter(classes), 0
     for batch in loader.epoch(0):
         if not len(batch.positions):
             continue
-        predicted = scores(batch.images)
-        truth = (batch.labels if labels is None else labels[torch.from_numpy(batch.positions)]).to(predicted.device)
+        inputs, truth = batch.images, batch.labels if labels is None else labels[torch.from_numpy(batch.positions)]
+        if prepare is not None:
+            inputs, truth = prepare(inputs, truth)
+        predicted = scores(inputs)
+        truth = truth.to(predicted.device)
+        images += len(batch.positions)
         counter.add(predicted, truth, loss(predicted, truth))
         batch.release(predicted.device)
-    check_readable(loader, counter.count)
-    return counter.result(unreadable=len(loader.split) - counter.count)
+    check_readable(loader, images)
+    return counter.result(unreadable=len(loader.split) - images)
 
 
 def check_readable(loader: BatchLoader, count: int) -> None:

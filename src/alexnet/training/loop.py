@@ -31,6 +31,7 @@ from alexnet.progress import Progress, quiet
 from alexnet.run import Run
 from alexnet.training.batches import Batches
 from alexnet.training.diagnostics import Diagnostics
+from alexnet.training.history import check_history
 from alexnet.training.init import copy_initial_weights
 from alexnet.training.parallel import World, unwrap
 from alexnet.training.schedule import LRSchedule
@@ -126,6 +127,8 @@ class Trainer:
         origin = checkpoint.origin
         try:
             state = read_record(SavedState, checkpoint.state, "state")
+            if self.world.writes:
+                check_history(state, self.run, self.schedule, self.optimizer.param_groups)
         except CheckpointError as error:
             raise CheckpointError(f"{origin}: {error}") from None
         load_weights(unwrap(self.model), checkpoint.weights, origin)
@@ -316,11 +319,16 @@ class Clock:
 def measure_validation(model: nn.Module, batches: Batches, task: Task, config: Config) -> Measurement:
     """Centre-view errors (percent) and loss of the validation split, as used for the schedule and `best`."""
 
-    def scores(images: Tensor) -> Tensor:
-        with autocast(config.train.precision, batches.augmentation.device):
-            return task.scores(model(batches.augmentation.test(images)).float())
+    device = batches.augmentation.device
+
+    def prepare(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return task.prepare(batches.augmentation.test(images), labels.to(device))
+
+    def scores(inputs: Tensor) -> Tensor:
+        with autocast(config.train.precision, device):
+            return task.scores(model(inputs).float())
 
     model.eval()
-    result = measure_split(batches.validation, scores, task.loss, config.network.classes)
+    result = measure_split(batches.validation, scores, task.loss, config.network.classes, prepare=prepare)
     model.train()
     return result

@@ -61,7 +61,7 @@ class SGD(torch.optim.SGD):
     def load_velocities(self, buffers: dict[str, Tensor], lrs: dict[str, float], origin: str) -> None:
         """Continue from what `velocities` returned.
 
-        Raises CheckpointError naming the first that belongs to no parameter or differs from it in shape or dtype.
+        Raises CheckpointError naming the first that fits no parameter in name, shape and dtype or is not finite.
         """
         weights = {group["name"]: group["params"][0] for group in self.param_groups}
         for name in sorted(buffers.keys() | lrs.keys()):
@@ -80,6 +80,8 @@ class SGD(torch.optim.SGD):
             ):
                 if has != needs:
                     raise CheckpointError(f"{origin}: the velocity of {name} has {what} {has}, its weights {needs}")
+            if not buffers[name].isfinite().all():
+                raise CheckpointError(f"{origin}: the velocity of {name} has values that are not finite")
         for name, buffer in buffers.items():
             weight = weights[name]
             self.state[weight] = {

@@ -137,14 +137,14 @@ class Trackers:
         file = path / "trackers.json"
         try:
             identities = dict(json.loads(file.read_text())) if file.exists() else {}
-        except ValueError:  # without it they start new runs
+        except (ValueError, TypeError):  # without it they start new runs
             identities = {}
         known = dict(identities)
 
         def begin(name: str, tracker: Tracker) -> None:
             identity = tracker.open(path, config, steps, known.get(name))
             if identity:
-                known[name] = identity
+                known[name] = str(identity)
 
         self._each(begin)
         if known != identities:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 from alexnet.checkpoint import Checkpoint, save_checkpoint
@@ -40,6 +41,9 @@ class RunWriter:
     def save(self, name: str, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint `name`. Raises OSError with the old one kept."""
         if self.active:
+            if self.run.metrics_file.exists():  # so that a checkpoint never counts on lines that a power cut takes
+                with open(self.run.metrics_file, "ab") as file:
+                    os.fsync(file.fileno())
             save_checkpoint(self.run.checkpoints / f"{name}.safetensors", checkpoint)
 
     def close(self) -> None:
