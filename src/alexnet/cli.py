@@ -116,8 +116,8 @@ def _main(words: list[str]) -> int:
     if getattr(args, "json", False):
         result.pop("text", None)
         print(json.dumps(result))
-    else:
-        print(command.say(result))
+    elif said := command.say(result):
+        print(said)
     sys.stdout.flush()
     return int(result.get("exit_code", 0))
 
