@@ -719,6 +719,15 @@ def test_an_action_of_data_takes_debug_too(alexnet: Callable[..., Said], tmp_pat
     assert code == 2 and "Traceback" in err and "no such folder" in err.splitlines()[-1]
 
 
+def test_a_warning_is_one_line_without_a_place_in_the_code(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    os.truncate(tmp_path / "run" / "checkpoints" / "last.safetensors", 1000)
+    words = ("export", tmp_path / "run", "--checkpoint", "last", "--format", "safetensors", "--out", tmp_path / "net")
+    done = subprocess.run([sys.executable, "-m", "alexnet", *words], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"warning: {tmp_path}/run/checkpoints/last.safetensors is damaged")
+
+
 def test_a_folder_where_a_file_should_be_is_named(trained: Path, alexnet: Callable[..., Said], tmp_path: Path) -> None:
     said = alexnet("export", trained, "--format", "safetensors", "--out", tmp_path)
     assert said == (1, "", f"alexnet: {tmp_path}: Is a directory\n")
