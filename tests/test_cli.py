@@ -457,6 +457,9 @@ def test_an_unknown_preset_is_told_with_the_nearest(wrong: Callable[..., str], t
         (("--optimizer.lr",), "--optimizer.lr needs a value"),
         (("digits",), "unexpected argument 'digits'"),
         (("--bogus", "3"), "unknown flag --bogus"),
+        (("--foo", "3"), "unknown flag --foo; see `alexnet train --help`"),
+        (("--data.size", "99999"), "of at least 1 and of at most 4096"),
+        (("--data", "/dev/zero"), "/dev/zero: it is a file, but a folder of images or a tar is needed"),
         (("--lr", "3"), "unknown flag --lr; did you mean --optimizer.lr?"),
         (("--epoch=3",), "unknown flag --epoch; did you mean --epochs"),
         (("--network.conv1.kernels", "31"), "31 maps do not divide into 2 columns"),
@@ -709,6 +712,25 @@ def test_a_bug_is_told_in_one_line_and_its_traceback_kept(
     assert "Traceback (most recent call last)" in alexnet("summary", "paper", "--debug")[2]
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
     assert "--debug" in alexnet("summary", "paper")[2]
+
+
+def test_an_action_of_data_takes_debug_too(alexnet: Callable[..., Said], tmp_path: Path) -> None:
+    code, _, err = alexnet("data", "info", tmp_path / "absent", "--debug")
+    assert code == 2 and "Traceback" in err and "no such folder" in err.splitlines()[-1]
+
+
+def test_a_warning_is_one_line_without_a_place_in_the_code(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    os.truncate(tmp_path / "run" / "checkpoints" / "last.safetensors", 1000)
+    words = ("export", tmp_path / "run", "--checkpoint", "last", "--format", "safetensors", "--out", tmp_path / "net")
+    done = subprocess.run([sys.executable, "-m", "alexnet", *words], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"warning: {tmp_path}/run/checkpoints/last.safetensors is damaged")
+
+
+def test_a_folder_where_a_file_should_be_is_named(trained: Path, alexnet: Callable[..., Said], tmp_path: Path) -> None:
+    said = alexnet("export", trained, "--format", "safetensors", "--out", tmp_path)
+    assert said == (1, "", f"alexnet: {tmp_path}: Is a directory\n")
 
 
 def test_a_wrong_request_with_debug_shows_where_it_was_refused(alexnet: Callable[..., Said]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from pathlib import Path
 
@@ -107,4 +108,18 @@ def test_a_file_that_cannot_be_read_is_told(content: bytes | None, tmp_path: Pat
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UsageError, match="run.toml"):
+        read_config(path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "1 GiB"])
+def test_what_would_block_or_fill_the_memory_is_refused_at_once(kind: str, tmp_path: Path) -> None:
+    path = Path("/dev/zero") if kind == "device" else tmp_path / "run.toml"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "1 GiB":
+        with open(path, "wb") as file:
+            file.truncate(1 << 30)
+    with pytest.raises(UsageError, match=r"not a regular file|Is a directory|more than the limit"):
         read_config(path)

@@ -257,3 +257,11 @@ def test_a_run_is_held_by_one_process(tmp_path: Path) -> None:
         pass
     with Run(run.path).held():
         pass
+
+
+def test_a_file_is_no_run_and_is_not_offered_as_a_new_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", Path(os.devnull)):
+        with pytest.raises(RunError) as error:
+            Run.open(path)
+        assert one_line(error) == f"{path} is not a run directory: it is not a folder"

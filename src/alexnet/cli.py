@@ -14,6 +14,7 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 
 from alexnet.commands import (
@@ -75,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may not be text, a terminal may not know σ
         sys.stdout.reconfigure(errors="backslashreplace")
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # no line of ours with it
     try:
         return _main(words)
     except AlexnetError as error:
@@ -116,8 +118,8 @@ def _main(words: list[str]) -> int:
     if getattr(args, "json", False):
         result.pop("text", None)
         print(json.dumps(result))
-    else:
-        print(command.say(result))
+    elif said := command.say(result):
+        print(said)
     sys.stdout.flush()
     return int(result.get("exit_code", 0))
 

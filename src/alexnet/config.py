@@ -21,7 +21,9 @@ class Data:
     """Where the images come from and how they reach the network (paper §2)."""
 
     source: str = setting("digits", "digits, a folder of class folders, a folder of Parquet files, …")
-    size: int = setting(256, "pixels: the shorter side is scaled to this, then the central square is cut", minimum=1)
+    size: int = setting(
+        256, "pixels: the shorter side is scaled to this, then the central square is cut", minimum=1, maximum=4096
+    )
     exif_rotate: bool = setting(False, "turn pictures as their EXIF orientation says (nobody did in 2012)")
     center: Literal["mean-image", "imagenet", "none"] = setting(
         "mean-image",

@@ -15,7 +15,10 @@ from alexnet import presets
 from alexnet.architecture import Network
 from alexnet.config import Config, merge, sections
 from alexnet.errors import UsageError
+from alexnet.files import read_regular
 from alexnet.setting import Field, fields_of
+
+MAX_BYTES = 1 << 20  # of a file of settings
 
 
 def read_config(path: str | Path, preset: str | None = None) -> Config:
@@ -25,7 +28,7 @@ def read_config(path: str | Path, preset: str | None = None) -> Config:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, MAX_BYTES).decode()
         document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror or error}") from None

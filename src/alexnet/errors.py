@@ -59,4 +59,5 @@ def one_line(error: BaseException) -> str:
 def describe_os_error(error: OSError) -> str:
     """What the system says, with the file."""
     what = error.strerror or str(error)
-    return f"{error.filename}: {what}" if error.filename else what
+    file = error.filename2 or error.filename  # of a rename, the file that should be there in the end
+    return f"{file}: {what}" if file else what

@@ -56,6 +56,8 @@ class Run:
     def open(cls, path: str | Path) -> Run:
         """An existing run. Raises RunError where there is none."""
         path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise RunError(f"{path} is not a run directory: it is not a folder")
         if not path.is_dir():
             raise RunError(f"{path}: there is no such run directory; `alexnet train --out {path}` makes one")
         if not (path / "config.json").is_file():

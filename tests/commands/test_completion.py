@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -100,6 +101,11 @@ def test_fish_completes(line: str, expected: str, file) -> None:
     code = f"source {file('fish')}; complete -C '{line}'"
     done = subprocess.run([needs("fish"), "--no-config", "-c", code], capture_output=True, text=True)
     assert expected in [row.partition("\t")[0] for row in done.stdout.splitlines()], done.stderr
+
+
+def test_the_file_is_in_the_object_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["completion", "bash", "--json"]) == 0
+    assert "complete -o" in json.loads(capsys.readouterr().out)["script"]
 
 
 def test_every_command_and_setting_is_in_the_tables() -> None:

@@ -127,6 +127,12 @@ def test_a_file_of_weights_without_description_is_refused(tmp_path: Path) -> Non
         import_model(tmp_path / "other.safetensors")
 
 
+def test_a_graph_is_not_read_back_as_weights(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(b"\x08\x0a" * 20)
+    with pytest.raises(UsageError, match=r"net\.onnx is not a file that `alexnet export"):
+        import_model(tmp_path / "net.onnx")
+
+
 def test_an_unknown_format_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'tflite' should be one of onnx, safetensors"):
         export(build(small()), "tflite", tmp_path / "net")

@@ -116,6 +116,8 @@ def test_a_picture_comes_from_standard_input(
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO()))
     code, _, err = command("predict", trained, "-")
     assert code == 1 and "-: the file is empty" in err
+    monkeypatch.setattr("sys.stdin", None)  # closed
+    assert command("predict", trained, "-") == (1, "", "warning: -: the file is empty\n")
 
 
 def test_predictions_are_written_as_a_table(trained: Path, folder: Path, command: Callable[..., Said]) -> None:

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> Result:
     """The file's text."""
     verbs = list(command_verbs(args.parser(), set(args.with_settings)))
     write = {"bash": bash, "zsh": zsh, "fish": fish}[args.shell]
-    return {"shell": args.shell, "text": write(verbs)}
+    return {"shell": args.shell, "script": write(verbs)}
 
 
 def command_verbs(parser: argparse.ArgumentParser, settings: set[str], name: str = "") -> Iterator[Verb]:
@@ -180,4 +180,9 @@ def fish(verbs: list[Verb]) -> str:
     return "\n".join([f"# {SHELLS['fish']}", f"set -g alexnet_commands {commands}", *lines])
 
 
-COMMAND = Command("completion", "print a file that lets bash, zsh or fish complete this command", arguments, run)
+def say(result: Result) -> str:
+    """The file itself."""
+    return result["script"]
+
+
+COMMAND = Command("completion", "print a file that lets bash, zsh or fish complete this command", arguments, run, say)

@@ -5,17 +5,25 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from alexnet.commands.frame import SOURCE_HELP, Command, CommandError, Parser, Result, json_argument
+from alexnet.commands.frame import (
+    SOURCE_HELP,
+    Command,
+    CommandError,
+    HelpFormat,
+    Parser,
+    Result,
+    common_arguments,
+)
 
 
 def _source_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SRC", help=SOURCE_HELP)
     parser.add_argument("--download", action="store_true", help="let a torchvision data set be downloaded")
-    json_argument(parser)
+    common_arguments(parser)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The three actions and their arguments."""
+    """Three actions with their flags."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser, required=True)
     about = {
         "prepare": "make a checked store of a source, once, for fast training",
@@ -23,7 +31,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "info": "splits, classes, counts, sizes, statistics, and a contact sheet",
     }
     parsers = {
-        name: actions.add_parser(name, help=text, description=text.capitalize() + ".") for name, text in about.items()
+        name: actions.add_parser(name, help=text, description=text.capitalize() + ".", formatter_class=HelpFormat)
+        for name, text in about.items()
     }
     for action in parsers.values():
         _source_argument(action)
@@ -39,7 +48,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Result:
-    """Do one of the three."""
+    """Prepare, verify or describe."""
     return {"prepare": _prepare, "verify": _verify, "info": _info}[args.action](args)
 
 

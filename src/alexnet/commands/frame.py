@@ -77,11 +77,6 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--debug", action="store_true", default=argparse.SUPPRESS, help="print where a failure was raised"
     )
-    json_argument(parser)
-
-
-def json_argument(parser: argparse.ArgumentParser) -> None:
-    """`--json`."""
     parser.add_argument(
         "--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON object on stdout"
     )
@@ -188,7 +183,8 @@ def unknown_flag(flag: str, known: Iterable[str]) -> UsageError:
     names = sorted(known)
     flag = flag.partition("=")[0]
     close = [name for name in names if name.rpartition(".")[2] == flag.lstrip("-")]
-    close = close or difflib.get_close_matches(flag, names, n=1, cutoff=0.6)
+    bare = {name.lstrip("-"): name for name in names}  # the dashes that all share are no likeness
+    close = close or [bare[name] for name in difflib.get_close_matches(flag.lstrip("-"), bare, n=1, cutoff=0.6)]
     return UsageError(f"unknown flag {flag}" + (f"; did you mean {' or '.join(close)}?" if close else ""))
 
 

@@ -112,9 +112,9 @@ def epilog() -> str:
 
 def say(result: Result) -> str:
     """Length, speed and errors, and what may come next."""
+    epochs, steps = (f"{result[name]} {name if result[name] != 1 else name[:-1]}" for name in ("epochs", "steps"))
     lines = [
-        f"{result['run']}: {result['epochs']} epochs, {result['steps']} steps in {result['seconds']:.0f} s, "
-        f"{result['images_per_second']:.0f} images/s"
+        f"{result['run']}: {epochs}, {steps} in {result['seconds']:.0f} s, {result['images_per_second']:.0f} images/s"
     ]
     for name in ("best", "last"):
         if result[name]:

@@ -6,7 +6,6 @@ H W rows and columns of an image as it is, S the side of a square.
 from __future__ import annotations
 
 import os
-import stat
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 
 from alexnet.data.decode import MAX_BYTES, Bytes, Decoded, Pixels, decode_with_notes
 from alexnet.errors import UnreadableImage
+from alexnet.files import read_regular
 
 # A JPEG is decoded at a half, quarter or eighth only while its shorter side stays this many times the wanted one:
 # the result then is within about a grey level of decoding it whole, which at twice the size it is not.
@@ -26,17 +26,11 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
     Raises `UnreadableImage` at once, also for what would block or fill the memory: pipe, device, folder, huge file.
     """
     try:
-        # A pipe without a writer would block an ordinary open.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with open(handle, "rb") as file:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                raise UnreadableImage("it is not a regular file")
-            if status.st_size > MAX_BYTES:
-                raise UnreadableImage(f"its {status.st_size} bytes are more than the limit of {MAX_BYTES}")
-            return file.read(status.st_size)
+        return read_regular(path, MAX_BYTES)
     except OSError as error:
         raise UnreadableImage(f"the file cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UnreadableImage(str(error)) from None
 
 
 def to_square(image: Bytes | str | os.PathLike[str] | Pixels, size: int, exif_rotate: bool = False) -> Pixels:

@@ -107,8 +107,10 @@ def import_model(path: str | Path) -> tuple[Net, Facts]:
         with safe_open(path, framework="pt") as file:
             described = json.loads((file.metadata() or {}).get("alexnet", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+    except OSError as error:
         raise UsageError(f"{path} cannot be read: {error}") from None
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise UsageError(f"{path} is not a file that `alexnet export --format safetensors` wrote: {error}") from None
     if not isinstance(described, dict) or "network" not in described:
         raise UsageError(f"{path} says nothing of its network; write it with `alexnet export`")
     mean = tensors.pop(MEAN_IMAGE, None)

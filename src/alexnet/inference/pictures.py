@@ -108,7 +108,7 @@ def _square(predictor: Predictor, name: str) -> np.ndarray | str:
     try:
         if name != STDIN:
             return predictor.square(name)
-        content = sys.stdin.buffer.read(MAX_BYTES + 1)
+        content = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else b""  # None where it is closed
         if len(content) > MAX_BYTES:
             return f"it has more bytes than the limit of {MAX_BYTES}"
         return predictor.square(content)

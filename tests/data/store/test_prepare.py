@@ -384,3 +384,15 @@ def test_real_photographs_are_prepared_as_pillow_would(imagenet_samples, tmp_pat
         left, top = (image.width - side) // 2, (image.height - side) // 2
         expected = image.crop((left, top, left + side, top + side)).resize((128, 128), Image.Resampling.BILINEAR)
         assert np.abs(store.decode(i).astype(int) - np.asarray(expected)).mean() < 1
+
+
+def test_a_store_does_not_become_a_class_of_its_source(class_folders):
+    root = class_folders({"cat": 2, "dog": 2})
+    with pytest.raises(DataError, match="would be a class folder"):
+        prepare(root, root / "store", size=8)
+    assert open_source(root).classes == ("cat", "dog")
+
+
+def test_the_number_of_workers_is_checked(pictures, tmp_path):
+    with pytest.raises(DataError, match="at least 0, not -1"):
+        prepare(pictures, tmp_path / "store", size=8, workers=-1)

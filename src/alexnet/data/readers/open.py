@@ -42,8 +42,8 @@ def _open_files(spec: str, root: Path) -> Source:
     """Open what is on disk by looking at the names of the files."""
     from alexnet.data.readers import folder, ilsvrc, parquet, store, tar_index, webdataset
 
-    if root.is_file():
-        if root.suffix != ".tar":
+    if not root.is_dir():
+        if root.suffix != ".tar" or not root.is_file():
             raise DataError(f"{spec}: it is a file, but a folder of images or a tar is needed")
         first = next(iter(tar_index.members(root)), None)
         if first is not None and first.name.endswith(".tar"):

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from alexnet.data.dataset import OnProgress, Source, Split
 from alexnet.data.decode import notes_of
 from alexnet.data.preprocess import SCALING_ROOM, decode_square
+from alexnet.data.readers.folder import FolderSplit
 from alexnet.data.readers.open import open_source
 from alexnet.data.readers.store import CODECS, Manifest, is_store, read_manifest
 from alexnet.data.statistics import Accumulator
@@ -97,6 +98,8 @@ def prepare(
         raise DataError(f"there is no codec {codec!r}; choose raw (fastest) or jpeg (small)")
     if not 1 <= size <= 4096 or not 1 <= quality <= 100 or shard_images < 1:
         raise DataError(f"size must be 1 to 4096 and quality 1 to 100, not {size} and {quality}")
+    if workers is not None and workers < 0:
+        raise DataError(f"workers must be at least 0, not {workers}")
     opened = source if isinstance(source, Source) else open_source(source, download=download)
     root = Path(out).expanduser()
     settings = _Settings(size, codec, quality if codec == "jpeg" else 0, exif_rotate)
@@ -104,6 +107,9 @@ def prepare(
     work = root / UNFINISHED
     if is_store(root):
         return _already_there(root, work, wanted)
+    for split in opened.splits.values():
+        if isinstance(split, FolderSplit) and Path(split.root).resolve() in root.resolve().parents:
+            raise DataError(f"{root}: it would be a class folder of {opened.spec}; choose a folder outside")
     _enter(root, work, wanted)
     busy = DataError(f"{root}: another preparation is at work there; wait for it")
     with _disk_errors(root), lock(work / "lock", busy):
