@@ -25,11 +25,12 @@ def setting(
     about: str,
     *,
     minimum: float | None = None,
+    maximum: float | None = None,
     above: float | None = None,
     below: float | None = None,
 ) -> Any:
     """A dataclass field with its help text and the range of its number, or of each number of its tuple."""
-    limits = {"minimum": minimum, "above": above, "below": below}
+    limits = {"minimum": minimum, "maximum": maximum, "above": above, "below": below}
     metadata = {"help": about, "limits": {name: value for name, value in limits.items() if value is not None}}
     return field(default=default, metadata=metadata)
 
@@ -115,13 +116,14 @@ class Field:
     def _within(self, number: float) -> bool:
         tests = {
             "minimum": lambda limit: number >= limit,
+            "maximum": lambda limit: number <= limit,
             "above": lambda limit: number > limit,
             "below": lambda limit: number < limit,
         }
         return math.isfinite(number) and all(tests[name](limit) for name, limit in self.limits.items())
 
     def _range(self) -> str:
-        words = {"minimum": "of at least", "above": "above", "below": "below"}
+        words = {"minimum": "of at least", "maximum": "of at most", "above": "above", "below": "below"}
         return " and".join(f" {words[name]} {limit}" for name, limit in self.limits.items())
 
     def _refusal(self, value: Any) -> UsageError:
