@@ -186,17 +186,14 @@ def test_no_run_at_all_is_refused() -> None:
 
 
 def test_a_probability_of_zero_is_a_large_loss_and_not_an_infinite_one(trained: Path, tmp_path: Path) -> None:
-    from safetensors import safe_open
-    from safetensors.torch import load_file, save_file
+    from alexnet.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
     out = tmp_path / "run"
     shutil.copytree(trained, out)
     path = out / "checkpoints" / "best.safetensors"
-    with safe_open(path, framework="pt") as file:
-        token = file.metadata()
-    weights = load_file(path)
-    weights["fc5.weight"] *= 1e6
-    save_file(weights, path, token)
+    saved = read_checkpoint(path)
+    weights = {**saved.weights, "fc5.weight": saved.weights["fc5.weight"] * 1e6}
+    save_checkpoint(path, Checkpoint(weights, saved.velocities, saved.state))
     result = evaluate(out)
     assert math.isfinite(result.loss) and result.loss > 5
 

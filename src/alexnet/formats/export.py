@@ -121,9 +121,7 @@ def import_model(path: str | Path) -> tuple[Net, Facts]:
             facts, classes=tuple(facts.classes), mean_image=None if mean is None else mean.float().numpy()
         )
         model = build(Network.from_dict(described["network"]), seed=None)
-    except AlexnetError:
-        raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (AlexnetError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path}: its description cannot be read: {error}") from None
     load_weights(model, tensors, str(path))
     return model.eval(), facts
