@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -96,25 +95,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def kernel_lines() -> list[str]:
     """The processor's instructions, the compiled engine or why there is none, and what it computes."""
-    from alexnet.engine import build, convolution
+    from alexnet.commands.doctor import engine
     from alexnet.environment import cpu_name, instruction_sets
 
-    try:
-        from alexnet.engine.library import library  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        library = build.library
-
     flags, name = instruction_sets()
-    lines = [f"processor: {cpu_name()}, {name} ({' '.join(flags) or 'no vector instructions named'})"]
-    switch = os.environ.get("ALEXNET_NATIVE")
-    with warnings.catch_warnings(record=True) as raised:
-        warnings.simplefilter("always")
-        loaded = library() is not None
-    reason = "; ".join(str(warning.message) for warning in raised) or "the warnings above say why"
-    if switch == "0":
-        reason = "switched off by ALEXNET_NATIVE=0"
-    lines.append(f"compiled engine: {'in use' if loaded else f'none: {reason}'}")
-    supported = getattr(convolution, "supported_dtypes", None) or convolution.served
-    dtypes = sorted(getattr(dtype, "name", str(dtype)).lower().removeprefix("torch.") for dtype in supported())
-    lines.append(f"compiled convolution: {', '.join(dtypes) or 'none, torch computes it'}")
-    return [*lines, f"ALEXNET_NATIVE: {switch if switch is not None else 'not set'}"]
+    found = engine()
+    return [
+        f"processor: {cpu_name()}, {name} ({' '.join(flags) or 'no vector instructions named'})",
+        f"compiled engine: {'in use' if found.in_use else f'none: {found.why_not}'}",
+        f"compiled convolution: {', '.join(found.convolution_dtypes) or 'none, torch computes it'}",
+        f"ALEXNET_NATIVE: {os.environ.get('ALEXNET_NATIVE', 'not set')}",
+    ]

@@ -17,8 +17,12 @@ _HOMES = {
 }
 
 if os.environ.get("ALEXNET_NATIVE") == "avx2":  # torch plays such a processor too; it looks at its first operation
+    from tempfile import gettempdir
+
     os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+    # What torch.compile has kept for wider vectors gives wrong numbers here.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(gettempdir(), "torchinductor_avx2"))
 
 if TYPE_CHECKING:
     from alexnet.data.store.prepare import prepare

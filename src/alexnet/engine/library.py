@@ -1,8 +1,8 @@
 """The compiled library: loaded once, every C function declared in one table, every call made in one place.
 
-`ALEXNET_NATIVE` chooses: `0` for none, `avx2` to play a processor with AVX2 and nothing newer as a whole (to test on
-any x86-64 machine what happens there: this library, torch's products, and what is said about the processor), otherwise
-the instructions of this processor.
+`ALEXNET_NATIVE` chooses: `0` for none; `avx2` to play a processor with AVX2 and nothing newer as a whole, with torch's
+own products and in what is said about it (`ALEXNET_NATIVE=avx2 make test`, on any x86-64 machine that has AVX2);
+otherwise the instructions of this processor.
 """
 
 from __future__ import annotations
