@@ -192,3 +192,12 @@ def test_what_an_earlier_call_left_in_memory_changes_nothing(dtype):
     first = computed(small, weight.detach(), bias.detach(), geometry, groups, False)
     computed(torch.full_like(x, float("nan")), weight.detach(), bias.detach(), geometry, groups, False)
     assert torch.equal(computed(small, weight.detach(), bias.detach(), geometry, groups, False), first)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_fused_relu_lets_what_is_not_a_number_through(dtype):
+    x, weight, bias, geometry, groups = case("3x3 over both columns", dtype)
+    spoilt = bias.detach().clone()
+    spoilt[3] = float("nan")
+    out = computed(x.detach(), weight.detach(), spoilt, geometry, groups, True)
+    assert out[:, 3].isnan().all() and not out[:, :3].isnan().any()
