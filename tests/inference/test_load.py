@@ -48,7 +48,7 @@ def test_a_file_that_cannot_predict_is_told(trained: Path, tmp_path: Path) -> No
     with pytest.raises(UsageError, match="does not say its classes and preprocessing"):
         load(plain)
     (tmp_path / "notes.txt").write_text("notes")
-    with pytest.raises(UsageError, match=r"notes\.txt cannot be read"):
+    with pytest.raises(UsageError, match=r"notes\.txt is not a file that `alexnet export"):
         load(tmp_path / "notes.txt")
     whole = export(net.model, "safetensors", tmp_path / "net.safetensors", net.facts())
     with pytest.raises(UsageError, match="one file of weights"):
