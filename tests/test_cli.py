@@ -728,6 +728,15 @@ def test_a_warning_is_one_line_without_a_place_in_the_code(trained: Path, tmp_pa
     assert done.stderr.startswith(f"warning: {tmp_path}/run/checkpoints/last.safetensors is damaged")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
+@pytest.mark.parametrize("flag", ["--json", "--debug"])
+def test_a_full_disk_below_stdout_is_told_in_one_line(flag: str) -> None:
+    with open("/dev/full", "w") as full:
+        words = [sys.executable, "-m", "alexnet", "presets", flag]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == "alexnet: No space left on device"
+
+
 def test_a_folder_where_a_file_should_be_is_named(trained: Path, alexnet: Callable[..., Said], tmp_path: Path) -> None:
     said = alexnet("export", trained, "--format", "safetensors", "--out", tmp_path)
     assert said == (1, "", f"alexnet: {tmp_path}: Is a directory\n")

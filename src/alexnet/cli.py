@@ -8,6 +8,7 @@ user; any other exception is a bug, whose traceback is kept.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -168,7 +169,8 @@ def _fail(message: str, code: int, words: list[str]) -> int:
     if "--debug" in words:
         traceback.print_exc()
     if "--json" in words:
-        print(json.dumps({"error": message}))
+        with contextlib.suppress(OSError):  # stdout may be what has failed
+            print(json.dumps({"error": message}), flush=True)
     print(f"alexnet: {message}", file=sys.stderr)
     return code
 
