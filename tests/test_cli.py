@@ -742,6 +742,48 @@ def test_a_folder_where_a_file_should_be_is_named(trained: Path, alexnet: Callab
     assert said == (1, "", f"alexnet: {tmp_path}: Is a directory\n")
 
 
+PLANTED = {
+    "train": ("alexnet.training.loop.build", ("train", "--preset", "digits", "--out", "{out}")),
+    "evaluate": ("alexnet.inference.evaluate.measure_split", ("evaluate", "{run}")),
+    "predict": ("alexnet.inference.network.NetworkPredictor.probabilities", ("predict", "{run}", "{image}")),
+    "summary": ("alexnet.commands.summary.named_config", ("summary", "paper")),
+    "presets": ("alexnet.comparison.difference", ("presets", "paper", "digits")),
+    "config": ("alexnet.config_file.to_toml", ("config", "paper")),
+    "data": ("alexnet.data.store.info.info", ("data", "info", "{data}")),
+    "report": ("alexnet.report.report.write_report", ("report", "{run}")),
+    "export": (
+        "alexnet.formats.export.export",
+        ("export", "{run}", "--format", "safetensors", "--out", "{out}.safetensors"),
+    ),
+    "doctor": ("alexnet.commands.doctor.missing", ("doctor",)),
+    "completion": ("alexnet.commands.completion.bash", ("completion", "bash")),
+}
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyError, RuntimeError, AttributeError])
+@pytest.mark.parametrize("command", PLANTED)
+def test_a_bug_in_any_command_is_one_line_and_a_kept_traceback(
+    command: str,
+    kind: type[Exception],
+    alexnet: Callable[..., Said],
+    trained: Path,
+    seven: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise kind("planted")
+
+    place, words = PLANTED[command]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(place, fail)
+    image = next((seven / "test").rglob("*.png"))
+    code, _, err = alexnet(*(word.format(out=tmp_path / "out", run=trained, image=image, data=seven) for word in words))
+    assert code == 1 and err.startswith(f"alexnet: bug: {kind.__name__}: ") and err.count("\n") == 1, err
+    (kept,) = (tmp_path / "cache" / "alexnet" / "bugs").iterdir()
+    assert "planted" in kept.read_text() and "Traceback (most recent call last)" in kept.read_text()
+
+
 def test_a_wrong_request_with_debug_shows_where_it_was_refused(alexnet: Callable[..., Said]) -> None:
     code, _, err = alexnet("summary", "papers", "--debug")
     assert code == 2 and "Traceback" in err and "did you mean paper?" in err.splitlines()[-1]
