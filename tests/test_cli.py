@@ -778,7 +778,8 @@ def test_a_bug_in_any_command_is_one_line_and_a_kept_traceback(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(place, fail)
     image = next((seven / "test").rglob("*.png"))
-    code, _, err = alexnet(*(word.format(out=tmp_path / "out", run=trained, image=image, data=seven) for word in words))
+    places = {"out": tmp_path / "out", "run": trained, "image": image, "data": seven}
+    code, _, err = alexnet(*(word.format(**places) for word in words))
     assert code == 1 and err.startswith(f"alexnet: bug: {kind.__name__}: ") and err.count("\n") == 1, err
     (kept,) = (tmp_path / "cache" / "alexnet" / "bugs").iterdir()
     assert "planted" in kept.read_text() and "Traceback (most recent call last)" in kept.read_text()
