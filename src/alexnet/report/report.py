@@ -63,32 +63,29 @@ def write_report(run: Run, progress: Progress = quiet, searched: int = SEARCHED)
             progress.warn(f"the report goes without images: {error}")
     progress.note("drawing the figures")
     classes = class_names(run.classes)
-    page = (
-        _environment()
-        .get_template("report.html")
-        .render(
-            run=run,
-            title=f"{run.config.preset} on {_name(run.config.data.source)}",
-            version=__version__,
-            history=history,
-            classes=classes,
-            checkpoint=checkpoint,
-            kernels=kernels,
-            analysis=analysis,
-            missing=missing,
-            summary=summary(run.config.network),
-            evaluations=_other_evaluations(run, checkpoint),
-            figures=_draw(run, history, kernels, analysis, classes),
-            confused=_most_confused(analysis.confusion) if analysis else [],
-            hardest=_hardest(analysis.confusion) if analysis else [],
-            few=len(classes) <= figures.CELLS_WITH_NUMBERS,
-            dropout=any(isinstance(layer, Dropout) for layer in run.config.network.layers),
-            length=_length(history),
-            settings=fields(run.config),
-            changes={f"{row.where}.{row.field}": row.a for row in _changes(run.config)},
-            command=command(run),
-            hardware=_hardware(run),
-        )
+    template = _environment().get_template("report.html")
+    page = template.render(
+        run=run,
+        title=f"{run.config.preset} on {_name(run.config.data.source)}",
+        version=__version__,
+        history=history,
+        classes=classes,
+        checkpoint=checkpoint,
+        kernels=kernels,
+        analysis=analysis,
+        missing=missing,
+        summary=summary(run.config.network),
+        evaluations=_other_evaluations(run, checkpoint),
+        figures=_draw(run, history, kernels, analysis, classes),
+        confused=_most_confused(analysis.confusion) if analysis else [],
+        hardest=_hardest(analysis.confusion) if analysis else [],
+        few=len(classes) <= figures.CELLS_WITH_NUMBERS,
+        dropout=any(isinstance(layer, Dropout) for layer in run.config.network.layers),
+        length=_length(history),
+        settings=fields(run.config),
+        changes={f"{row.where}.{row.field}": row.a for row in _changes(run.config)},
+        command=command(run),
+        hardware=_hardware(run),
     )
     write_text(run.report_file, page)
     return run.report_file
