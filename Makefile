@@ -4,7 +4,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 # Every extra that has tests, so that none of them is skipped.
 TESTED := dev,export,openvino,hub,tensorboard
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test fuzz lint bench clean
 
 demo: .venv/installed
 	rm -rf runs/demo
@@ -15,6 +15,11 @@ demo: .venv/installed
 
 test: .venv/tools
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+fuzz: .venv/tools
+	$(BIN)/python -m tests.fuzz --record tests/fuzz/records/cases.json
+	$(BIN)/python -m tests.fuzz.kills --kills 100 --record tests/fuzz/records/kills.json
+	$(BIN)/python -m tests.fuzz.table
 
 lint: .venv/tools
 	$(BIN)/ruff check .
