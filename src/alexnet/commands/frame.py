@@ -6,7 +6,6 @@ import argparse
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from alexnet.errors import AlexnetError, UsageError
@@ -139,19 +138,10 @@ def split_settings(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def named_config(name: str, classes: int | None = None) -> Config:
-    """The settings that a word on the command line means: a preset's, a run's, or a file's. Raises UsageError."""
-    from alexnet import config, config_file, presets
+    """The settings that a word on the command line means; see `alexnet.named`."""
+    from alexnet import named
 
-    path = Path(name)
-    if name not in presets.names() and path.is_dir():
-        from alexnet.run import Run
-
-        chosen = Run.open(path).config
-    elif path.suffix in (".toml", ".json"):
-        chosen = config_file.read_config(path)
-    else:
-        chosen = presets.preset(name)
-    return chosen if classes is None else config.replace(chosen, {"network.classes": str(classes)})
+    return named.named_config(name, classes)
 
 
 def with_settings(base: Config, args: argparse.Namespace) -> Config:
