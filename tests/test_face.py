@@ -48,9 +48,7 @@ def test_a_preset_is_trained_by_name_with_changes(seven: Path, tmp_path: Path) -
     assert not [layer for layer in config.network.layers if layer.name.startswith("norm")]
 
 
-def test_a_config_a_file_and_a_run_train_the_same(
-    seven: Path, short: Callable[..., Config], tmp_path: Path
-) -> None:
+def test_a_config_a_file_and_a_run_train_the_same(seven: Path, short: Callable[..., Config], tmp_path: Path) -> None:
     config = short(seven, train__steps="1")
     (tmp_path / "run.toml").write_text(to_toml(config))
     alexnet.train(config, tmp_path / "one")
