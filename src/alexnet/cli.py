@@ -33,7 +33,7 @@ from alexnet.commands import (
     train,
 )
 from alexnet.commands.frame import Command, HelpFormat, Parser, common_arguments, split_settings, unknown_flag
-from alexnet.errors import AlexnetError, UsageError, describe_os_error, nearest
+from alexnet.errors import AlexnetError, UsageError, describe_os_error, nearest, quoted
 from alexnet.files import cache_folder, write_text
 
 COMMANDS: tuple[Command, ...] = tuple(
@@ -99,9 +99,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(words: list[str]) -> int:
     names = [command.name for command in COMMANDS]
+    if any("\0" in word for word in words):
+        raise UsageError("a word of the command holds a NUL character, which no name or value can")
     wanted = next((word for word in words if not word.startswith("-")), None)
     if wanted is not None and wanted not in names:
-        raise UsageError(f"unknown command {wanted!r}{nearest(wanted, names) or '; commands: ' + ', '.join(names)}")
+        raise UsageError(
+            f"unknown command {quoted(wanted)}{nearest(wanted, names) or '; commands: ' + ', '.join(names)}"
+        )
     command = COMMANDS[names.index(wanted)] if wanted else None
     settings, rest = split_settings(words) if command and command.settings else ({}, words)
     parser = command_parser(wanted or "")
@@ -130,7 +134,7 @@ def _unknown(left: list[str], parser: Parser, command: Command | None) -> UsageE
     flag = next((word for word in left if word.startswith("-")), None)
     where = f"see `alexnet {command.name} --help`" if command else "see `alexnet --help`"
     if flag is None:
-        return UsageError(f"unexpected argument {left[0]!r}; {where}")
+        return UsageError(f"unexpected argument {quoted(left[0])}; {where}")
     known = [name for action in _actions(parser) for name in action.option_strings]
     if command and command.settings:
         from alexnet import presets
@@ -165,7 +169,7 @@ def _keep_traceback(words: list[str]) -> str:
 
 def _fail(message: str, code: int, words: list[str]) -> int:
     """Say in one line what is wrong (and with --json as an object), and with --debug where it was raised."""
-    message = " ".join(message.split())
+    message = str(AlexnetError(" ".join(message.split())))  # printable and bounded as those of our own are
     if "--debug" in words:
         traceback.print_exc()
     if "--json" in words:
