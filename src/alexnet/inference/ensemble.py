@@ -42,6 +42,7 @@ class Ensemble(Predictor):
         self.members = tuple(members)
         self.weights = normalized(weights, len(members))
         self.classes, self.size, self.exif_rotate, self.run = first.classes, first.size, first.exif_rotate, first.run
+        self.words = next((member.words for member in members if member.words), None)
         self.batch_size = min(member.batch_size for member in members)
 
     @cached_property

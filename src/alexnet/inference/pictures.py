@@ -67,7 +67,7 @@ def predict_pictures(predictor: Predictor, pictures: Sequence[str], top: int = 5
             squares = list(pool.map(lambda name: _square(predictor, name), names))
             good = [square for square in squares if isinstance(square, np.ndarray)]
             probabilities = predictor.probabilities(torch.from_numpy(np.stack(good)), views) if good else torch.empty(0)
-            predictions = iter(best_labels(probabilities, predictor.classes, top) if good else [])
+            predictions = iter(best_labels(probabilities, predictor.classes, top, predictor.words) if good else [])
             for name, square in zip(names, squares, strict=True):
                 yield Answer(name, reason=square) if isinstance(square, str) else Answer(name, next(predictions))
 

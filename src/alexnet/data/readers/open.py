@@ -35,7 +35,9 @@ def open_source(spec: str | os.PathLike[str], download: bool = False) -> Source:
         close = nearest(spec, ["digits", *TORCHVISION])
         hint = close.removeprefix("; ") or "give a folder of images, or `digits`"
         raise DataError(f"{spec}: there is no such folder or data set; {hint}")
-    return _open_files(spec, root)
+    from alexnet.data.readers.words import with_words
+
+    return with_words(_open_files(spec, root), root)
 
 
 def _open_files(spec: str, root: Path) -> Source:
