@@ -1,4 +1,4 @@
-"""Words beside wnids: found in the lists that data sets come with, whatever else lies there, and kept with what is made."""
+"""Words beside wnids: found in the lists that data sets come with, whatever lies there, and kept with what is made."""
 
 from __future__ import annotations
 
@@ -57,6 +57,14 @@ def test_folders_of_other_names_are_not_looked_up(pictures: Callable[..., Path],
     folder = pictures(tmp_path / "set", {"": 4}, ("ant", "bee"))
     (folder / "words.txt").write_text("ant\tan insect\nn02123045\tcat\n")
     assert open_source(folder).words is None
+
+
+def test_the_devkit_tells_the_words(ilsvrc: Callable[..., Path]) -> None:
+    source = open_source(ilsvrc())
+    assert source.words and len(source.words) == len(source.classes)
+    for title, words in zip(source.classes, source.words, strict=True):
+        assert title == f"{title[:9]} {words.split(',')[0]}".strip()
+    assert any("," in words for words in source.words)
 
 
 def test_a_hostile_list_is_cut_or_left(folder: Path) -> None:
