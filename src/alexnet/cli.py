@@ -51,7 +51,8 @@ def command_parser(wanted: str | None = None) -> Parser:
         formatter_class=HelpFormat,
         description='The 2012 paper "ImageNet Classification with Deep Convolutional Neural Networks", working.',
         epilog="examples:\n  alexnet train --preset tiny-64 --data pictures/ --out runs/first\n"
-        "  alexnet evaluate runs/first --views 10\n  alexnet report runs/first\n"
+        "  alexnet evaluate runs/first --views 10\n"
+        "  alexnet predict runs/first some.jpg\n  alexnet report runs/first\n"
         "  alexnet COMMAND --help says more",
     )
     parser.add_argument("--version", action="version", version=f"alexnet {__version__}")

@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=(1, 5, 10),
         default=1,
-        help="1: the centre; 10: corners, centre and their mirror images, averaged, as in the paper",
+        help="averaged; 1: the centre; 5: corners and centre; 10: these and their mirror images, as in the paper",
     )
     parser.add_argument(
         "--weights",

@@ -75,7 +75,8 @@ class Predictor(ABC):
     def taps(self, images: Images, names: Iterable[str] | None = None) -> dict[str, Tensor]:
         """Named activations of the centre views, as copies, N first; `names` limits what is kept.
 
-        Raises UnreadableImage, and UsageError for a name that is not known.
+        images: what `predict` takes, of any size, through the same preprocessing. Floats that are centred already are
+        for the `taps` of a torch model. Raises UnreadableImage, and UsageError for floats or a name that is not known.
         """
 
     def predict(self, images: Images, top: int = 5, views: int = 1) -> list[Prediction]:
@@ -100,7 +101,10 @@ class Predictor(ABC):
         """What `predict` takes as one batch: uint8 (N, S, S, 3). Raises what `predict` does."""
         if isinstance(images, Tensor):
             if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[3] != 3:
-                raise UsageError(f"a batch of {images.dtype} {tuple(images.shape)} should be uint8 (N, H, W, 3), RGB")
+                kind = f"{images.dtype} {tuple(images.shape)}"
+                raise UsageError(
+                    f"a batch of {kind} should be uint8 (N, H, W, 3), RGB; centred floats are for `model.taps`"
+                )
             if images.shape[1:3] == (self.size, self.size):
                 return images
             images = list(images.cpu().numpy())
