@@ -31,13 +31,13 @@ def read_config(path: str | Path, preset: str | None = None) -> Config:
         text = read_regular(path, MAX_BYTES).decode()
         document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}") from None
+        raise UsageError(f"--config {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:  # not TOML, not JSON, or not UTF-8
-        raise UsageError(f"{path}: {error}") from None
+        raise UsageError(f"--config {path}: {error}") from None
     try:
         return from_document(document, preset)
     except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
+        raise UsageError(f"--config {path}: {error}") from None
 
 
 def from_document(document: Any, preset: str | None = None) -> Config:

@@ -24,11 +24,14 @@ def named_config(name: str | os.PathLike[str], classes: int | None = None) -> Co
     name, path = os.fspath(name), Path(name)
     if name in presets.names() or not name:
         config = presets.preset(name)
-    elif path.is_dir():
+    elif os.path.isdir(name):
         config = Run.open(path).config
     elif path.suffix in SUFFIXES:
-        config = config_file.read_config(path)
-    elif path.is_file():
+        try:
+            config = config_file.read_config(path)
+        except UsageError as error:  # the file is not always that of --config
+            raise UsageError(str(error).removeprefix("--config ")) from None
+    elif os.path.isfile(name):
         raise UsageError(f"{path} is not a file of settings: one that `alexnet config` wrote ends in .toml")
     else:
         config = presets.preset(name)

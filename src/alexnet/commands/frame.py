@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -54,6 +55,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError instead of printing the usage."""
+        message = re.sub(r"ignored explicit argument .*", "takes no value", message, flags=re.DOTALL)
         raise UsageError(f"{message}; see `{self.prog} --help`")
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
