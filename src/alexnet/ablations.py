@@ -25,7 +25,7 @@ from alexnet.architecture import (
     pooled_side,
 )
 from alexnet.config import Config, check
-from alexnet.errors import UsageError, nearest, quoted
+from alexnet.errors import UsageError, quoted, suggestion
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def without(config: Config, names: Iterable[str]) -> Config:
     names = list(names)
     for place, name in enumerate(names):
         if name not in ABLATIONS:
-            hint = nearest(str(name), ABLATIONS)
+            hint = suggestion(str(name), ABLATIONS)
             raise UsageError(f"--without {quoted(name)} is unknown{hint}; known: {', '.join(ABLATIONS)}")
         if name in names[:place]:
             raise UsageError(f"--without names {name} twice; leave one of them out")

@@ -33,7 +33,7 @@ from alexnet.commands import (
     train,
 )
 from alexnet.commands.frame import Command, HelpFormat, Parser, common_arguments, split_settings, unknown_flag
-from alexnet.errors import AlexnetError, UsageError, describe_os_error, nearest, quoted
+from alexnet.errors import AlexnetError, UsageError, describe_os_error, quoted, suggestion
 from alexnet.files import cache_folder, write_text
 
 COMMANDS: tuple[Command, ...] = tuple(
@@ -105,7 +105,7 @@ def _main(words: list[str]) -> int:
     wanted = next((word for word in words if not word.startswith("-")), None)
     if wanted is not None and wanted not in names:
         raise UsageError(
-            f"unknown command {quoted(wanted)}{nearest(wanted, names) or '; commands: ' + ', '.join(names)}"
+            f"unknown command {quoted(wanted)}{suggestion(wanted, names) or '; commands: ' + ', '.join(names)}"
         )
     command = COMMANDS[names.index(wanted)] if wanted else None
     settings, rest = split_settings(words) if command and command.settings else ({}, words)

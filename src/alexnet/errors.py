@@ -58,9 +58,9 @@ class TrainingError(AlexnetError):
     """Training that cannot go on; the message says at which step and what to try."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def suggestion(name: str, known: Iterable[str]) -> str:
     """`; did you mean …?` for a misspelt name, or an empty text."""
-    close = difflib.get_close_matches(name[:100], list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name[:100], list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
 
 

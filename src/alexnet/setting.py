@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from alexnet.errors import UsageError, nearest, quoted
+from alexnet.errors import UsageError, quoted, suggestion
 
 REQUIRED: Any = dataclasses.MISSING  # as a default: there is none
 LARGEST = {int: 2**63, float: math.inf}  # numbers are below it
@@ -168,7 +168,7 @@ def checked(kind: type, path: str, values: Mapping[str, Any], rest: Any = None, 
     known = {entry.path.rpartition(".")[2]: entry for entry in fields_of(kind, path)}
     for name in values:
         if name not in known:
-            hint = nearest(f"{path}.{name}", [entry.path for entry in known.values()])
+            hint = suggestion(f"{path}.{name}", [entry.path for entry in known.values()])
             raise UsageError(f"{path}.{name} is not a setting{hint}")
     good = {name: known[name].check(value) for name, value in values.items()}
     if rest is not None:

@@ -23,7 +23,7 @@ from alexnet import __version__
 from alexnet.architecture import Network
 from alexnet.checkpoint import load_weights
 from alexnet.data.augment import IMAGENET_MEAN, IMAGENET_STD
-from alexnet.errors import AlexnetError, MissingLibrary, UsageError, nearest
+from alexnet.errors import AlexnetError, MissingLibrary, UsageError, suggestion
 from alexnet.files import write_bytes
 from alexnet.formats.onnx_graph import Unsupported, graph
 from alexnet.model.alexnet import AlexNet
@@ -72,7 +72,7 @@ def export(model: Net, format: str, out: str | Path, facts: Facts | None = None)
     metadata under `alexnet`; `import_model` reads it back. Raises UsageError for another format, MissingLibrary.
     """
     if format not in FORMATS:
-        raise UsageError(f"format {format!r} should be one of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
+        raise UsageError(f"format {format!r} should be one of {', '.join(FORMATS)}{suggestion(format, FORMATS)}")
     facts = facts or Facts()
     side = model.network.image
     raw = format == "onnx" and facts.size > 0

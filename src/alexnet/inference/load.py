@@ -24,7 +24,7 @@ from alexnet.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from alexnet.data.readers.words import checked_words
 from alexnet.data.statistics import Statistics
 from alexnet.device import choose_device
-from alexnet.errors import CheckpointError, RunError, UsageError, nearest, one_line
+from alexnet.errors import CheckpointError, RunError, UsageError, one_line, suggestion
 from alexnet.formats.export import import_model
 from alexnet.inference.backends import Backend, OpenVinoBackend, TorchBackend, choose
 from alexnet.inference.ensemble import Ensemble
@@ -150,7 +150,7 @@ def _open_torchvision(name: str, checkpoint: str | None) -> _Opened:
     short = name.removeprefix(TORCHVISION)
     known = models.list_models(module=models)
     if short not in known:
-        raise UsageError(f"torchvision has no classifier {short!r}{nearest(short, known)}")
+        raise UsageError(f"torchvision has no classifier {short!r}{suggestion(short, known)}")
     published = models.get_model_weights(short).DEFAULT
     transforms, classes = published.transforms(), published.meta["categories"]
     colours = np.array([transforms.mean, transforms.std]) * 255
