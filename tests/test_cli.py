@@ -177,8 +177,13 @@ def test_summary_is_json_with_the_fields_promised(preset: str, alexnet: Callable
 def test_presets_are_a_table_or_a_difference(alexnet: Callable[..., Said]) -> None:
     code, out, _ = alexnet("presets", "--json")
     assert code == 0 and {entry["preset"] for entry in json.loads(out)["presets"]} >= set(presets.names())
-    code, out, _ = alexnet("presets", "paper", "code-145", "--json")
-    assert code == 0 and json.loads(out)["differences"]
+    code, out, _ = alexnet("presets", "paper", "code-145", "caffe", "--json")
+    result = json.loads(out)
+    assert code == 0 and result["compared"] == ["paper", "code-145", "caffe"]
+    assert {len(row["values"]) for row in result["differences"]} == {3}
+    head = alexnet("presets", "paper", "code-145", "caffe")[1].splitlines()[0]
+    assert head.split() == ["where", "what", "paper", "code-145", "caffe"]
+    assert "paper, paper and paper do not differ" in alexnet("presets", "paper", "paper", "paper")[1]
     assert "code-145" in alexnet("presets")[1]
     assert "code-145" in alexnet("presets", "paper", "code-145")[1]
 
@@ -208,9 +213,18 @@ def test_a_network_without_an_idea_is_summed_up(alexnet: Callable[..., Said]) ->
     assert "Numbers people quote" in alexnet("summary", "paper")[1]
 
 
-def test_a_run_is_summed_up_and_its_settings_are_printed(trained: Path, alexnet: Callable[..., Said]) -> None:
-    code, out, _ = alexnet("summary", trained, "--json")
-    assert code == 0 and json.loads(out)["classes"] == 7
+def test_a_run_is_summed_up_and_its_settings_are_printed(
+    trained: Path, alexnet: Callable[..., Said], wrong: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "run.toml").write_text(alexnet("config", trained)[1])
+    for name in (trained, tmp_path / "run.toml", trained / "config.json"):
+        code, out, _ = alexnet("summary", name, "--json")
+        assert code == 0 and json.loads(out)["classes"] == 7
+    (tmp_path / "odd.toml").write_text("preset = ")
+    (tmp_path / "net.safetensors").write_bytes(b"")
+    assert wrong(2, "summary", tmp_path / "odd.toml").startswith(f"{tmp_path / 'odd.toml'}: ")
+    assert "is not a file of settings" in wrong(2, "summary", tmp_path / "net.safetensors")
+    assert "not a run directory" in wrong(2, "summary", tmp_path)
     code, out, _ = alexnet("config", trained)
     assert code == 0 and from_document(tomllib.loads(out)) == Run.open(trained).config
     code, out, _ = alexnet("config", trained, "--json")
@@ -629,10 +643,10 @@ def test_what_evaluate_cannot_do_is_told(
 
     other = pictures(tmp_path / "other", {"": 6}, ("ant", "bee"))
     train(short(other, train__steps="1"), tmp_path / "run")
-    assert "choose from 1, 5, 10" in wrong(2, "evaluate", trained, "--views", "3").replace("'", "")
+    assert "--views: 3 should be 1, 5 or 10" in wrong(2, "evaluate", trained, "--views", "3")
     assert "has other classes" in wrong(2, "evaluate", trained, tmp_path / "run")
     assert "has no test split" in wrong(2, "evaluate", tmp_path / "run", "--split", "test")
-    assert "invalid choice" in wrong(2, "evaluate", trained, "--split", "validation")
+    assert "should be train, val or test" in wrong(2, "evaluate", trained, "--split", "validation")
     assert "no such folder" in wrong(2, "evaluate", trained, "--data", tmp_path / "absent")
     assert "not a run directory" in wrong(2, "evaluate", seven)
     assert "there are" in wrong(2, "evaluate", trained, "--device", "cuda:77")

@@ -1,8 +1,11 @@
 """The table of presets and the differences of two, against what the paper and its source of 2012 say."""
 
+import dataclasses
+
 import pytest
 
 from alexnet import presets
+from alexnet.architecture import Local
 from alexnet.comparison import difference, preset_rows
 from alexnet.config import replace
 
@@ -98,4 +101,41 @@ def test_a_removed_layer_is_the_only_difference_of_its_kind():
     paper = presets.preset("paper")
     found = difference(paper, replace(paper, {"network.norm2": "none"}))
     assert [(row.where, row.field) for row in found] == [("conv2", "order"), ("norm2", "LRN")]
-    assert found[1].to_json()["b"] == "–"
+    assert found[1].to_json()["values"][1] == "–"
+
+
+def test_three_presets_have_a_value_each_and_share_what_is_not_listed():
+    configs = [presets.preset(name) for name in ("paper", "caffe", "cifar-18")]
+    rows = {(row.where, row.field): row.values for row in difference(*configs)}
+    assert rows["network", "image"] == ("224", "227", "32")
+    assert "k 2" in rows["norm1", "LRN"][0] and "k 1" in rows["norm1", "LRN"][1] and rows["norm1", "LRN"][2] == "–"
+    assert rows["relu6", "Activation"] == ("yes", "yes", "–")
+    assert rows["fc6", "Full"][2] == "–" and rows["fc6", "Full"][0].startswith("units 4096")
+    assert all(len(values) == 3 and len(set(values)) > 1 for values in rows.values())
+    assert ("optimizer", "momentum") not in rows  # 0.9 in all
+    for row in difference(*configs[:2]):  # what two of them differ in is there, or told with the whole layer
+        assert (row.where, row.field) in rows or row.where in {where for where, _ in rows}
+
+
+def test_one_config_alone_differs_from_nothing():
+    assert difference(presets.preset("paper")) == []
+
+
+def test_a_layer_of_two_kinds_is_named_and_one_that_is_missing_told_whole():
+    configs = [presets.preset(name) for name in ("cifar-13", "cifar-18", "digits")]
+    found = {(row.where, row.field): row.values for row in difference(*configs)}
+    assert found["fc5", "Full"] == ("std 0.01, bias 0", "–", "std 0.06, bias 0")
+    network = configs[0].network
+    renamed = [
+        dataclasses.replace(layer, name="local3") if layer.name == "conv2" else layer for layer in network.layers
+    ]
+    other = dataclasses.replace(
+        configs[0],
+        network=dataclasses.replace(network, layers=tuple(layer for layer in renamed if not isinstance(layer, Local))),
+    )
+    found = {(row.where, row.field): row.values for row in difference(configs[0], other, configs[1])}
+    assert found["local3", "Local or Conv"][2] == "–"
+    assert {(row.where, row.field): row.values for row in difference(configs[0], other)}["local3", "kind"] == (
+        "Local",
+        "Conv",
+    )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from alexnet import presets
 from alexnet.config import Config, check, fields, flags, merge, replace, sections, text_of
-from alexnet.errors import UsageError, nearest
+from alexnet.errors import UsageError, suggestion
 
 PRESETS = presets.names()
 
@@ -278,7 +278,7 @@ def test_the_defaults_are_the_papers() -> None:
     ("name", "known", "hint"), [("papr", ["paper", "caffe"], "; did you mean paper?"), ("xyz", ["paper"], "")]
 )
 def test_the_nearest_name_is_suggested_if_any_is_near(name: str, known: list[str], hint: str) -> None:
-    assert nearest(name, known) == hint
+    assert suggestion(name, known) == hint
 
 
 # The network

@@ -51,6 +51,7 @@ ROOMS = (
     "config_file",
     "comparison",
     "run",
+    "named",
     "engine",
     "model",
     "checkpoint",

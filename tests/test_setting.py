@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexnet.errors import UsageError
-from alexnet.setting import REQUIRED, checked, fields_of, setting
+from alexnet.errors import UsageError, quoted
+from alexnet.setting import REQUIRED, checked, either, fields_of, setting
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,10 @@ def test_a_text_is_read_as_its_fields_type(name: str, text: str, value: object) 
         ("choice", ["x"]),
         ("numbers", 3),
         ("numbers", [0]),
+        ("count", 2**63),
+        ("count", 10**400),
+        ("share", 10**400),
+        ("numbers", [2**63]),
         ("numbers", [1, True]),
         ("words", "ab"),
         ("words", [1]),
@@ -100,7 +104,24 @@ def test_another_value_is_refused_with_path_value_and_what_it_should_be(name: st
     field = FIELDS[f"sample.{name}"]
     with pytest.raises(UsageError) as error:
         field.check(value)
-    assert str(error.value) == f"sample.{name} {value!r} should be {field.wanted}"
+    assert str(error.value) == f"sample.{name} {quoted(value)} should be {field.wanted}"
+    assert len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "１", "1_0", "0x10", "1e999", "nan", "-inf", "9" * 400, "9" * 9999, "1" + "０" * 5]
+)
+@pytest.mark.parametrize("name", ["count", "share", "numbers"])
+def test_a_number_is_plain_digits_in_range(name: str, text: str) -> None:
+    if (name, text.strip()) == ("numbers", ""):
+        assert FIELDS["sample.numbers"].parse(text) == ()
+        return
+    with pytest.raises(UsageError, match=r"^sample.* should be [a-z ]*numbers?.*$"):
+        FIELDS[f"sample.{name}"].parse(text)
+
+
+def test_choices_in_words() -> None:
+    assert [either(choices) for choices in ((1,), (1, 5), (1, 5, 10))] == ["1", "1 or 5", "1, 5 or 10"]
 
 
 @given(st.floats(allow_nan=True, allow_infinity=True) | st.integers())

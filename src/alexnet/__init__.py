@@ -6,11 +6,12 @@ import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["create_model", "evaluate", "load", "prepare", "train"]
+__all__ = ["create_model", "evaluate", "load", "prepare", "resume", "train"]
 
 _HOMES = {
     "create_model": "alexnet.model.zoo",
-    "train": "alexnet.training.loop",
+    "train": "alexnet.training.train",
+    "resume": "alexnet.training.loop",
     "evaluate": "alexnet.inference.evaluate",
     "load": "alexnet.inference.load",
     "prepare": "alexnet.data.store.prepare",
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from alexnet.inference.evaluate import evaluate
     from alexnet.inference.load import load
     from alexnet.model.zoo import create_model
-    from alexnet.training.loop import train
+    from alexnet.training.loop import resume
+    from alexnet.training.train import train
 
 
 def __getattr__(name: str) -> Any:
@@ -39,3 +41,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, which `dir` and completion show before they are imported."""
+    return [*__all__, "__doc__", "__version__"]

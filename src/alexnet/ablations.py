@@ -25,7 +25,7 @@ from alexnet.architecture import (
     pooled_side,
 )
 from alexnet.config import Config, check
-from alexnet.errors import UsageError, nearest
+from alexnet.errors import UsageError, quoted, suggestion
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,16 @@ class Ablation:
 def without(config: Config, names: Iterable[str]) -> Config:
     """The config without what is named (keys of `ABLATIONS`), the rest unchanged.
 
-    Raises UsageError for an unknown name (with the nearest), for what the config does not have, and where the network
-    that is left cannot be built.
+    Raises UsageError for an unknown name (with the nearest) or one given twice, for what the config does not have, and
+    where the network that is left cannot be built.
     """
-    for name in names:
+    names = list(names)
+    for place, name in enumerate(names):
         if name not in ABLATIONS:
-            raise UsageError(f"--without {name!r} is unknown{nearest(name, ABLATIONS)}; known: {', '.join(ABLATIONS)}")
+            hint = suggestion(str(name), ABLATIONS)
+            raise UsageError(f"--without {quoted(name)} is unknown{hint}; known: {', '.join(ABLATIONS)}")
+        if name in names[:place]:
+            raise UsageError(f"--without names {name} twice; leave one of them out")
         changed = ABLATIONS[name].remove(config)
         if changed is None:
             raise UsageError(f"--without {name} does not apply to {config.preset}: it has no {ABLATIONS[name].about}")

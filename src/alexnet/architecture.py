@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from alexnet.errors import UsageError, nearest
+from alexnet.errors import UsageError, suggestion
 from alexnet.setting import REQUIRED, Field, checked, fields_of, setting
 
 Sees = Literal["own", "all"]
@@ -183,7 +183,7 @@ def layer_from_dict(data: Mapping[str, Any]) -> Layer:
     if not isinstance(name, str) or not name:
         raise UsageError(f"network.layers: a layer's name {name!r} should be a text")
     if not isinstance(kind, str) or kind not in KINDS:
-        raise UsageError(f"network.{name}.layer {kind!r} should be {', '.join(KINDS)}{nearest(str(kind), KINDS)}")
+        raise UsageError(f"network.{name}.layer {kind!r} should be {', '.join(KINDS)}{suggestion(str(kind), KINDS)}")
     return checked(KINDS[kind], f"network.{name}", fields, name=name)
 
 

@@ -33,7 +33,7 @@ from alexnet.commands import (
     train,
 )
 from alexnet.commands.frame import Command, HelpFormat, Parser, common_arguments, split_settings, unknown_flag
-from alexnet.errors import AlexnetError, UsageError, describe_os_error, nearest
+from alexnet.errors import AlexnetError, UsageError, describe_os_error, quoted, suggestion
 from alexnet.files import cache_folder, write_text
 
 COMMANDS: tuple[Command, ...] = tuple(
@@ -51,7 +51,8 @@ def command_parser(wanted: str | None = None) -> Parser:
         formatter_class=HelpFormat,
         description='The 2012 paper "ImageNet Classification with Deep Convolutional Neural Networks", working.',
         epilog="examples:\n  alexnet train --preset tiny-64 --data pictures/ --out runs/first\n"
-        "  alexnet evaluate runs/first --views 10\n  alexnet report runs/first\n"
+        "  alexnet evaluate runs/first --views 10\n"
+        "  alexnet predict runs/first some.jpg\n  alexnet report runs/first\n"
         "  alexnet COMMAND --help says more",
     )
     parser.add_argument("--version", action="version", version=f"alexnet {__version__}")
@@ -99,9 +100,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(words: list[str]) -> int:
     names = [command.name for command in COMMANDS]
+    if any("\0" in word for word in words):
+        raise UsageError("a word of the command holds a NUL character, which no name or value can")
     wanted = next((word for word in words if not word.startswith("-")), None)
     if wanted is not None and wanted not in names:
-        raise UsageError(f"unknown command {wanted!r}{nearest(wanted, names) or '; commands: ' + ', '.join(names)}")
+        raise UsageError(
+            f"unknown command {quoted(wanted)}{suggestion(wanted, names) or '; commands: ' + ', '.join(names)}"
+        )
     command = COMMANDS[names.index(wanted)] if wanted else None
     settings, rest = split_settings(words) if command and command.settings else ({}, words)
     parser = command_parser(wanted or "")
@@ -130,7 +135,7 @@ def _unknown(left: list[str], parser: Parser, command: Command | None) -> UsageE
     flag = next((word for word in left if word.startswith("-")), None)
     where = f"see `alexnet {command.name} --help`" if command else "see `alexnet --help`"
     if flag is None:
-        return UsageError(f"unexpected argument {left[0]!r}; {where}")
+        return UsageError(f"unexpected argument {quoted(left[0])}; {where}")
     known = [name for action in _actions(parser) for name in action.option_strings]
     if command and command.settings:
         from alexnet import presets
@@ -165,7 +170,7 @@ def _keep_traceback(words: list[str]) -> str:
 
 def _fail(message: str, code: int, words: list[str]) -> int:
     """Say in one line what is wrong (and with --json as an object), and with --debug where it was raised."""
-    message = " ".join(message.split())
+    message = str(AlexnetError(" ".join(message.split())))  # printable and bounded as those of our own are
     if "--debug" in words:
         traceback.print_exc()
     if "--json" in words:

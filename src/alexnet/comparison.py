@@ -1,9 +1,10 @@
-"""The presets side by side, and how two of them differ, read from the data that they are."""
+"""The presets side by side, and how two or more configs differ, read from the data that they are."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,16 +42,25 @@ class PresetRow:
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that differs: where (`norm1`, `optimizer`), which field, and both values as text."""
+    """One thing that differs: where (`norm1`, `optimizer`), which field, and each config's value as text."""
 
     where: str
     field: str
-    a: str
-    b: str
+    values: tuple[str, ...]
 
-    def to_json(self) -> dict[str, str]:
-        """The difference as JSON."""
-        return dataclasses.asdict(self)
+    @property
+    def a(self) -> str:
+        """The first config's value."""
+        return self.values[0]
+
+    @property
+    def b(self) -> str:
+        """The second config's value."""
+        return self.values[1]
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"where", "field", "values"}`, JSON-ready."""
+        return {"where": self.where, "field": self.field, "values": list(self.values)}
 
 
 def preset_rows() -> list[PresetRow]:
@@ -58,21 +68,27 @@ def preset_rows() -> list[PresetRow]:
     return [_row(presets.preset(name)) for name in presets.names()]
 
 
-def difference(a: Config, b: Config) -> list[Difference]:
-    """What differs between two configs: the network layer by layer (order, then fields), then the recipe."""
-    first, second = a.network, b.network
+def difference(*configs: Config) -> list[Difference]:
+    """What differs between two configs or more: the network layer by layer (order, then fields), then the recipe."""
+    networks = [config.network for config in configs]
     rows = [
-        Difference("network", name, *_values(name, getattr(first, name), getattr(second, name)))
+        _row_of("network", name, [getattr(network, name) for network in networks])
         for name in ("image", "classes", "columns", "activation")
-        if getattr(first, name) != getattr(second, name)
     ]
-    rows += _orders(first, second)
-    rows += _layers(first, second)
-    for setting, other in zip(_recipe(a), _recipe(b), strict=True):
-        where, _, name = setting.path.partition(".")
-        if setting.default != other.default and setting.path != "data.source":
-            rows.append(Difference(where, name, *_values(name, setting.default, other.default)))
-    return rows
+    rows += _orders(networks)
+    rows += _layers(networks)
+    for settings in zip(*map(_recipe, configs), strict=True):
+        where, _, name = settings[0].path.partition(".")
+        if settings[0].path != "data.source":
+            rows.append(_row_of(where, name, [setting.default for setting in settings]))
+    return [row for row in rows if row is not None]
+
+
+def _row_of(where: str, name: str, values: Sequence[Any]) -> Difference | None:
+    """The difference of some values; None where they are all the same."""
+    if all(value == values[0] for value in values):
+        return None
+    return Difference(where, name, tuple(_value(name, value) for value in values))
 
 
 def _recipe(config: Config) -> list[Field]:
@@ -131,44 +147,34 @@ def _stages(network: Network) -> dict[str, list[str]]:
     return stages
 
 
-def _orders(a: Network, b: Network) -> list[Difference]:
-    first, second = _stages(a), _stages(b)
-    rows = []
-    for name in _once([*first, *second]):
-        left, right = first.get(name), second.get(name)
-        if left != right:
-            texts = [ABSENT if stage is None else " → ".join([name, *stage]) for stage in (left, right)]
-            rows.append(Difference(name, "order", *texts))
-    return rows
+def _orders(networks: Sequence[Network]) -> list[Difference | None]:
+    stages = [_stages(network) for network in networks]
+    return [
+        _row_of(name, "order", [" → ".join([name, *stage[name]]) if name in stage else None for stage in stages])
+        for name in _once(itertools.chain(*stages))
+    ]
 
 
-def _layers(a: Network, b: Network) -> list[Difference]:
-    first, second = ({layer.name: layer for layer in network.layers} for network in (a, b))
-    rows = []
-    for name in _once([*first, *second]):
-        left, right = first.get(name), second.get(name)
-        if left is None or right is None:
-            there = left or right
-            assert there is not None
-            texts = [ABSENT if layer is None else _whole(layer) for layer in (left, right)]
-            rows.append(Difference(name, type(there).__name__, *texts))
-        elif type(left) is not type(right):
-            rows.append(Difference(name, "kind", type(left).__name__, type(right).__name__))
+def _layers(networks: Sequence[Network]) -> list[Difference | None]:
+    """The layers in the order of their names in the first network that has them."""
+    known = [{layer.name: layer for layer in network.layers} for network in networks]
+    rows: list[Difference | None] = []
+    for name in _once(itertools.chain(*known)):
+        layers = [named.get(name) for named in known]
+        kinds = _once(type(layer).__name__ for layer in layers if layer is not None)
+        if None in layers or len(kinds) > 1:
+            whole = "kind" if len(kinds) > 1 and None not in layers else " or ".join(kinds)
+            texts = [layer and (type(layer).__name__ if whole == "kind" else _whole(layer)) for layer in layers]
+            rows.append(_row_of(name, whole, texts))
         else:
-            for field in dataclasses.fields(left):
-                values = getattr(left, field.name), getattr(right, field.name)
-                if values[0] != values[1]:
-                    rows.append(Difference(name, field.name, *_values(field.name, *values)))
+            for field in dataclasses.fields(layers[0]):  # type: ignore[arg-type]  # none is None
+                rows.append(_row_of(name, field.name, [getattr(layer, field.name) for layer in layers]))
     return rows
 
 
 def _whole(layer: Layer) -> str:
     values = [(f.name, getattr(layer, f.name)) for f in dataclasses.fields(layer) if f.name != "name"]
-    return ", ".join(f"{name} {_value(name, value)}" for name, value in values if value is not None)
-
-
-def _values(name: str, a: Any, b: Any) -> tuple[str, str]:
-    return _value(name, a), _value(name, b)
+    return ", ".join(f"{name} {_value(name, value)}" for name, value in values if value is not None) or "yes"
 
 
 def _value(name: str, value: Any) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from alexnet.architecture import Layer, Network, check_network, layer_from_dict
-from alexnet.errors import UsageError, nearest
+from alexnet.errors import UsageError, suggestion
 from alexnet.setting import Field, checked, fields_of, setting
 
 
@@ -166,7 +166,7 @@ def replace(config: Config, changes: Mapping[str, str]) -> Config:
             value = text
         else:
             known = [*(field.path for field in fields(config)), *(f"network.{name}" for name in _layers(config))]
-            raise UsageError(f"{path} is not a setting{nearest(path, known)}; `alexnet train --help` lists them")
+            raise UsageError(f"{path} is not a setting{suggestion(path, known)}; `alexnet train --help` lists them")
         for name in reversed(names):
             value = {name: value}
         config = _merged(config, value)
@@ -196,7 +196,7 @@ def _merged(config: Config, document: Mapping[str, Any]) -> Config:
             part = getattr(config, name)
             parts[name] = checked(type(part), name, values, part)
         else:
-            raise UsageError(f"{name} is not a section of settings{nearest(name, [*known, 'network'])}")
+            raise UsageError(f"{name} is not a section of settings{suggestion(name, [*known, 'network'])}")
     return dataclasses.replace(config, **parts)
 
 
@@ -219,7 +219,7 @@ def _merged_network(network: Network, values: Any) -> Network:
         layer = {layer.name: layer for layer in network.layers}.get(name)
         if layer is None:
             names = [layer.name for layer in network.layers]
-            raise UsageError(f"network.{name} is not a setting or layer{nearest(name, [*own, *names])}")
+            raise UsageError(f"network.{name} is not a setting or layer{suggestion(name, [*own, *names])}")
         network = network.replace_layer(name, *_changed(layer, table))
     return network
 

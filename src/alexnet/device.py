@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
-from alexnet.errors import UsageError
+from alexnet.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     import torch
@@ -31,12 +32,9 @@ def choose_device(name: str) -> torch.device:
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise UsageError(f"device {name!r} should be auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    kind, _, index = name.partition(":")
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,9})?", name):
+        raise UsageError(f"device {quoted(name)} should be auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise UsageError(f"device {name}: there are {torch.cuda.device_count()} CUDA devices here; use cpu")
-    return device
+    return torch.device(name)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from alexnet.architecture import LRN, Activation, Conv, Dropout, Full, Layer, Local, MapNorm, Network, Pool
 from alexnet.config import Augment, Config, Data, Optimizer, Schedule, Train, check
-from alexnet.errors import UsageError, nearest
+from alexnet.errors import UsageError, suggestion
 from alexnet.setting import Field
 
 
@@ -405,7 +405,7 @@ def preset(name: str, classes: int | None = None, activation: str | None = None)
     elif name == "fine-tune":  # a recipe without a network of its own
         config = _fine_tune()
     else:
-        hint = nearest(name, _PRESETS) or f"; choose one of {', '.join(_PRESETS)} or torchvision:NAME"
+        hint = suggestion(name, _PRESETS) or f"; choose one of {', '.join(_PRESETS)} or torchvision:NAME"
         raise UsageError(f"no preset is named {name!r}{hint}")
     network = config.network
     if classes is not None:

@@ -28,6 +28,9 @@ class _Speed(ProgressColumn):
 class Progress:
     """Says nothing; the base of what does."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     def note(self, text: str) -> None:
         """Something worth knowing."""
 

@@ -10,13 +10,14 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from alexnet.errors import UsageError, nearest
+from alexnet.errors import UsageError, quoted, suggestion
 
 REQUIRED: Any = dataclasses.MISSING  # as a default: there is none
+LARGEST = {int: 2**63, float: math.inf}  # numbers are below it
 SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -69,7 +70,7 @@ class Field:
     def wanted(self) -> str:
         """What the value should be, in words: `a number from 0 to below 1`."""
         if self.choices:
-            return " or ".join([", ".join(self.choices[:-1]), self.choices[-1]])
+            return either(self.choices)
         if self.kind is bool:
             return "true or false"
         if self.several:
@@ -99,19 +100,22 @@ class Field:
 
     def _read(self, text: str) -> Any:
         if self.several:
-            return tuple(self.kind(part) for part in text.replace(",", " ").split())
+            return tuple(self._one(part) for part in text.replace(",", " ").split())
         if self.optional and text.lower() == "none":
             return None
         if self.kind is bool:
             return SWITCH[text.lower()]
-        return self.kind(text) if self.kind in (int, float) else text
+        return self._one(text)
+
+    def _one(self, text: str) -> Any:
+        return number(text, self.kind) if self.kind in (int, float) else text
 
     def _holds(self, value: Any) -> bool:
         if self.choices:
             return value in self.choices
-        if self.kind is not float or type(value) is not int:
-            return type(value) is self.kind and (self.kind not in (int, float) or self._within(value))
-        return abs(value) < 2**1000 and self._within(value)
+        if self.kind in (int, float):
+            return type(value) in (self.kind, int) and self._within(value)
+        return type(value) is self.kind
 
     def _within(self, number: float) -> bool:
         tests = {
@@ -120,7 +124,7 @@ class Field:
             "above": lambda limit: number > limit,
             "below": lambda limit: number < limit,
         }
-        return math.isfinite(number) and all(tests[name](limit) for name, limit in self.limits.items())
+        return abs(number) < LARGEST[type(number)] and all(tests[name](limit) for name, limit in self.limits.items())
 
     def _range(self) -> str:
         words = {"minimum": "of at least", "maximum": "of at most", "above": "above", "below": "below"}
@@ -128,7 +132,20 @@ class Field:
 
     def _refusal(self, value: Any) -> UsageError:
         shown = list(value) if isinstance(value, tuple) else value
-        return UsageError(f"{self.path} {shown!r} should be {self.wanted}")
+        return UsageError(f"{self.path} {quoted(shown)} should be {self.wanted}")
+
+
+def number(text: str, kind: type) -> Any:
+    """An int or float of a text in plain digits: none of other scripts, no 1_000. Raises ValueError."""
+    if not text.isascii() or "_" in text:
+        raise ValueError(text)
+    return kind(text)
+
+
+def either(choices: Sequence[object]) -> str:
+    """Choices in words: `1, 5 or 10`."""
+    words = [str(choice) for choice in choices]
+    return " or ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
 
 
 def fields_of(owner: Any, path: str) -> Iterator[Field]:
@@ -147,11 +164,11 @@ def checked(kind: type, path: str, values: Mapping[str, Any], rest: Any = None, 
     Raises UsageError naming the first value that is unknown (with the nearest name), wrong or missing.
     """
     if not isinstance(values, Mapping):
-        raise UsageError(f"{path} {values!r} should be a table of settings")
+        raise UsageError(f"{path} {quoted(values)} should be a table of settings")
     known = {entry.path.rpartition(".")[2]: entry for entry in fields_of(kind, path)}
     for name in values:
         if name not in known:
-            hint = nearest(f"{path}.{name}", [entry.path for entry in known.values()])
+            hint = suggestion(f"{path}.{name}", [entry.path for entry in known.values()])
             raise UsageError(f"{path}.{name} is not a setting{hint}")
     good = {name: known[name].check(value) for name, value in values.items()}
     if rest is not None:

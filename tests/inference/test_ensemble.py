@@ -115,6 +115,16 @@ def test_a_member_that_knows_nothing_is_left_out_where_that_helps() -> None:
     assert plain_error([astray, right], [0.5, 0.5], labels, 5) > 0
 
 
+def test_between_equal_top5_errors_the_top1_error_decides() -> None:
+    labels = torch.arange(12).repeat(5)
+    right = torch.full((60, 12), 0.01).scatter(1, labels[:, None], 0.5)
+    second_best = torch.full((60, 12), 0.001).scatter(1, labels[:, None], 0.4)
+    second_best = second_best.scatter(1, (labels[:, None] + 1) % 12, 0.95)  # never first, always among the five
+    weights = search_weights([second_best, right], labels)
+    assert plain_error([second_best, right], [0.5, 0.5], labels, 1) == 1
+    assert plain_error([second_best, right], list(weights), labels, 1) == 0
+
+
 def test_equal_weights_stay_where_nothing_is_better() -> None:
     parts, labels = outputs(1, 20, 7, 0)
     assert search_weights(parts * 2, labels) == (0.5, 0.5)

@@ -143,12 +143,22 @@ def test_predictions_are_written_as_a_table(trained: Path, folder: Path, command
 def test_a_table_that_cannot_be_written_is_told_before_anything_is_read(
     trained: Path, folder: Path, command: Callable[..., Said]
 ) -> None:
-    for out, reason in (
-        (folder / "table.xlsx", "should end in .csv or .jsonl"),
-        (folder / "no" / "a.csv", "no folder"),
-    ):
-        code, said, err = command("predict", folder / "absent", folder, "--out", out)
-        assert (code, said) == (2, "") and reason in err and err.count("\n") == 1
+    code, said, err = command("predict", folder / "absent", folder, "--out", folder / "table.xlsx")
+    assert (code, said) == (2, "") and "should end in .csv or .jsonl" in err and err.count("\n") == 1
+
+
+def test_folders_that_are_missing_are_made_for_every_file_that_is_written(
+    trained: Path, folder: Path, command: Callable[..., Said], tmp_path: Path
+) -> None:
+    places = {
+        "a.csv": ("predict", trained, folder / "b.png", "--out"),
+        "net.safetensors": ("export", trained, "--format", "safetensors", "--out"),
+        "sheet.png": ("data", "info", "digits", "--contact-sheet"),
+    }
+    for name, words in places.items():
+        out = tmp_path / "new" / name.partition(".")[0] / name
+        assert command(*words, out)[0] == 0
+        assert out.is_file()
 
 
 def test_every_wrong_request_is_one_line(trained: Path, folder: Path, command: Callable[..., Said]) -> None:

@@ -194,6 +194,32 @@ def test_taps_of_pictures_of_any_size_go_through_the_one_preprocessing(trained: 
         torch.testing.assert_close(net.taps(given, ["conv1"])["conv1"], expected, rtol=0, atol=0)
 
 
+def test_taps_of_a_batch_of_any_size_are_those_of_its_squares(trained: Path) -> None:
+    net = load(trained)
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 300, 200, 3), dtype=np.uint8)
+    squares = torch.from_numpy(np.stack([net.square(picture) for picture in pixels]))
+    expected = net.taps(squares)
+    for given in (pixels, torch.from_numpy(pixels), list(pixels)):
+        found = net.taps(given)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        torch.zeros(1, 3, 14, 14),
+        torch.zeros(1, 16, 16, 3),
+        torch.zeros(16, 16, 3, dtype=torch.uint8),
+        np.zeros((1, 16, 16, 3), np.float32),
+        np.zeros((1, 3, 16, 16), np.uint8),
+    ],
+)
+def test_what_is_no_picture_has_no_taps(images: object, trained: Path) -> None:
+    with pytest.raises(UsageError, match=r"uint8 \((N, )?H, W, 3\)"):
+        load(trained).taps(images)  # type: ignore[arg-type]
+
+
 def test_the_square_is_what_training_sees(trained: Path, pictures: Callable[..., Path], tmp_path: Path) -> None:
     from alexnet.data.loader import BatchLoader
     from alexnet.data.readers.open import open_source

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from alexnet.commands.frame import MODEL_HELP, Command, Result, describe_errors, model_arguments
-from alexnet.errors import UsageError, describe_os_error
+from alexnet.errors import UsageError, describe_os_error, quoted
+from alexnet.setting import number
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=(1, 5, 10),
         default=1,
-        help="1: the centre; 10: corners, centre and their mirror images, averaged, as in the paper",
+        help="averaged; 1: the centre; 5: corners and centre; 10: these and their mirror images, as in the paper",
     )
     parser.add_argument(
         "--weights",
@@ -35,13 +36,13 @@ def run(args: argparse.Namespace) -> Result:
     from alexnet.progress import Terminal
 
     progress = Terminal()
+    weights = _weights(args.weights)
     options = {name: getattr(args, name) for name in ("checkpoint", "device", "backend", "precision")}
     predictors = [load(model, **options) for model in args.models]
     runs = [predictor.run for predictor in predictors if predictor.run is not None]
     for one in runs:
         if args.views == 10 and not one.config.augment.mirror:
             progress.warn(f"{one.path} was trained without mirror images; --views 5 leaves them out")
-    weights = _weights(args.weights)
     result = evaluate(predictors, args.data, args.split, args.views, weights=weights, progress=progress).to_json()
     if len(predictors) == len(runs) == 1:
         try:
@@ -65,9 +66,9 @@ def _weights(text: str | None) -> str | list[float] | None:
     if text is None or text == "search":
         return text
     try:
-        return [float(part) for part in text.split(",")]
+        return [number(part, float) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"--weights {text} should be numbers, one per model, as 0.6,0.4, or search") from None
+        raise UsageError(f"--weights {quoted(text)} should be numbers, one per model, as 0.6,0.4, or search") from None
 
 
 COMMAND = Command("evaluate", "top-1 and top-5 error of a model, or of several averaged", arguments, run, say)

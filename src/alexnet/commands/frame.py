@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from alexnet.errors import AlexnetError, UsageError
+from alexnet.errors import AlexnetError, UsageError, quoted
+from alexnet.setting import LARGEST, either, number
 
 if TYPE_CHECKING:
     from alexnet.config import Config
@@ -47,14 +48,31 @@ class Command:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse without abbreviations, and with one line for a wrong request."""
+    """argparse without abbreviations, and with one line in our words for a wrong request."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError instead of printing the usage."""
+        message = re.sub(r"ignored explicit argument .*", "takes no value", message, flags=re.DOTALL)
         raise UsageError(f"{message}; see `{self.prog} --help`")
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        if action.type not in (int, float):
+            return super()._get_value(action, arg_string)
+        try:
+            value = number(arg_string, action.type)
+            if abs(value) < LARGEST[action.type]:
+                return value
+        except ValueError:
+            pass
+        wanted = "a whole number" if action.type is int else "a number"
+        raise argparse.ArgumentError(action, f"{quoted(arg_string)} should be {wanted}")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"{quoted(value)} should be {either(list(action.choices))}")
 
 
 class HelpFormat(argparse.RawDescriptionHelpFormatter):
@@ -110,7 +128,7 @@ def settings_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--without",
         metavar="X,Y",
-        type=lambda names: names.split(","),
+        type=lambda names: [name.strip() for name in names.split(",")],
         action="extend",
         default=[],
         help=f"leave ideas of the paper out: {', '.join(ABLATIONS)}",
@@ -139,19 +157,10 @@ def split_settings(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def named_config(name: str, classes: int | None = None) -> Config:
-    """The settings that a word on the command line means: a preset's, a run's, or a file's. Raises UsageError."""
-    from alexnet import config, config_file, presets
+    """The settings that a word on the command line means; see `alexnet.named`."""
+    from alexnet import named
 
-    path = Path(name)
-    if name not in presets.names() and path.is_dir():
-        from alexnet.run import Run
-
-        chosen = Run.open(path).config
-    elif path.suffix in (".toml", ".json"):
-        chosen = config_file.read_config(path)
-    else:
-        chosen = presets.preset(name)
-    return chosen if classes is None else config.replace(chosen, {"network.classes": str(classes)})
+    return named.named_config(name, classes)
 
 
 def with_settings(base: Config, args: argparse.Namespace) -> Config:
@@ -179,13 +188,20 @@ def settings_help(preset: str) -> str:
 
 
 def unknown_flag(flag: str, known: Iterable[str]) -> UsageError:
-    """What to say of a flag that a command does not have: the flag of that last name, or the nearest ones."""
+    """What to say of a flag that a command does not have: the flag of that last name, or the one most like it."""
     names = sorted(known)
     flag = flag.partition("=")[0]
-    close = [name for name in names if name.rpartition(".")[2] == flag.lstrip("-")]
-    bare = {name.lstrip("-"): name for name in names}  # the dashes that all share are no likeness
-    close = close or [bare[name] for name in difflib.get_close_matches(flag.lstrip("-"), bare, n=1, cutoff=0.6)]
+    word = _bare(flag)
+    close = [name for name in names if _bare(name).rpartition(".")[2] == word]
+    if not close:  # last words alone, as --bath-size is like --train.batch_size, and whole names
+        spellings = {_bare(name).rpartition(".")[2]: name for name in names} | {_bare(name): name for name in names}
+        close = [spellings[like] for like in difflib.get_close_matches(word[:100], spellings, n=1, cutoff=0.7)]
     return UsageError(f"unknown flag {flag}" + (f"; did you mean {' or '.join(close)}?" if close else ""))
+
+
+def _bare(flag: str) -> str:
+    """A flag without the dashes that all begin with, which are no likeness, and with one spelling of a gap."""
+    return flag.lstrip("-").replace("-", "_")
 
 
 def describe_errors(result: Result) -> str:

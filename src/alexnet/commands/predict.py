@@ -55,8 +55,13 @@ def say(result: Result) -> str:
     lines = []
     for entry in result["predictions"]:
         lines.append(entry["image"])
-        lines += [f"  {label['probability']:7.2%}  {label['label']}" for label in entry["labels"]]
+        lines += [f"  {label['probability']:7.2%}  {_titled(label)}" for label in entry["labels"]]
     return "\n".join(lines)
+
+
+def _titled(label: Result) -> str:
+    """A label with its words, where they are known: `n02085936 Maltese dog, Maltese terrier, Maltese`."""
+    return f"{label['label'].split()[0]} {label['words']}" if label.get("words") else label["label"]
 
 
 COMMAND = Command("predict", "the most probable labels of pictures", arguments, run, say)

@@ -1,8 +1,9 @@
-"""`alexnet presets`: the table of presets, or how two configurations differ."""
+"""`alexnet presets`: the table of presets, or how two configurations or more differ."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from alexnet.commands.frame import PRESET_HELP, Command, Result, named_config, settings_arguments, with_settings
@@ -26,34 +27,37 @@ HEAD = ("preset", "input", "columns", "kernels", "fully connected", "normalizati
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """No preset, one with changes, or two."""
-    parser.add_argument("presets", metavar="PRESET", nargs="*", help=f"none: the table of all; else {PRESET_HELP}")
+    """No preset, one with changes, or several."""
+    parser.add_argument(
+        "presets", metavar="PRESET", nargs="*", help=f"none: the table of all; else {PRESET_HELP}; several are compared"
+    )
     settings_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> Result:
-    """All presets, or the differences of two, or of one and the same with other settings."""
+    """All presets, or the differences of several, or of one and the same with other settings."""
     from alexnet import comparison
 
     changes = ["without " + ", ".join(args.without)] if args.without else []
     changes += [f"--{path} {text}" for path, text in args.settings.items()]
-    if not args.presets and not changes:
+    names = list(args.presets)
+    if not names and not changes:
         rows = comparison.preset_rows()
         return {"presets": [row.to_json() for row in rows], "text": presets_text(rows)}
-    if len(args.presets) != (1 if changes else 2):
+    if len(names) != 1 if changes else len(names) < 2:
         raise UsageError(
-            "`alexnet presets` takes no preset (the table of all), two (how they differ), or one with --without or "
-            "settings (what that changes)"
+            "`alexnet presets` takes no preset (the table of all), two or more (how they differ), or one with "
+            "--without or settings (what that changes)"
         )
-    first, last = named_config(args.presets[0]), named_config(args.presets[-1])
-    second = with_settings(last, args)
-    names = args.presets[0], " ".join([args.presets[-1], *changes])
-    differences = comparison.difference(first, second)
+    configs = [named_config(name) for name in names]
+    if changes:
+        names.append(" ".join([*names, *changes]))
+        configs.append(with_settings(configs[0], args))
+    differences = comparison.difference(*configs)
     return {
-        "a": names[0],
-        "b": names[1],
+        "compared": names,
         "differences": [row.to_json() for row in differences],
-        "text": difference_text(differences, *names),
+        "text": difference_text(differences, names),
     }
 
 
@@ -76,15 +80,16 @@ def presets_text(rows: list[PresetRow]) -> str:
     return table(HEAD, cells, right=(1, 2, 7))
 
 
-def difference_text(rows: list[Difference], a: str, b: str) -> str:
-    """How two configurations differ, as a text table under their names."""
+def difference_text(rows: list[Difference], names: Sequence[str]) -> str:
+    """How configurations differ, as a text table under their names."""
     if not rows:
-        return f"{a} and {b} do not differ."
+        return f"{', '.join(names[:-1])} and {names[-1]} do not differ."
     cells, before = [], ""
     for row in rows:
-        cells.append([row.where if row.where != before else "", FIELD_WORDS.get(row.field, row.field), row.a, row.b])
+        where = row.where if row.where != before else ""
+        cells.append([where, FIELD_WORDS.get(row.field, row.field), *row.values])
         before = row.where
-    return table(["where", "what", a, b], cells)
+    return table(["where", "what", *names], cells)
 
 
-COMMAND = Command("presets", "the table of presets, or how two differ", arguments, run, settings=True)
+COMMAND = Command("presets", "the table of presets, or how several differ", arguments, run, settings=True)

@@ -15,10 +15,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Result:
     """Write the report."""
     from alexnet.progress import Terminal
-    from alexnet.report.report import write_report
     from alexnet.run import Run
 
-    return {"report": str(write_report(Run.open(args.run), Terminal()))}
+    run = Run.open(args.run)  # before what draws is imported, which takes seconds
+    from alexnet.report.report import write_report
+
+    return {"report": str(write_report(run, Terminal()))}
 
 
 def say(result: Result) -> str:

@@ -75,7 +75,8 @@ class Source:
     """Labelled images: the specification they were opened by, class names in label order, and the splits.
 
     `splits` has keys among train, val and test. A store says how it was prepared: `exif_rotate`, whether pictures were
-    turned, and `statistics_file`, the statistics of its train split at its size; elsewhere both are None.
+    turned, and `statistics_file`, the statistics of its train split at its size; elsewhere both are None. `words` says
+    what the classes mean where their names do not, as with ImageNet's wnids: one text per class, "" where unknown.
     """
 
     spec: str
@@ -83,6 +84,7 @@ class Source:
     splits: dict[str, Split]
     exif_rotate: bool | None = None
     statistics_file: Path | None = None
+    words: tuple[str, ...] | None = None
 
     def rotated(self) -> Source:
         """Return the source with every split turned as `Split.rotated` does."""

@@ -92,6 +92,7 @@ class RunData:
             "classes": list(self.source.classes),
             "splits": splits,
             "validation": "held out of train" if self.held_out else "the source's own",
+            **({"words": list(self.source.words)} if self.source.words else {}),
         }
 
 

@@ -23,7 +23,7 @@ from alexnet import __version__
 from alexnet.architecture import Network
 from alexnet.checkpoint import load_weights
 from alexnet.data.augment import IMAGENET_MEAN, IMAGENET_STD
-from alexnet.errors import AlexnetError, MissingLibrary, UsageError, nearest
+from alexnet.errors import AlexnetError, MissingLibrary, UsageError, suggestion
 from alexnet.files import write_bytes
 from alexnet.formats.onnx_graph import Unsupported, graph
 from alexnet.model.alexnet import AlexNet
@@ -43,9 +43,9 @@ MEAN_IMAGE = "mean_image"  # the name of the tensor beside the weights
 class Facts:
     """What a file says beside the weights, so that they can be used.
 
-    `classes` are names in label order. `size` is the side S that a picture's central square is brought to, 0 where
-    nothing is known of the preprocessing; `center` and `exif_rotate` are those of `config.Data`, and `mean_image` is
-    float32 (S, S, 3) where `center` is "mean-image".
+    `classes` are names in label order, `words` what they mean where that is known. `size` is the side S that a
+    picture's central square is brought to, 0 where nothing is known of the preprocessing; `center` and `exif_rotate`
+    are those of `config.Data`, and `mean_image` is float32 (S, S, 3) where `center` is "mean-image".
     """
 
     preset: str = ""
@@ -54,12 +54,13 @@ class Facts:
     center: str = "none"
     exif_rotate: bool = False
     mean_image: np.ndarray | None = None
+    words: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary without the mean image."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del values[MEAN_IMAGE]
-        return {**values, "classes": list(self.classes)}
+        return {**values, "classes": list(self.classes), "words": list(self.words)}
 
 
 def export(model: Net, format: str, out: str | Path, facts: Facts | None = None) -> Path:
@@ -71,7 +72,7 @@ def export(model: Net, format: str, out: str | Path, facts: Facts | None = None)
     metadata under `alexnet`; `import_model` reads it back. Raises UsageError for another format, MissingLibrary.
     """
     if format not in FORMATS:
-        raise UsageError(f"format {format!r} should be one of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
+        raise UsageError(f"format {format!r} should be one of {', '.join(FORMATS)}{suggestion(format, FORMATS)}")
     facts = facts or Facts()
     side = model.network.image
     raw = format == "onnx" and facts.size > 0
@@ -118,7 +119,10 @@ def import_model(path: str | Path) -> tuple[Net, Facts]:
         names = [field.name for field in dataclasses.fields(Facts) if field.name in described]
         facts = Facts(**{name: described[name] for name in names})
         facts = dataclasses.replace(
-            facts, classes=tuple(facts.classes), mean_image=None if mean is None else mean.float().numpy()
+            facts,
+            classes=tuple(facts.classes),
+            words=tuple(facts.words),
+            mean_image=None if mean is None else mean.float().numpy(),
         )
         model = build(Network.from_dict(described["network"]), seed=None)
     except (AlexnetError, KeyError, TypeError, ValueError) as error:

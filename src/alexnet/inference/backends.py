@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.device import autocast
-from alexnet.errors import MissingLibrary, UsageError, nearest
+from alexnet.errors import MissingLibrary, UsageError, suggestion
 from alexnet.formats.export import onnx_model
 from alexnet.model.native import multiplies_bfloat16
 from alexnet.model.net import Net
@@ -163,7 +163,7 @@ def choose(backend: str | None, precision: str, gpu: bool = False) -> type[Backe
         backend = able[0].name if able else "openvino"
     if backend not in BACKENDS:
         known = ("auto", "torch", "onnxruntime", "openvino")
-        raise UsageError(f"backend {backend!r} should be one of {', '.join(known)}{nearest(backend, known)}")
+        raise UsageError(f"backend {backend!r} should be one of {', '.join(known)}{suggestion(backend, known)}")
     chosen = BACKENDS[backend]
     if precision not in chosen.precisions:
         others = [kind.name for kind in BACKENDS.values() if precision in kind.precisions]

@@ -42,6 +42,7 @@ class Ensemble(Predictor):
         self.members = tuple(members)
         self.weights = normalized(weights, len(members))
         self.classes, self.size, self.exif_rotate, self.run = first.classes, first.size, first.exif_rotate, first.run
+        self.words = next((member.words for member in members if member.words), None)
         self.batch_size = min(member.batch_size for member in members)
 
     @cached_property
@@ -92,7 +93,8 @@ def search_weights(outputs: Sequence[Tensor], labels: Tensor) -> tuple[float, ..
 
     outputs: M tensors (N, C) of probabilities for the same images, labels: int64 (N,). From equal weights of 1 on, one
     member's weight after the other is set to that of 0, 0.05, … 1 with the lowest error (the old one where none is
-    lower), until a round changes nothing. Up to 5 classes the top-1 error counts. Returns weights that sum to 1.
+    lower), until a round changes nothing. Between equal top-5 errors, and up to 5 classes, the top-1 error decides.
+    Returns weights that sum to 1.
     """
     weights = [1.0] * len(outputs)
     grid = [round(i * STEP, 2) for i in range(round(1 / STEP) + 1)]
@@ -109,10 +111,11 @@ def search_weights(outputs: Sequence[Tensor], labels: Tensor) -> tuple[float, ..
     return normalized(weights, len(outputs))
 
 
-def _error(scores: Tensor, labels: Tensor) -> float:
+def _error(scores: Tensor, labels: Tensor) -> tuple[float, float]:
+    """The top-5 error, of up to 5 classes 0, and the top-1 error."""
     counter = ErrorCounter(scores.shape[1])
     counter.add(scores, labels)
-    return counter.top1_error if counter.top5_error is None else counter.top5_error
+    return counter.top5_error or 0.0, counter.top1_error
 
 
 def _name(predictor: Predictor) -> str:

@@ -21,7 +21,7 @@ from alexnet.data.loader import BatchLoader
 from alexnet.data.readers.ilsvrc import wnid
 from alexnet.data.readers.open import open_source
 from alexnet.data.run_data import missing_split, open_run_data
-from alexnet.errors import DataError, UsageError, nearest
+from alexnet.errors import DataError, UsageError, suggestion
 from alexnet.evaluation.measure import check_readable, measure_split
 from alexnet.evaluation.metrics import Measurement
 from alexnet.inference.ensemble import Ensemble, search_weights
@@ -184,6 +184,6 @@ def match_labels(labels: np.ndarray, source: Source, classes: Sequence[str]) -> 
     for name, title in zip(names, source.classes, strict=True):
         if name not in place:
             raise DataError(
-                f"{source.spec} has a class {title!r} that the model was not trained on{nearest(title, classes)}"
+                f"{source.spec} has a class {title!r} that the model was not trained on{suggestion(title, classes)}"
             )
     return np.array([place[name] for name in names], dtype=np.int64)[labels]

@@ -21,9 +21,10 @@ from alexnet import presets
 from alexnet.checkpoint import has_checkpoint, load_checkpoint, load_weights
 from alexnet.config import Config, Data
 from alexnet.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from alexnet.data.readers.words import checked_words
 from alexnet.data.statistics import Statistics
 from alexnet.device import choose_device
-from alexnet.errors import CheckpointError, RunError, UsageError, nearest, one_line
+from alexnet.errors import CheckpointError, RunError, UsageError, one_line, suggestion
 from alexnet.formats.export import import_model
 from alexnet.inference.backends import Backend, OpenVinoBackend, TorchBackend, choose
 from alexnet.inference.ensemble import Ensemble
@@ -48,6 +49,7 @@ class _Opened:
     classes: Sequence[str]
     origin: dict[str, Any]
     run: Run | None = None
+    words: Sequence[str] | None = None
 
 
 def load(
@@ -99,6 +101,7 @@ def _load(
         _backend(kind, opened, precision, target),
         opened.origin,
         opened.run,
+        opened.words,
     )
 
 
@@ -122,7 +125,8 @@ def _open_run(run: Run, checkpoint: str | None) -> _Opened:
     if saved.damage:  # an older save is used
         warnings.warn(saved.damage, stacklevel=4)
     origin = {"run": str(run.path), "checkpoint": checkpoint, "step": saved.state.get("train", {}).get("steps")}
-    return _Opened(model, run.config, Statistics.load(run.statistics_file), run.classes, origin, run)
+    words = checked_words(run.source.get("words"), len(run.classes))
+    return _Opened(model, run.config, Statistics.load(run.statistics_file), run.classes, origin, run, words)
 
 
 def _open_file(name: str, checkpoint: str | None) -> _Opened:
@@ -135,7 +139,8 @@ def _open_file(name: str, checkpoint: str | None) -> _Opened:
         raise UsageError(f"{name} has no mean image, which its preprocessing needs; write it with `alexnet export`")
     data = Data(source="", size=facts.size, center=facts.center, exif_rotate=facts.exif_rotate)  # type: ignore[arg-type]
     config = Config(preset=facts.preset, network=model.network, data=data)
-    return _Opened(model, config, _statistics(facts.size, facts.mean_image), facts.classes, {"run": name})
+    words = checked_words(facts.words, len(facts.classes))
+    return _Opened(model, config, _statistics(facts.size, facts.mean_image), facts.classes, {"run": name}, words=words)
 
 
 def _open_torchvision(name: str, checkpoint: str | None) -> _Opened:
@@ -145,7 +150,7 @@ def _open_torchvision(name: str, checkpoint: str | None) -> _Opened:
     short = name.removeprefix(TORCHVISION)
     known = models.list_models(module=models)
     if short not in known:
-        raise UsageError(f"torchvision has no classifier {short!r}{nearest(short, known)}")
+        raise UsageError(f"torchvision has no classifier {short!r}{suggestion(short, known)}")
     published = models.get_model_weights(short).DEFAULT
     transforms, classes = published.transforms(), published.meta["categories"]
     colours = np.array([transforms.mean, transforms.std]) * 255

@@ -35,15 +35,17 @@ class NetworkPredictor(Predictor):
         backend: Backend,
         origin: Mapping[str, Any] | None = None,
         run: Run | None = None,
+        words: Sequence[str] | None = None,
     ) -> None:
         """Take the preprocessing from `config.data` and `statistics`, those of the training images at that size.
 
-        `origin` is what `description` says of the weights: run, checkpoint and step. `model` is the backend's torch
-        module, in evaluation mode.
+        `origin` is what `description` says of the weights: run, checkpoint and step. `words` are what the classes mean.
+        `model` is the backend's torch module, in evaluation mode.
         """
         self.config, self.statistics, self.classes, self.backend = config, statistics, tuple(classes), backend
         self.size, self.exif_rotate = config.data.size, config.data.exif_rotate
         self.batch_size, self.run = config.train.batch_size, run
+        self.words = tuple(words) if words else None
         self.model = backend.model
         self.augmentation = Augmentation(config, statistics, backend.device)
         self.origin = {"run": config.preset, "checkpoint": None, "step": None, **(origin or {})}
@@ -58,7 +60,7 @@ class NetworkPredictor(Predictor):
         """What a file of the weights must say beside them, for `formats.export`."""
         data = self.config.data
         mean = self.statistics.mean_image if data.center == "mean-image" else None
-        return Facts(self.config.preset, self.classes, data.size, data.center, data.exif_rotate, mean)
+        return Facts(self.config.preset, self.classes, data.size, data.center, data.exif_rotate, mean, self.words or ())
 
     @torch.no_grad()
     def probabilities(self, images: Tensor, views: int = 1) -> Tensor:

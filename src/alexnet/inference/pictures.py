@@ -19,7 +19,7 @@ import torch
 from alexnet.data.decode import MAX_BYTES
 from alexnet.data.readers.folder import image_files
 from alexnet.device import cpu_count
-from alexnet.errors import UnreadableImage, UsageError
+from alexnet.errors import UnreadableImage, UsageError, quoted
 from alexnet.files import atomic_write
 from alexnet.inference.predictor import Prediction, Predictor, best_labels, check_top
 
@@ -67,7 +67,7 @@ def predict_pictures(predictor: Predictor, pictures: Sequence[str], top: int = 5
             squares = list(pool.map(lambda name: _square(predictor, name), names))
             good = [square for square in squares if isinstance(square, np.ndarray)]
             probabilities = predictor.probabilities(torch.from_numpy(np.stack(good)), views) if good else torch.empty(0)
-            predictions = iter(best_labels(probabilities, predictor.classes, top) if good else [])
+            predictions = iter(best_labels(probabilities, predictor.classes, top, predictor.words) if good else [])
             for name, square in zip(names, squares, strict=True):
                 yield Answer(name, reason=square) if isinstance(square, str) else Answer(name, next(predictions))
 
@@ -75,8 +75,9 @@ def predict_pictures(predictor: Predictor, pictures: Sequence[str], top: int = 5
 def write_predictions(path: str, answers: Sequence[Answer]) -> None:
     """Write answers as .csv (one row per label: image, rank, label, probability) or .jsonl (one object per image).
 
-    Pictures that could not be read are in the .jsonl with their reason. Raises OSError.
+    Pictures that could not be read are in the .jsonl with their reason. Missing folders are made. Raises OSError.
     """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path, "w", newline="", errors="surrogateescape") as file:
         if path.endswith(".jsonl"):
             file.writelines(json.dumps(answer.to_json()) + "\n" for answer in answers)
@@ -89,11 +90,9 @@ def write_predictions(path: str, answers: Sequence[Answer]) -> None:
 
 
 def check_table(path: str) -> None:
-    """Raise UsageError for a file that is neither .csv nor .jsonl or lies in no folder."""
+    """Raise UsageError for a file that is neither .csv nor .jsonl."""
     if not path.endswith(TABLES):
-        raise UsageError(f"--out {path} should end in {' or '.join(TABLES)}")
-    if not Path(path).absolute().parent.is_dir():
-        raise UsageError(f"--out {path}: there is no folder {Path(path).parent}")
+        raise UsageError(f"--out {quoted(path)} should end in {' or '.join(TABLES)}")
 
 
 def _below(folder: str) -> list[str]:

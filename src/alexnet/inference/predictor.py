@@ -25,23 +25,31 @@ Images = Image | Sequence[Image] | Tensor
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable labels of one image, the most probable first, with their probabilities."""
+    """The most probable labels of one image, the most probable first, with their probabilities.
+
+    `words` are what the labels mean, "" where that is not known; empty where the model knows no words.
+    """
 
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
+    words: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """`{"labels": [{"label", "probability"}]}`, JSON-ready."""
+        """`{"labels": [{"label", "probability"}]}`, and `"words"` of each where the model knows any, JSON-ready."""
         pairs = zip(self.labels, self.probabilities, strict=True)
-        return {"labels": [{"label": label, "probability": round(p, 6)} for label, p in pairs]}
+        entries: list[dict[str, Any]] = [{"label": label, "probability": round(p, 6)} for label, p in pairs]
+        for entry, words in zip(entries, self.words, strict=False):
+            entry["words"] = words
+        return {"labels": entries}
 
 
 class Predictor(ABC):
     """Class probabilities and activations of pictures. Safe to use from several threads at once.
 
     A predictor sets `classes`, `size` (the side of the squares it takes) and `description`, and where they differ from
-    the defaults `exif_rotate` (whether pictures are turned as their EXIF orientation says), `batch_size` (images that
-    it is given at once) and `run` (the run that it comes from, whose data it is measured on by default).
+    the defaults `words` (what the classes mean, one text each), `exif_rotate` (whether pictures are turned as their
+    EXIF orientation says), `batch_size` (images that it is given at once) and `run` (the run that it comes from, whose
+    data it is measured on by default).
 
     `description` says which weights predict, JSON-ready: `run` (the model's name), `checkpoint`, `step`, `sha256` (of
     the weights), `backend` and `precision`; or `members`, their descriptions, and `weights`.
@@ -50,6 +58,7 @@ class Predictor(ABC):
     classes: tuple[str, ...]
     size: int
     description: dict[str, Any]
+    words: tuple[str, ...] | None = None
     exif_rotate: bool = False
     batch_size: int = 64
     run: Run | None = None
@@ -66,7 +75,8 @@ class Predictor(ABC):
     def taps(self, images: Images, names: Iterable[str] | None = None) -> dict[str, Tensor]:
         """Named activations of the centre views, as copies, N first; `names` limits what is kept.
 
-        Raises UnreadableImage, and UsageError for a name that is not known.
+        images: what `predict` takes, of any size, through the same preprocessing. Floats that are centred already are
+        for the `taps` of a torch model. Raises UnreadableImage, and UsageError for floats or a name that is not known.
         """
 
     def predict(self, images: Images, top: int = 5, views: int = 1) -> list[Prediction]:
@@ -80,7 +90,7 @@ class Predictor(ABC):
         predictions: list[Prediction] = []
         for first in range(0, len(several), self.batch_size):
             squares = self.squares(several[first : first + self.batch_size])
-            predictions += best_labels(self.probabilities(squares, views), self.classes, top)
+            predictions += best_labels(self.probabilities(squares, views), self.classes, top, self.words)
         return predictions
 
     def square(self, image: Image) -> np.ndarray:
@@ -91,7 +101,10 @@ class Predictor(ABC):
         """What `predict` takes as one batch: uint8 (N, S, S, 3). Raises what `predict` does."""
         if isinstance(images, Tensor):
             if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[3] != 3:
-                raise UsageError(f"a batch of {images.dtype} {tuple(images.shape)} should be uint8 (N, H, W, 3), RGB")
+                kind = f"{images.dtype} {tuple(images.shape)}"
+                raise UsageError(
+                    f"a batch of {kind} should be uint8 (N, H, W, 3), RGB; centred floats are for `model.taps`"
+                )
             if images.shape[1:3] == (self.size, self.size):
                 return images
             images = list(images.cpu().numpy())
@@ -117,11 +130,13 @@ def _listed(images: Images) -> Sequence[Any] | Tensor:
     return images  # type: ignore[return-value]  # an array of four axes is a sequence
 
 
-def best_labels(probabilities: Tensor, classes: Sequence[str], top: int) -> list[Prediction]:
-    """float (N, C) → the `top` labels of each image."""
+def best_labels(
+    probabilities: Tensor, classes: Sequence[str], top: int, words: Sequence[str] | None = None
+) -> list[Prediction]:
+    """float (N, C) → the `top` labels of each image, with their words."""
     values, indices = probabilities.topk(min(top, len(classes)), dim=1)
     return [
-        Prediction(tuple(classes[i] for i in row), tuple(value))
+        Prediction(tuple(classes[i] for i in row), tuple(value), tuple(words[i] for i in row) if words else ())
         for row, value in zip(indices.tolist(), values.tolist(), strict=True)
     ]
 

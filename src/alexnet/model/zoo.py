@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from alexnet import presets
 from alexnet.architecture import Network
-from alexnet.errors import UsageError, nearest
+from alexnet.errors import UsageError, suggestion
 from alexnet.model.alexnet import AlexNet, Linear
 from alexnet.model.dropout import KeyedDropout
 from alexnet.model.native import emulate_bfloat16, emulates_bfloat16
@@ -56,7 +56,7 @@ class LibraryNet(Net):
         library, _, name = network.name.partition(":")
         known = models.list_models(module=models)
         if library != "torchvision" or name not in known:
-            raise UsageError(f"torchvision has no classifier {name!r}{nearest(name, known)}")
+            raise UsageError(f"torchvision has no classifier {name!r}{suggestion(name, known)}")
         extra = {"init_weights": True, "aux_logits": False} if name in ("googlenet", "inception_v3") else {}
         with torch.random.fork_rng():
             torch.manual_seed(seed)

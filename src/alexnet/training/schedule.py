@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from alexnet.config import Optimizer, Schedule
-from alexnet.errors import UsageError, nearest
+from alexnet.errors import UsageError, suggestion
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class LRSchedule:
         known = list(names)
         for layer in self.layers:
             if not any(fnmatchcase(name, layer.pattern) for name in known):
-                hint = nearest(layer.pattern, known) or f"; it has {', '.join(known)}"
+                hint = suggestion(layer.pattern, known) or f"; it has {', '.join(known)}"
                 raise UsageError(f"--schedule.layers {layer.entry!r} fits no layer of the network{hint}")
 
     @property

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from alexnet.errors import MissingLibrary, UsageError, nearest
+from alexnet.errors import MissingLibrary, UsageError, suggestion
 from alexnet.files import write_json
 from alexnet.progress import Progress, quiet
 
@@ -121,7 +121,7 @@ class Trackers:
         self.active: dict[str, Tracker] = {}
         for name in names:
             if name not in TRACKERS:
-                hint = nearest(name, TRACKERS) or f"; there are {', '.join(TRACKERS)}"
+                hint = suggestion(name, TRACKERS) or f"; there are {', '.join(TRACKERS)}"
                 raise UsageError(f"--train.track {name!r} is not a tracker{hint}")
             try:
                 self.active[name] = TRACKERS[name]()

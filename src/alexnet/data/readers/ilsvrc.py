@@ -9,7 +9,7 @@ import io
 import re
 import tarfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +123,8 @@ def open_ilsvrc(spec: str, root: Path, known: Edition) -> Source:
                 wrong = int(labels.max() if labels.max() >= len(synsets) else labels.min()) + 1
                 raise DataError(f"{root}: {truth} names id {wrong}, but the ids of meta.mat are 1 to {len(synsets)}")
             splits[name] = TarSplit(name, [path], labels, index)
-    return check_source(spec, [synset.title for synset in synsets], splits)
+    source = check_source(spec, [synset.title for synset in synsets], splits)
+    return replace(source, words=tuple(synset.words for synset in synsets))
 
 
 def read_synsets(root: Path, known: Edition) -> list[Synset]:

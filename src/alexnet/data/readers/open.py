@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from alexnet.data.dataset import Source
-from alexnet.errors import DataError, nearest
+from alexnet.errors import DataError, suggestion
 
 
 def open_source(spec: str | os.PathLike[str], download: bool = False) -> Source:
@@ -32,10 +32,12 @@ def open_source(spec: str | os.PathLike[str], download: bool = False) -> Source:
 
         if spec in TORCHVISION:
             return open_torchvision(spec, download)
-        close = nearest(spec, ["digits", *TORCHVISION])
+        close = suggestion(spec, ["digits", *TORCHVISION])
         hint = close.removeprefix("; ") or "give a folder of images, or `digits`"
         raise DataError(f"{spec}: there is no such folder or data set; {hint}")
-    return _open_files(spec, root)
+    from alexnet.data.readers.words import with_words
+
+    return with_words(_open_files(spec, root), root)
 
 
 def _open_files(spec: str, root: Path) -> Source:

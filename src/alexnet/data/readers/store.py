@@ -3,6 +3,7 @@
     manifest.json         counts, classes, shards and their sha256, settings, library versions
     report.csv            every unreadable or odd file with its reason
     statistics.npz        mean image, RGB covariance and PCA of the train split
+    words.txt             what the classes' wnids mean, where the source told
     train/00000.npy …     codec raw: (n, S, S, 3) uint8
     train/00000.tar …     codec jpeg: WebDataset layout, 000000017.jpg and 000000017.cls
     train/labels.npy      (N,) int64

@@ -32,6 +32,7 @@ from alexnet.data.preprocess import SCALING_ROOM, decode_square
 from alexnet.data.readers.folder import FolderSplit
 from alexnet.data.readers.open import open_source
 from alexnet.data.readers.store import CODECS, Manifest, is_store, read_manifest
+from alexnet.data.readers.words import write_words
 from alexnet.data.statistics import Accumulator
 from alexnet.data.store.manifest import Record, ShardRecord, finish, load_shard, save_shard, shard_file
 from alexnet.data.store.writers import RawShard, TarShard
@@ -114,6 +115,7 @@ def prepare(
     busy = DataError(f"{root}: another preparation is at work there; wait for it")
     with _disk_errors(root), lock(work / "lock", busy):
         _make_shards(opened, root, work, settings, shard_images, strict, workers, progress)
+        write_words(opened, root)
         manifest = finish(root, work, wanted, {name: len(split) for name, split in opened.splits.items()})
     shutil.rmtree(work)
     return manifest
