@@ -230,6 +230,8 @@ def _plain(image: Image.Image) -> Pixels:
 
 def _over_white(image: Image.Image) -> Pixels:
     layers = image.convert("RGBA")
+    if layers.getchannel("A").getextrema() == (255, 255):
+        return np.asarray(layers.convert("RGB"))
     return np.asarray(Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers).convert("RGB"))
 
 

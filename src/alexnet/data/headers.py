@@ -15,7 +15,7 @@ from alexnet.errors import UnreadableImage
 
 READ = "JPEG, PNG, GIF, BMP, WebP and binary PPM and PGM"  # what the formats read are called in messages
 MAX_PARTS = 1 << 16  # chunks, segments or blocks of a file; each costs a moment of Python
-MAX_SAMPLES = 1 << 28  # bytes of all samples of a PNG or BMP
+MAX_SAMPLES = 192 << 20  # bytes of all samples of a PNG, which bounds the time that unpacking them takes
 
 _UNREAD = (
     (rb"(II\*\0|II\+\0|MM\0[*+])", "a TIFF or a camera's raw file"),
@@ -116,13 +116,6 @@ def _cannot_hold(data: bytes, height: int, width: int) -> UnreadableImage:
     return UnreadableImage(f"its {len(data)} bytes cannot hold {width}x{height} pixels")
 
 
-def _check_samples(height: int, width: int, bits: int) -> None:
-    if height * width * bits > 8 * MAX_SAMPLES:
-        raise UnreadableImage(
-            f"{width}x{height} pixels of {bits} bits are more than the limit of {MAX_SAMPLES >> 20} MiB"
-        )
-
-
 def _jpeg(data: bytes) -> Header:
     """Walk the segments before the first scan; the frame, its tables and Adobe's colour transform are kept."""
     kept, seen, exif, frame, coding, at = [b"\xff\xd8"], set(), b"", b"", 0, 2
@@ -188,8 +181,10 @@ def _png(data: bytes) -> Header:
         at = end
     kept.append(_PNG_END if kind == b"fcTL" else data[at : at + 12])  # of an animation, the first frame
     bits = depth * _CHANNELS[colours]
-    _check_samples(height, width, bits)
-    if height * -(-width * bits // 8) > 1032 * (min(packed, len(data)) + 64):  # the most that deflate can pack
+    samples = height * -(-width * bits // 8)
+    if samples > MAX_SAMPLES:
+        raise UnreadableImage(f"its samples take {samples >> 20} MiB, more than the limit of {MAX_SAMPLES >> 20} MiB")
+    if samples > 1032 * (min(packed, len(data)) + 64):  # the most that deflate can pack
         raise _cannot_hold(data, height, width)
     planes = 1 if colours == 3 or (colours == 0 and depth < 16) else 4
     return Header("PNG", height, width, planes * height * width, b"".join(kept), exif)
