@@ -12,6 +12,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from alexnet.data.decode import MAX_SCANNED_PIXELS
 from tests.fuzz.harness import Family
 from tests.fuzz.images import (
     BIG,
@@ -195,7 +196,9 @@ def scans(rng: Random) -> bytes:
     data = saved(photo, "JPEG", progressive=True, quality=rng.choice([30, 90]))
     first = data.index(b"\xff\xda")
     scan = data[rng.choice([first, data.rindex(b"\xff\xda")]) : -2]
-    data = data[:-2] + scan * min(rng.choice([20, 240, 5000, 100_000]), (20 << 20) // len(scan)) + data[-2:]
+    most = MAX_SCANNED_PIXELS // side**2 - data.count(b"\xff\xda")  # as many as are still decoded
+    count = rng.choice([most // scan.count(b"\xff\xda"), 5000, 100_000])
+    data = data[:-2] + scan * min(count, (20 << 20) // len(scan)) + data[-2:]
     if rng.random() < 0.3:
         data = resized(data, *rng.choice([(8192, 8192), (65500, 2000), (5000, 5000)]))
     if rng.random() < 0.3:
@@ -208,7 +211,9 @@ def factors(rng: Random) -> bytes:
     data = bytearray(saved(rgb(rng, rng.choice(["RGB", "CMYK"])), "JPEG", progressive=rng.random() < 0.5))
     at = next(i for i in range(len(data)) if data[i] == 0xFF and data[i + 1] in (0xC0, 0xC2))
     for component in range(data[at + 9]):
-        data[at + 11 + 3 * component] = rng.choice([0x11, 0x14, 0x41, 0x44, 0x22, 0x12, 0xFF, 0])
+        data[at + 11 + 3 * component] = rng.choice(
+            [0x11, 0x11, 0x12, 0x21, 0x22, 0x14, 0x41, *[0x44, 0xFF, 0]][: rng.choice([4, 7, 10])]
+        )
     scan = data.index(b"\xff\xda")
     segments = jpeg_segments(bytes(data[:scan]))
     large = resized(bytes(data), *rng.choice([(7000, 7000), (65535, 1000), (3000, 3000)]))
