@@ -194,7 +194,7 @@ def _turn(pixels: Pixels, orientation: int) -> Pixels:
         pixels = pixels[:, ::-1]
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
+    return np.array(pixels, order="C") if orientation != 1 else pixels
 
 
 def _to_rgb(image: Image.Image, notes: list[str]) -> Pixels:
