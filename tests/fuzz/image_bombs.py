@@ -258,6 +258,13 @@ def bomb(make: Callable[[Random], bytes]) -> Callable[[Random, Path], tuple[Path
     return target
 
 
-BOMBS = (big_png, big_jpeg, big_by_pillow, big_webp, claim, long_header, metadata, frames, scans, factors)
-BOMBS += (packed_bmp, large_ppm, dense_png)
+LARGE = (big_png, big_png, big_jpeg, big_by_pillow, big_webp, large_ppm, dense_png)
+
+
+def large(rng: Random) -> bytes:
+    """A picture of tens of megapixels, of any format."""
+    return rng.choice(LARGE)(rng)
+
+
+BOMBS = (large, claim, long_header, metadata, frames, scans, factors, packed_bmp)
 FAMILIES = [Family(make.__name__.replace("_", " "), bomb(make), read) for make in BOMBS]
