@@ -546,10 +546,11 @@ def test_too_many_bad_files_stop_the_training(
     pictures: Callable[..., Path], alexnet: Callable[..., Said], tmp_path: Path
 ) -> None:
     folder = pictures(tmp_path / "some", {"train": 10, "val": 2}, ("ant", "bee"))
-    (folder / "train" / "bee" / "zz.jpg").write_text("these are notes")
+    for i in range(21):
+        (folder / "train" / "bee" / f"zz{i:02d}.jpg").write_text("these are notes")
     code, out, err = alexnet("train", "--data", folder, "--out", tmp_path / "run", *QUICK, "--json")
     assert code == 1 and set(json.loads(out)) == {"error"}
-    assert "more than 1%" in err.splitlines()[-1] and "zz.jpg" in err.splitlines()[-1]
+    assert "more than 1 %" in err.splitlines()[-1] and "zz00.jpg" in err.splitlines()[-1]
 
 
 def test_a_source_of_nothing_but_bad_files_is_told(

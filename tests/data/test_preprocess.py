@@ -204,3 +204,11 @@ def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:
         open_pictures(tmp_path)
     with pytest.raises(DataError, match="cannot be read"):
         image_files(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (1, 7), (7, 1)])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_picture_of_one_row_or_column_is_squared(height: int, width: int, orientation: int) -> None:
+    data = saved(photograph(height, width), "PNG", orientation)
+    assert to_square(data, 5, exif_rotate=True).shape == (5, 5, 3)
+    assert to_square(decode(data)[::-1, ::-1], 5).shape == (5, 5, 3)

@@ -2,6 +2,8 @@
 
 # One per kind of input, each with FAMILIES, and how many seeds of each family the long run takes.
 SEEDS: dict[str, int] = {
+    "images": 100,
+    "image_bombs": 20,
     "surface": 100,
 }
 MODULES = [f"tests.fuzz.{name}" for name in SEEDS]

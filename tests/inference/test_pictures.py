@@ -59,6 +59,7 @@ def test_good_pictures_are_answered_and_others_named_in_order(trained: Path, sev
     with open(tmp_path / "huge.png", "wb") as file:
         file.truncate(1 << 30)
     bad = [str(tmp_path / name) for name in ("odd.png", "pipe.png", "huge.png", "absent.png")]
+    bad += ["/dev/zero", str(tmp_path)]
     names = [*bad[:2], *good[:5], *bad[2:], *good[5:]]
     answers = list(predict_pictures(net, names, top=2, views=5))
     assert [answer.image for answer in answers] == names
@@ -102,6 +103,29 @@ def test_unreadable_pictures_are_named_and_the_others_printed(
     result = json.loads(out)
     assert code == 1 and len(result["predictions"]) == 2
     assert [entry["image"] for entry in result["unreadable"]] == [str(folder / "a.png")]
+
+
+def test_names_of_any_bytes_are_said_in_one_printable_line(
+    trained: Path, folder: Path, command: Callable[..., Said]
+) -> None:
+    odd = "a\nb\x1b[31m" + os.fsdecode(b"\xe9")
+    shutil.copy(folder / "b.png", folder / f"{odd}.png")
+    (folder / f"{odd}.jpg").write_bytes(b"no image")
+    code, out, err = command("predict", trained, folder, "--top", 1)
+    assert code == 1 and len(out.splitlines()) == 6 and len(err.splitlines()) == 1
+    assert (out + err).replace("\n", "").isprintable()
+    assert err.count(".jpg") == 1
+    result = json.loads(command("predict", trained, folder, "--json")[1])
+    assert str(folder / f"{odd}.png") in [entry["image"] for entry in result["predictions"]]
+    assert [entry["image"] for entry in result["unreadable"]] == [str(folder / f"{odd}.jpg")]
+
+
+def test_a_picture_of_a_format_that_is_not_read_is_named_with_what_to_do(
+    trained: Path, folder: Path, command: Callable[..., Said]
+) -> None:
+    (folder / "c.heic").write_bytes(b"\0\0\0\x24ftypheic" + bytes(99))
+    code, out, err = command("predict", trained, folder)
+    assert code == 1 and "b.png" in out and "c.heic: it is a HEIC; convert it to JPEG or PNG" in err
 
 
 def test_a_picture_comes_from_standard_input(

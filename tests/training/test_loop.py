@@ -366,14 +366,48 @@ def test_unreadable_validation_images_are_listed_too(
 
 
 @pytest.mark.parametrize("memory", ["0", "2048"], ids=["decoded each time", "decoded once"])
-def test_more_than_one_percent_unreadable_stops_the_run(
+@pytest.mark.parametrize("bad", [20, 21])
+def test_more_than_twenty_and_one_percent_unreadable_stop_the_run(
+    bad: int, memory: str, pictures: Callable[..., Path], short: Callable[..., Config], tmp_path: Path
+) -> None:
+    folder = pictures(tmp_path / "some", {"train": 25, "val": 2}, ("ant", "bee"))
+    for path in sorted((folder / "train" / "bee").iterdir())[:bad]:
+        path.write_bytes(b"no image")
+    config, told = short(folder, data__memory=memory, train__epochs="1"), Told()
+    if bad > 20:
+        with pytest.raises(TrainingError, match=r"21 of 50 training images .*00\.png.* 1 % and more than 20"):
+            train(config, tmp_path / "run", progress=told)
+    else:
+        train(config, tmp_path / "run", progress=told)
+        assert sum("20 of 50 training images cannot be read" in note for note in told.notes) == 1
+    assert len(Run.open(tmp_path / "run").source["unreadable"]) == bad
+
+
+def test_a_count_of_unreadable_images_is_said_again_when_all_were_tried(
+    pictures: Callable[..., Path], short: Callable[..., Config], tmp_path: Path
+) -> None:
+    folder = pictures(tmp_path / "some", {"train": 30, "val": 4}, ("ant", "bee"))
+    for path in [*sorted((folder / "train" / "ant").iterdir())[:10], folder / "val" / "bee" / "00.png"]:
+        path.write_bytes(b"no image")
+    told = Told()
+    train(
+        short(folder, data__memory="0", train__save_every="0", train__batch_size="4"), tmp_path / "run", progress=told
+    )
+    said = [note for note in told.notes if "cannot be read" in note]
+    assert 1 <= len(said) <= 2
+    assert "10 of 60 training images cannot" in said[-1] and "1 of 8 validation images cannot" in said[-1]
+
+
+@pytest.mark.parametrize("memory", ["0", "2048"], ids=["decoded each time", "decoded once"])
+def test_a_batch_without_a_readable_image_is_passed_over(
     memory: str, pictures: Callable[..., Path], short: Callable[..., Config], tmp_path: Path
 ) -> None:
-    folder = pictures(tmp_path / "some", {"train": 20, "val": 2}, ("ant", "bee"))
-    (folder / "train" / "bee" / "07.png").write_bytes(b"no image")
-    with pytest.raises(TrainingError, match=r"1 of 40 training images .*07\.png.* 1%"):
-        train(short(folder, data__memory=memory), tmp_path / "run")
-    assert len(Run.open(tmp_path / "run").source["unreadable"]) == 1
+    folder = pictures(tmp_path / "some", {"train": 4, "val": 2}, ("ant", "bee"))
+    (folder / "train" / "ant" / "00.png").write_bytes(b"no image")
+    result = train(
+        short(folder, data__memory=memory, train__batch_size="1", train__epochs="1"), tmp_path / "run", progress=Told()
+    )
+    assert result.last["count"] == 4
 
 
 def test_a_validation_split_without_a_readable_image_is_told(

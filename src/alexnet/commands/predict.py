@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from alexnet.commands.frame import MODEL_HELP, Command, Result, model_arguments
+from alexnet.errors import AlexnetError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> Result:
     if unreadable:
         progress = Terminal()
         for answer in unreadable:
-            progress.warn(f"{answer.image}: {answer.reason}")
+            progress.warn(_line(f"{answer.image}: {answer.reason}"))
         result |= {"unreadable": [answer.to_json() for answer in unreadable], "exit_code": 1}
     if args.out:
         result["out"] = args.out
@@ -54,9 +55,14 @@ def say(result: Result) -> str:
         return f"{len(result['predictions']):,} predictions written to {result['out']}"
     lines = []
     for entry in result["predictions"]:
-        lines.append(entry["image"])
+        lines.append(_line(entry["image"]))
         lines += [f"  {label['probability']:7.2%}  {_titled(label)}" for label in entry["labels"]]
     return "\n".join(lines)
+
+
+def _line(text: str) -> str:
+    """A text with a file's name in it as one printable line, as an error's is."""
+    return str(AlexnetError(text))
 
 
 def _titled(label: Result) -> str:

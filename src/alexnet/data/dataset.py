@@ -77,6 +77,7 @@ class Source:
     `splits` has keys among train, val and test. A store says how it was prepared: `exif_rotate`, whether pictures were
     turned, and `statistics_file`, the statistics of its train split at its size; elsewhere both are None. `words` says
     what the classes mean where their names do not, as with ImageNet's wnids: one text per class, "" where unknown.
+    `notes` are what whoever opens it should be told, such as how many files are of a kind that is not read.
     """
 
     spec: str
@@ -85,6 +86,7 @@ class Source:
     exif_rotate: bool | None = None
     statistics_file: Path | None = None
     words: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
 
     def rotated(self) -> Source:
         """Return the source with every split turned as `Split.rotated` does."""
@@ -144,6 +146,14 @@ class ArraySplit(Split):
     def decode(self, i: int, shortest: int = 0) -> Pixels:
         """The pixels as they are."""
         return self.images[i]
+
+
+def too_many_unreadable(unreadable: int, total: int) -> bool:
+    """Whether so many of `total` pictures cannot be read that nothing should be made of the rest.
+
+    More than 1 % and more than 20 of them, or all; training, preparing and verifying go by it.
+    """
+    return unreadable > 20 and unreadable * 100 > total or unreadable >= total > 0
 
 
 def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:

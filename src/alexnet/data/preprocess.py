@@ -68,7 +68,9 @@ def square(pixels: Pixels, size: int) -> Pixels:
     middle = pixels[top : top + side, left : left + side]
     if side == size:
         return np.ascontiguousarray(middle)
-    # PyTorch takes no read-only array, such as one of a mapped file.
+    # PyTorch takes no read-only array, such as one of a mapped file, and none turned around, were it by one pixel.
+    if min(middle.strides) < 0:
+        middle = middle.copy()
     # The batch axis comes first, before the axes are turned: only so is it channels-last to PyTorch, at half the time.
     planes = torch.from_numpy(np.require(middle, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)  # (1, 3, H, W)
     scaled = torch.nn.functional.interpolate(planes, (size, size), mode="bilinear", antialias=True)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from alexnet.data.decode import MAX_BYTES
+from alexnet.data.preprocess import read_image_file
 from alexnet.data.readers.folder import image_files
 from alexnet.device import cpu_count
 from alexnet.errors import UnreadableImage, UsageError, quoted
@@ -106,10 +107,10 @@ def _square(predictor: Predictor, name: str) -> np.ndarray | str:
     """The square of a picture, or the reason why there is none."""
     try:
         if name != STDIN:
-            return predictor.square(name)
+            return predictor.square(read_image_file(name))
         content = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else b""  # None where it is closed
         if len(content) > MAX_BYTES:
             return f"it has more bytes than the limit of {MAX_BYTES}"
         return predictor.square(content)
     except UnreadableImage as error:
-        return str(error).removeprefix(f"{name}: ")
+        return str(error)

@@ -9,13 +9,12 @@ from torch import Tensor
 
 from alexnet.data.augment import Augmentation
 from alexnet.data.batch import Batch
+from alexnet.data.dataset import Split, too_many_unreadable
 from alexnet.data.run_data import RunData, SourceManifest
-from alexnet.errors import TrainingError
+from alexnet.errors import TrainingError, quoted
 from alexnet.progress import Progress, quiet
 from alexnet.run import Run
 from alexnet.training.parallel import World
-
-UNREADABLE_LIMIT = 0.01  # share of the training images
 
 
 class Batches:
@@ -39,7 +38,10 @@ class Batches:
             **share,
         )
         self.validation = data.loader(data.validation, quiet, shuffle=False, **share)
-        self.noted = False
+        self.told = 0  # how many unreadable images the screen was told of
+        self.whole = False  # whether every training image was tried
+        for note in data.source.notes if world.writes else ():
+            progress.warn(note)
 
     @property
     def steps(self) -> int:
@@ -52,6 +54,7 @@ class Batches:
             self._check()
             yield batch
         self._check()
+        self.whole = True
         if start == 0 and self.manifest:  # every image was tried, so what an earlier process could not read is known
             self.manifest.before = {}
 
@@ -60,22 +63,28 @@ class Batches:
         return self.augmentation.training(batch)
 
     def note_unreadable(self) -> None:
-        """Bring source.json's list of unreadable images up to date, and mention them once."""
+        """Bring source.json's list of unreadable images up to date; say their count first and last."""
+        training, validation = (self.world.union(loader.unreadable) for loader in (self.loader, self.validation))
         if self.manifest:
-            self.manifest.write(self.world.union(self.loader.unreadable | self.validation.unreadable))
-        if self.loader.unreadable and not self.noted:
-            self.noted = True
-            self.progress.note(f"{self._describe()}; they are left out and listed in source.json")
+            self.manifest.write(training | validation)
+        count = len(training) + len(validation)
+        if count > self.told and (self.whole or not self.told):
+            self.told = count
+            parts = (("training", self.data.train, training), ("validation", self.data.validation, validation))
+            said = "; ".join(_describe(*part) for part in parts if part[2])
+            self.progress.note(f"{said}; left out and listed in source.json")
 
     def _check(self) -> None:
-        if len(self.world.union(self.loader.unreadable)) > UNREADABLE_LIMIT * len(self.data.train):
+        unreadable, total = self.world.union(self.loader.unreadable), len(self.data.train)
+        if too_many_unreadable(len(unreadable), total):
             if self.manifest:
-                self.manifest.write(self.loader.unreadable)
+                self.manifest.write(unreadable)
             raise TrainingError(
-                f"{self._describe()}; more than {UNREADABLE_LIMIT:.0%}, so training stops: mend or remove them"
+                f"{_describe('training', self.data.train, unreadable)}; more than 1 % and more than 20, or all, so "
+                "training stops: mend or remove them"
             )
 
-    def _describe(self) -> str:
-        unreadable = self.world.union(self.loader.unreadable)
-        first, why = min(unreadable.copy().items())
-        return f"{len(unreadable)} of {len(self.data.train)} training images cannot be read (first: {first}: {why})"
+
+def _describe(kind: str, split: Split, unreadable: dict[str, str]) -> str:
+    first, why = min(unreadable.copy().items())
+    return f"{len(unreadable)} of {len(split)} {kind} images cannot be read (first: {quoted(first)}: {why})"

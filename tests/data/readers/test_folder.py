@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from alexnet.data.dataset import hold_out
+from alexnet.data.dataset import hold_out, too_many_unreadable
 from alexnet.data.readers.open import open_source
+from alexnet.data.store.prepare import prepare
 from alexnet.errors import DataError, UnreadableImage
 
 
@@ -227,3 +228,81 @@ def test_a_class_of_one_image_keeps_it(class_folders):
 def test_a_senseless_fraction_is_refused(fraction):
     with pytest.raises(DataError, match="between 0 and 1"):
         hold_out(open_source("digits").splits["train"], fraction, seed=0)
+
+
+@pytest.mark.parametrize("name", [".git", ".ipynb_checkpoints", "__MACOSX", "@eaDir", "#recycle", "lost+found"])
+def test_a_folder_that_is_not_the_users_is_no_class(class_folders, name):
+    root = class_folders({"cat": 2, "dog": 2, name: 1})
+    class_folders({name: 1}, "cat", root)
+    (root / "cat" / "Thumbs.db").write_bytes(b"x")
+    (root / "cat" / "._000.jpg").write_bytes(b"x")
+    source = open_source(root)
+    assert source.classes == ("cat", "dog") and len(source.splits["train"]) == 4 and source.notes == ()
+
+
+@pytest.mark.parametrize("codec", ["raw", "jpeg"])
+def test_an_unfinished_store_is_named_as_such(class_folders, tmp_path, codec):
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    root = class_folders({"cat": 3, "dog": 3})
+    with pytest.raises(KeyboardInterrupt):
+        prepare(root, tmp_path / "store", size=8, codec=codec, shard_images=2, progress=stop)
+    expect_error(tmp_path / "store", "not finished", "alexnet data prepare")
+
+
+def test_pictures_that_are_not_read_are_counted_and_left_out(class_folders):
+    root = class_folders({"cat": 2, "dog": 2})
+    for name in ("a.heic", "b.HEIC", "c.tif"):
+        (root / "dog" / name).write_bytes(b"x")
+    source = open_source(root)
+    assert len(source.splits["train"]) == 4
+    assert source.notes == ("2 .heic, 1 .tif files, which are not read (convert them to JPEG or PNG)",)
+    assert source.rotated().notes == source.notes
+
+
+def test_a_class_of_pictures_that_are_not_read_is_named(class_folders):
+    root = class_folders({"cat": 2, "dog": 2})
+    (root / "emu").mkdir()
+    (root / "emu" / "a.avif").write_bytes(b"x")
+    expect_error(root, "emu", "1 .avif", "convert")
+
+
+def test_links_to_files_are_followed_and_loops_end(class_folders, tmp_path, photo, encoded):
+    root = class_folders({"cat": 1, "dog": 1})
+    (tmp_path / "outside.jpg").write_bytes(encoded(photo(1)))
+    (root / "dog" / "link.jpg").symlink_to(tmp_path / "outside.jpg")
+    (root / "dog" / "loop").symlink_to(root, target_is_directory=True)
+    (root / "dog" / "self.jpg").symlink_to(root / "dog" / "self.jpg")
+    (root / "gone").symlink_to(root / "gone", target_is_directory=True)
+    source = open_source(root)
+    split = source.splits["train"]
+    assert source.classes == ("cat", "dog")
+    assert [os.path.basename(split.image_name(i)) for i in range(len(split))] == [
+        "000.jpg",
+        "000.jpg",
+        "link.jpg",
+        "self.jpg",
+    ]
+    assert split.decode(2).shape == (40, 48, 3)
+    with pytest.raises(UnreadableImage, match="symbolic links"):
+        split.decode(3)
+
+
+def test_names_that_are_not_utf8_are_read(class_folders, photo, encoded):
+    root = class_folders({"cat": 1, os.fsdecode(b"d\xf6g"): 1})
+    bad = root / os.fsdecode(b"d\xf6g") / os.fsdecode(b"\xff.jpg")
+    bad.write_bytes(b"no image")
+    split = open_source(root).splits["train"]
+    assert len(split) == 3 and split.decode(1).ndim == 3
+    bad.unlink()
+    (root / os.fsdecode(b"d\xf6g") / "000.jpg").unlink()
+    expect_error(root, "holds no images")
+
+
+@pytest.mark.parametrize(
+    "unreadable, total, too_many",
+    [(0, 0, False), (0, 5, False), (1, 99, False), (20, 30, False), (21, 2100, False), (21, 2099, True), (5, 5, True)],
+)
+def test_too_many_are_more_than_twenty_and_one_percent_or_all(unreadable, total, too_many):
+    assert too_many_unreadable(unreadable, total) is too_many

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,15 @@ FOLDER_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "tes
 NOT_IMAGES = frozenset(
     (".txt", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".md", ".html", ".htm", ".yaml", ".yml", ".py", ".pkl")
     + (".npy", ".npz", ".mat", ".pdf", ".zip", ".tar", ".gz", ".ini", ".log", ".db")
+)
+# Pictures of formats that are not read: left out of class folders, and counted in the source's notes.
+NOT_READ = frozenset(
+    (".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".svg", ".psd", ".exr", ".ico")
+    + (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
+)
+# What systems and archives put beside the user's own files.
+NOT_THE_USERS = frozenset(
+    ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found", "Icon\r")
 )
 
 
@@ -39,14 +50,21 @@ class FolderSplit(Split):
 
 
 def _hidden(name: str) -> bool:
-    """Whether a file or folder is not the user's: macOS puts its own beside the files of an archive."""
-    return name.startswith(".") or name == "__MACOSX"
+    """Whether a file or folder is not the user's."""
+    return name.startswith(".") or name in NOT_THE_USERS
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, for one
+        return False
 
 
 def _class_folders(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name))
+            return sorted(entry.name for entry in entries if _is_folder(entry) and not _hidden(entry.name))
     except OSError as error:
         raise DataError(f"{folder}: the folder cannot be read: {error.strerror}") from None
 
@@ -101,11 +119,15 @@ def open_folders(spec: str, root: Path) -> Source:
     classes = _class_folders(first)
     index = {name: label for label, name in enumerate(classes)}
     splits: dict[str, Split] = {}
+    not_read: Counter[str] = Counter()
     for split, place in places.items():
         paths: list[str] = []
         labels: list[int] = []
         for name in _class_folders(place):
-            files = [os.fspath(path.relative_to(root)) for path in image_files(place / name)]
+            found = image_files(place / name)
+            files = [os.fspath(path.relative_to(root)) for path in found if path.suffix.lower() not in NOT_READ]
+            others = Counter(path.suffix.lower() for path in found if path.suffix.lower() in NOT_READ)
+            not_read += others
             if name not in index:
                 if not files:
                     continue
@@ -114,8 +136,14 @@ def open_folders(spec: str, root: Path) -> Source:
                     f"add training images of it or remove it from {split}"
                 )
             if not files and place == first:
-                raise DataError(f"{spec}: class folder {name} in {place.name} holds no images; fill or remove it")
+                only = f", only {_kinds(others)}" if others else ""
+                raise DataError(f"{spec}: class folder {name} in {place.name} holds no images{only}; fill or remove it")
             paths.extend(files)
             labels.extend([index[name]] * len(files))
         splits[split] = FolderSplit(split, root, paths, np.array(labels, dtype=np.int64))
-    return check_source(spec, classes, splits)
+    return replace(check_source(spec, classes, splits), notes=(_kinds(not_read),) if not_read else ())
+
+
+def _kinds(suffixes: Counter[str]) -> str:
+    counts = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(suffixes.items()))
+    return f"{counts} files, which are not read (convert them to JPEG or PNG)"

@@ -53,6 +53,10 @@ def _open_files(spec: str, root: Path) -> Source:
         return webdataset.open_webdataset(spec, root.parent, {"train": [root]})
     if store.is_store(root):
         return store.open_store(spec, root)
+    if (root / "unfinished" / "settings.json").exists():
+        raise DataError(
+            f"{spec}: it is a store whose preparation was not finished; repeat its `alexnet data prepare` to finish it"
+        )
     if (known := ilsvrc.edition(root)) is not None:
         return ilsvrc.open_ilsvrc(spec, root, known)
     if ilsvrc.is_synset_tars(root):
