@@ -144,6 +144,14 @@ class ArraySplit(Split):
         return self.images[i]
 
 
+def too_many_unreadable(unreadable: int, total: int) -> bool:
+    """Whether so many of `total` pictures cannot be read that nothing should be made of the rest.
+
+    More than 1 % and more than 20 of them, or all; training, preparing and verifying go by it.
+    """
+    return unreadable > 20 and unreadable * 100 > total or unreadable >= total > 0
+
+
 def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     """Part a split in two, the second with `fraction` of each class's images: (the rest, the held-out).
 

@@ -13,7 +13,7 @@ import pytest
 from alexnet.data.loader import BatchLoader
 from alexnet.data.mmap_cache import MmapCache
 from alexnet.data.readers.open import open_source
-from alexnet.data.readers.store import NPY_HEADER, Manifest, Shard, StoredSplit
+from alexnet.data.readers.store_format import NPY_HEADER, Manifest, Shard, SourceSplit, StoredFile, StoredSplit
 from alexnet.data.store.prepare import prepare
 from alexnet.errors import DataError, UnreadableImage
 
@@ -43,8 +43,13 @@ def sparse_store(root, images, codec, size=256, shard_images=4096):
             np.lib.format.write_array_header_1_0(file, description)
             file.truncate(file.tell() + 8 * int(np.prod(shape)))
     classes = tuple(f"class {k}" for k in range(1000))
-    train = StoredSplit(images, 0, 0, tuple(shards), {})
-    manifest = Manifest("holes", codec, size, {}, {}, classes, {}, {"train": train}, {})
+    (root / "statistics.npz").write_bytes(b"")
+    length = {file: StoredFile((folder / file).stat().st_size, "0" * 64) for file in arrays}
+    nothing = StoredFile(0, "0" * 64)
+    train = StoredSplit(images, 0, 0, tuple(shards), {**length, "files.parquet": nothing})
+    others = {"report.csv": nothing, "statistics.npz": nothing}
+    source = {"train": SourceSplit(images, "")}
+    manifest = Manifest("holes", codec, size, {}, {}, classes, source, {"train": train}, others)
     (root / "manifest.json").write_text(json.dumps(manifest.to_json()))
 
 
@@ -112,17 +117,21 @@ def test_stored_images_cannot_be_overwritten_by_accident(store):
 
 def test_a_shard_cut_short_makes_its_images_unreadable_not_the_process_crash(store):
     shard = next((store / "train").glob("00001.*"))
-    os.truncate(shard, shard.stat().st_size // 2)
-    feed = BatchLoader(open_source(store).splits["train"], 16, 64, 0, memory=0)
+    train = open_source(store).splits["train"]
+    os.truncate(shard, shard.stat().st_size // 2)  # after it was opened
+    feed = BatchLoader(train, 16, 64, 0, memory=0)
     count = sum(len(batch.labels) for batch in feed.epoch(0))
     assert 1442 - 400 < count < 1442 and len(feed.unreadable) == 1442 - count
     assert "cut short" in next(iter(feed.unreadable.values()))
 
 
 def test_a_missing_shard_is_named(store):
+    train = open_source(store).splits["train"]
     next((store / "train").glob("00000.*")).unlink()
     with pytest.raises(UnreadableImage, match="00000"):
-        open_source(store).splits["train"].decode(3)
+        train.decode(3)
+    with pytest.raises(DataError, match="00000"):
+        open_source(store)
 
 
 def test_scrambled_bytes_in_a_jpeg_shard_are_unreadable_images(tmp_path):

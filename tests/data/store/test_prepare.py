@@ -211,7 +211,7 @@ def test_a_split_without_a_readable_image_is_named(class_folders, tmp_path):
     root = class_folders({"cat": 2, "dog": 2}, "train")
     (root / "val" / "cat").mkdir(parents=True)
     (root / "val" / "cat" / "x.jpg").write_text("no image")
-    with pytest.raises(DataError, match="split val.*known format"):
+    with pytest.raises(PrepareError, match="val: 1 of 1 pictures.*known format"):
         prepare(root, tmp_path / "store", size=16)
 
 
@@ -350,7 +350,7 @@ def test_processes_killed_at_random_moments_end_with_the_same_bytes(class_folder
 
 def test_a_killed_removal_of_the_scraps_is_made_good(pictures, tmp_path, monkeypatch):
     prepare(pictures, tmp_path / "whole", size=20)
-    monkeypatch.setattr(module.shutil, "rmtree", lambda path: (_ for _ in ()).throw(Interrupted))
+    monkeypatch.setattr(module, "_tidy", lambda path: (_ for _ in ()).throw(Interrupted))
     with pytest.raises(Interrupted):
         prepare(pictures, tmp_path / "store", size=20)
     monkeypatch.undo()

@@ -47,14 +47,51 @@ def test_the_same_bytes_in_train_and_val_are_found(class_folders, tmp_path):
     for spec in (root, tmp_path / "store"):
         (issue,) = verify(spec).issues
         assert issue.level == "error" and issue.where == "val"
-        assert "1 files are also in train" in issue.message
+        assert "1 file is also in train" in issue.message
         assert "val/cat/001.jpg = train/dog/002.jpg" in issue.message
 
 
 def test_unread_files_are_not_each_others_duplicates():
     train = FileRecords("train", np.zeros(2, np.int64), ["a", "b"], [b"", b""])
     val = FileRecords("val", np.zeros(1, np.int64), ["c"], [b""])
-    assert duplicates([train, val]) == []
+    assert duplicates([train, val], ["cat", "dog"]) == []
+
+
+def test_the_same_bytes_within_a_split_are_found(class_folders, tmp_path):
+    root = class_folders({"cat": 5, "dog": 4})
+    shutil.copy(root / "dog" / "002.jpg", root / "cat" / "wrong.jpg")
+    for k in range(5):
+        shutil.copy(root / "cat" / "003.jpg", root / "cat" / f"again{k}.jpg")
+    (root / "cat" / "empty.jpg").write_bytes(b"")
+    (root / "dog" / "empty.jpg").write_bytes(b"")
+    prepare(root, tmp_path / "store", size=24)
+    for spec in (root, tmp_path / "store"):
+        found = [issue for issue in verify(spec).issues if "byte for byte" in issue.message]
+        assert [issue.level for issue in found] == ["error", "warning"]
+        assert "1 file is also in another class" in found[0].message
+        assert "dog/002.jpg in dog = cat/wrong.jpg in cat" in found[0].message
+        assert "5 files are there twice" in found[1].message and found[1].message.count(" = ") == 3
+        assert "again0.jpg" in found[1].message
+    assert json.loads(json.dumps(verify(root).to_json()))["issues"][0]["level"] == "error"
+
+
+def test_a_file_many_times_over_is_found_in_time_linear_in_the_files():
+    count = 200_000
+    hashes = [hashlib.sha256(bytes([k % 2])).digest() for k in range(count)]
+    names = [str(k) for k in range(count)]
+    halves = [
+        FileRecords(name, np.arange(count // 2, dtype=np.int64) % 7, names[part], hashes[part])
+        for name, part in (("train", slice(0, count // 2)), ("val", slice(count // 2, None)))
+    ]
+    found = duplicates(halves, [f"class {k}" for k in range(7)])
+    assert {(issue.where, issue.level) for issue in found} >= {("train", "error"), ("val", "error")}
+    assert all(len(issue.message) < 300 for issue in found)
+
+
+def test_hashes_that_only_begin_alike_are_no_duplicates():
+    first, second = b"12345678" + bytes(24), b"12345678" + bytes(23) + b"1"
+    files = FileRecords("train", np.zeros(2, np.int64), ["a", "b"], [first, second])
+    assert duplicates([files], ["cat", "dog"]) == []
 
 
 def test_unreadable_and_odd_files_are_reported(class_folders, photo):
@@ -63,10 +100,19 @@ def test_unreadable_and_odd_files_are_reported(class_folders, photo):
     Image.fromarray(photo(1)).convert("L").save(root / "dog" / "grey.jpg")
     Image.fromarray(photo(2)).save(root / "dog" / "really_png.jpg", "PNG")
     found = verify(root).issues
-    assert [issue.level for issue in found] == ["error", "warning", "note"]
-    assert "9.1 %" not in found[0].message and "8.3 % of its files are unreadable" in found[0].message
-    assert found[1].where == "cat/zero.jpg" and "empty" in found[1].message
-    assert "2 odd files" in found[2].message and "1 grey" in found[2].message and "1 PNG named JPEG" in found[2].message
+    assert [issue.level for issue in found] == ["warning", "note"]
+    assert found[0].where == "cat/zero.jpg" and "empty" in found[0].message
+    assert "2 odd files" in found[1].message and "1 grey" in found[1].message and "1 PNG named JPEG" in found[1].message
+
+
+def test_too_many_unreadable_files_are_an_error(class_folders):
+    root = class_folders({"cat": 5, "dog": 4})
+    for k in range(20):
+        (root / "cat" / f"bad{k}.jpg").write_bytes(b"no")
+    assert not errors(verify(root).issues)
+    (root / "cat" / "bad20.jpg").write_bytes(b"no")
+    (issue,) = errors(verify(root).issues)
+    assert issue.where == "train" and "21 of its 30 files are unreadable" in issue.message
 
 
 def wnid_folders(root, encoded, photo, swap=None):
