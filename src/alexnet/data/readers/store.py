@@ -200,10 +200,10 @@ def read_labels(root: Path, name: str, manifest: Manifest) -> NDArray[np.int64]:
     with open_regular(path) as file:  # not through the map, which would keep all in memory
         file.seek(-8 * count, os.SEEK_END)
         while block := file.read(8 << 20):
-            values = np.frombuffer(block[: len(block) // 8 * 8], np.int64)
-            low, high = int(values.min(initial=0)), int(values.max(initial=0))
-            if low < 0 or high >= classes:
-                raise DataError(f"{path}: it has label {low if low < 0 else high}, but there are {classes} classes")
+            largest = np.frombuffer(block[: len(block) // 8 * 8], np.uint64).max(initial=0)  # of a negative one: 2**63
+            if largest >= classes:
+                label = int(largest.astype(np.int64))
+                raise DataError(f"{path}: it has label {label}, but they run from 0 to {classes - 1}")
     return labels
 
 

@@ -35,7 +35,7 @@ FILES_SCHEMA = pa.schema(
         ("notes", pa.string()),
     ]
 )
-MOST_IMAGES = 1 << 28  # of a split
+MOST_IMAGES = 1 << 26  # of a split
 MOST_MANIFEST = 16 << 20  # bytes
 _SHA256 = re.compile("[0-9a-f]{64}")
 

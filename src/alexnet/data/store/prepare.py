@@ -13,7 +13,6 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from io import BufferedRandom
 from pathlib import Path
 from typing import cast
@@ -222,14 +221,13 @@ def _make_shards(
     ]
     missing: list[Chunk] = []
     dropped, done = _Dropped(strict), 0
-    with ThreadPoolExecutor(workers or cpu_count()) as pool:
-        known = pool.map(lambda shard: _finished(shard, root, work, settings), shards)
-        for shard, records in zip(shards, known, strict=True):
-            if records is None:
-                missing.append(shard)
-            else:
-                dropped.add(shard.split, records)
-                done += len(records)
+    for shard in shards:
+        records = _finished(shard, root, work, settings)
+        if records is None:
+            missing.append(shard)
+        else:
+            dropped.add(shard.split, records)
+            done += len(records)
     _check_room(root, settings, total - done)
     if progress is not None:
         progress(done, total)
