@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 
 import numpy as np
@@ -257,3 +258,56 @@ def test_progress_ends_at_the_total(class_folders, tmp_path):
     prepare(root, tmp_path / "store", size=16)
     verify(tmp_path / "store", progress=lambda done, total: told.append((done, total)))
     assert told[-1][0] == told[-1][1]
+
+
+@pytest.fixture
+def store(class_folders, tmp_path):
+    prepare(class_folders({"cat": 5, "dog": 4}), tmp_path / "store", size=24, codec="jpeg", shard_images=4)
+    return tmp_path / "store"
+
+
+def agreed(store, file):
+    """Have the manifest tell the length and sha256 that a file has now."""
+    path = store / "manifest.json"
+    manifest = json.loads(path.read_text())
+    known = manifest["splits"]["train"]["files"].get(file) or manifest["files"][file]
+    place = next(store.rglob(file))
+    known.update(bytes=place.stat().st_size, sha256=hashlib.sha256(place.read_bytes()).hexdigest())
+    path.write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("labels.npy", "label 7"),
+        ("index.npy", "outside the shards"),
+        ("files.parquet", "not a list"),
+        ("statistics.npz", "does not hold statistics"),
+    ],
+)
+def test_files_that_are_as_declared_but_cannot_be_right_are_named(store, file, message):
+    path = next(store.rglob(file))
+    if file == "labels.npy":
+        np.save(path, np.full(9, 7))
+    elif file == "index.npy":
+        np.save(path, np.full((9, 2), 2**62))
+    else:
+        path.write_bytes(b"PAR1" * 5)
+    agreed(store, file)
+    assert message in errors(verify(store).issues)[0].message
+
+
+@pytest.mark.parametrize("file", ["train/00001.tar", "train/files.parquet", "report.csv", "statistics.npz"])
+@pytest.mark.parametrize("how", ["pipe", "folder", "link"])
+def test_what_is_no_file_of_the_store_is_named(store, file, how, tmp_path):
+    path = store / file
+    path.rename(tmp_path / "moved")
+    if how == "pipe":
+        os.mkfifo(path)
+    elif how == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(tmp_path / "moved")
+    (issue,) = errors(verify(store).issues)
+    assert issue.where == file
+    assert ("leads out of the store" if how == "link" else "not a regular file") in issue.message

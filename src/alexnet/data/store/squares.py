@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import threading
 from collections import deque
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,13 +56,18 @@ class SquaredChunk:
     sums: Accumulator | None
 
 
-def square_chunk(chunk: Chunk, settings: Settings) -> SquaredChunk:
-    """Decode, square and encode a chunk's images, and add up the statistics of the train split."""
+def square_chunk(chunk: Chunk, settings: Settings, stop: threading.Event) -> SquaredChunk:
+    """Decode, square and encode a chunk's images, and add up the statistics of the train split.
+
+    Raises CancelledError soon after `stop` is set: nobody waits for the chunk then.
+    """
     split = chunk.split
     squares = np.empty((chunk.last - chunk.first, settings.size, settings.size, 3), np.uint8)
     records: list[Record] = []
     payloads: list[bytes | memoryview] = []
     for i in range(chunk.first, chunk.last):
+        if stop.is_set():
+            raise CancelledError
         pixels = squares[len(payloads)]
         record = square_one(split, i, settings, pixels)
         records.append(record)
@@ -105,15 +111,17 @@ def _printable(name: str) -> str:
 def work_on(chunks: Iterator[Chunk], settings: Settings, threads: int) -> Generator[SquaredChunk, None, None]:
     """Yield what is made of each chunk, in order; a few per thread are under way, which bounds the memory."""
     waiting: deque[Future[SquaredChunk]] = deque()
+    stop = threading.Event()
     with ThreadPoolExecutor(threads, thread_name_prefix="prepare") as pool:
         try:
             while True:
                 for chunk in itertools.islice(chunks, 3 * threads - len(waiting)):
-                    waiting.append(pool.submit(square_chunk, chunk, settings))
+                    waiting.append(pool.submit(square_chunk, chunk, settings, stop))
                 if not waiting:
                     return
                 yield waiting.popleft().result()
         finally:
+            stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
 
