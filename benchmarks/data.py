@@ -44,7 +44,7 @@ from alexnet.data.decode import decode
 from alexnet.data.loader import BatchLoader
 from alexnet.data.random import coins, integers, random_words
 from alexnet.data.readers.open import open_source
-from alexnet.data.readers.store import LABELS, MANIFEST, NPY_HEADER, read_manifest
+from alexnet.data.readers.store_format import LABELS, MANIFEST, NPY_HEADER, read_manifest
 from alexnet.data.statistics import Accumulator
 from alexnet.data.store.prepare import prepare
 from alexnet.data.store.writers import npy_header

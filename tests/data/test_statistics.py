@@ -101,6 +101,33 @@ def test_what_is_no_statistics_is_named(tmp_path, data):
         Statistics.load(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mean_image", np.full((8, 8, 3), np.nan, np.float32)),
+        ("mean_image", np.zeros((8, 7, 3), np.float32)),
+        ("mean_image", np.zeros((0, 0, 3), np.float32)),
+        ("mean_image", np.zeros((), np.float32)),
+        ("mean_image", np.zeros((8, 8, 3), np.float64)),
+        ("mean_image", np.full((8, 8, 3), 256, np.float32)),
+        ("rgb_mean", np.array([1, np.inf, 1])),
+        ("rgb_covariance", np.zeros(3)),
+        ("eigenvalues", np.array([1.0, 0, -1e-3])),
+        ("eigenvectors", np.full((3, 3), 2.0)),
+        ("count", np.int64(0)),
+        ("count", np.float64(3)),
+        ("count", np.array([print], dtype=object)),
+        ("more", np.zeros(3)),
+    ],
+)
+def test_statistics_that_no_images_have_are_refused(tmp_path, name, value):
+    path = tmp_path / "statistics.npz"
+    fit(open_source("digits").splits["test"], 8).save(path)
+    np.savez(path, **{**np.load(path), name: value})
+    with pytest.raises(DataError, match=r"statistics\.npz"):
+        Statistics.load(path)
+
+
 def test_no_images_have_no_statistics():
     with pytest.raises(DataError, match="no readable images"):
         Accumulator(8).statistics()

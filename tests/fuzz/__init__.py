@@ -4,6 +4,7 @@
 SEEDS: dict[str, int] = {
     "images": 100,
     "image_bombs": 20,
+    "stores": 60,
     "surface": 100,
 }
 MODULES = [f"tests.fuzz.{name}" for name in SEEDS]

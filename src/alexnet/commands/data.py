@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from alexnet.commands.frame import (
     SOURCE_HELP,
@@ -53,11 +58,12 @@ def run(args: argparse.Namespace) -> Result:
 
 
 def _prepare(args: argparse.Namespace) -> Result:
-    from alexnet.data.store.prepare import prepare
-    from alexnet.progress import Terminal
+    with _stoppable("stopped; what is finished is kept: give the same command to go on where it was"):
+        from alexnet.data.store.manifest import left_out
+        from alexnet.data.store.prepare import prepare
+        from alexnet.progress import Terminal
 
-    progress = Terminal()
-    try:
+        progress = Terminal()
         with progress.counting("preparing"):
             manifest = prepare(
                 args.source,
@@ -71,18 +77,38 @@ def _prepare(args: argparse.Namespace) -> Result:
                 progress=progress.decoding,
                 download=args.download,
             )
-    except KeyboardInterrupt:
-        raise CommandError("stopped; give the same command to go on where it was", 130) from None
-    return {"action": "prepare", "out": args.out, "manifest": manifest.to_json()}
+    unreadable = [{"file": file, "reason": reason} for file, reason in left_out(Path(args.out).expanduser())]
+    return {"action": "prepare", "out": args.out, "manifest": manifest.to_json(), "unreadable": unreadable}
+
+
+@contextmanager
+def _stoppable(message: str) -> Iterator[None]:
+    """End the work within at once where a signal asks for it, with the message and the exit code shells know."""
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+
+    def stop(number: int, _: FrameType | None) -> None:
+        for other in numbers:
+            signal.signal(other, signal.SIG_IGN)  # the end is tidy, and soon there
+        raise KeyboardInterrupt(143 if number == signal.SIGTERM else 130)
+
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        raise CommandError(message, stopped.args[0] if stopped.args else 130) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _verify(args: argparse.Namespace) -> Result:
-    from alexnet.data.store.verify import verify
-    from alexnet.progress import Terminal
+    with _stoppable("stopped; nothing was changed"):
+        from alexnet.data.store.verify import verify
+        from alexnet.progress import Terminal
 
-    progress = Terminal()
-    with progress.counting("verifying"):
-        verification = verify(args.source, progress=progress.decoding, download=args.download)
+        progress = Terminal()
+        with progress.counting("verifying"):
+            verification = verify(args.source, progress=progress.decoding, download=args.download)
     return {"action": "verify", **verification.to_json(), "exit_code": int(verification.errors > 0)}
 
 
@@ -103,13 +129,32 @@ def _info(args: argparse.Namespace) -> Result:
 def say(result: Result) -> str:
     """What was prepared, verified or described."""
     if result["action"] == "prepare":
-        splits = ", ".join(f"{name} {entry['count']:,}" for name, entry in result["manifest"]["splits"].items())
-        return f"{result['out']}: {splits}; check it with `alexnet data verify {result['out']}`"
-    if result["action"] == "verify":
-        if not result["issues"]:
-            return f"{result['source']}: nothing is wrong with it"
-        return "\n".join(f"{issue['level']}: {issue['where']}: {issue['message']}" for issue in result["issues"])
-    return "\n".join(_described(result))
+        lines = _prepared(result)
+    elif result["action"] == "verify":
+        lines = [f"{issue['level']}: {issue['where']}: {issue['message']}" for issue in result["issues"]]
+        lines = lines or [f"{result['source']}: nothing is wrong with it"]
+    else:
+        lines = _described(result)
+    return "\n".join(_printable(line) for line in lines)
+
+
+def _printable(line: str) -> str:
+    """A line without what would steer a terminal, as names of files and classes may."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line[:2000])
+
+
+def _prepared(result: Result) -> list[str]:
+    """Lines about a new store: its splits, and the pictures that were left out."""
+    splits = result["manifest"]["splits"]
+    counts = ", ".join(f"{name} {entry['count']:,}" for name, entry in splits.items())
+    lines = [f"{result['out']}: {counts}; check it with `alexnet data verify {result['out']}`"]
+    if dropped := sum(entry["unreadable"] for entry in splits.values()):
+        total = dropped + sum(entry["count"] for entry in splits.values())
+        lines.append(f"{dropped:,} of {total:,} pictures cannot be read and were left out:")
+        lines += [f"  {entry['file']}: {entry['reason']}" for entry in result["unreadable"]]
+        if dropped > len(result["unreadable"]):
+            lines.append(f"  … all of them in {Path(result['out']) / 'report.csv'}")
+    return lines
 
 
 def _described(result: Result) -> list[str]:
@@ -118,15 +163,11 @@ def _described(result: Result) -> list[str]:
     few = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
     lines = [f"{result['spec']}: a {result['kind']} of {len(names):,} classes ({few})"]
     for name, split in result["splits"].items():
-        line = f"{name}: {split['count']:,} images, {_range(split['per_class'])} per class"
-        if split["sampled"]:
-            line += f"; {_range(split['width'])} pixels wide, {_range(split['height'])} high"
-            line += f" ({split['sampled']:,} looked at)" if split["sampled"] < split["count"] else ""
-        lines.append(line)
+        lines += _split_lines(name, split)
     if result["kind"] == "store":
-        turned = ", turned as EXIF says" if result["settings"]["exif_rotate"] else ""
+        turned = "turned as EXIF says" if result["settings"].get("exif_rotate") else "not turned as EXIF says"
         lines.append(
-            f"made of {result['source']} as {result['codec']} squares of {result['size']} pixels{turned}: "
+            f"made of {result['source']} as {result['codec']} squares of {result['size']} pixels, {turned}: "
             f"{result['bytes'] / 1e6:,.1f} MB"
         )
         if result["unreadable"] or result["odd"]:
@@ -137,6 +178,29 @@ def _described(result: Result) -> list[str]:
     if "contact_sheet" in result:
         lines.append(f"samples: {result['contact_sheet']}")
     return lines
+
+
+def _split_lines(name: str, split: dict[str, Any]) -> list[str]:
+    """Lines about a split: its images and classes, and what a look at some of its files showed."""
+    few, most = split["smallest"], split["largest"]
+    line = f"{name}: {split['count']:,} images, "
+    if few["count"] == most["count"]:
+        line += f"{few['count']:,} of each class"
+    else:
+        line += f"from {few['count']:,} ({few['name']}) to {most['count']:,} ({most['name']}) of a class"
+    line += f"; the largest class is {split['majority']:.1f} % of them"
+    if not split["sampled"]:
+        return [line, "  none of the files looked at can be read"]
+    seen = f"  files {_range(split['width'])} pixels wide, {_range(split['height'])} high"
+    if split["formats"]:
+        seen += f"; {', '.join(f'{count:,} {kind}' for kind, count in split['formats'].items())}"
+    if split["turned"]:
+        seen += f"; --exif-rotate would turn {split['turned']:,} of them"
+    if split["unread"]:
+        seen += f"; {split['unread']:,} more cannot be read"
+    looked = split["sampled"] + split["unread"]
+    seen += f" ({looked:,} looked at)" if looked < split["count"] else ""
+    return [line, seen]
 
 
 def _range(values: dict[str, float]) -> str:

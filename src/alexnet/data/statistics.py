@@ -17,9 +17,20 @@ from alexnet.data.dataset import OnProgress, Split
 from alexnet.data.decode import Pixels
 from alexnet.data.loader import BatchLoader
 from alexnet.engine.statistics import colour_products
-from alexnet.errors import DataError
-from alexnet.files import write_npz
+from alexnet.errors import DataError, one_line, quoted
+from alexnet.files import read_npz, write_npz
 
+MOST_SIDE = 4096  # pixels of a square
+_MOST_BYTES = MOST_SIDE**2 * 3 * 4 + (1 << 16)  # of a file of statistics
+# How the arrays are stored: dtype, shape, and the range of their numbers.
+_STORED: dict[str, tuple[str, tuple[int, ...], float, float]] = {
+    "mean_image": ("<f4", (), 0, 255),  # of any side
+    "rgb_mean": ("<f8", (3,), 0, 255),
+    "rgb_covariance": ("<f8", (3, 3), -(255**2), 255**2),
+    "eigenvalues": ("<f8", (3,), 0, 3 * 255**2),
+    "eigenvectors": ("<f8", (3, 3), -1.001, 1.001),
+    "count": ("<i8", (), 1, 2**53),
+}
 _CENTRE = 128
 # Pixels are taken 4 at a time (12 columns) in blocks of 512 rows: a sum of 512 products of at most 2**14 is below 2**24
 # and therefore exact in float32, which BLAS multiplies fastest.
@@ -50,13 +61,22 @@ class Statistics:
     def load(cls, path: str | os.PathLike[str]) -> Statistics:
         """Read what `save` wrote. Raises `DataError` if the file is missing, damaged or of another kind."""
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                values = {field.name: stored[field.name] for field in fields(cls)}
+            arrays = read_npz(path, _MOST_BYTES)
         except FileNotFoundError:
             raise DataError(f"{path}: there are no statistics there") from None
-        except Exception as error:  # zipfile, zlib and NumPy raise many kinds for a damaged file.
-            raise DataError(f"{path}: it does not hold statistics: {error}") from None
-        return cls(**{**values, "count": int(values["count"])})
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: it does not hold statistics: {one_line(error)}") from None
+        if arrays.keys() != _STORED.keys():
+            raise DataError(f"{path}: it does not hold statistics: it has {quoted(', '.join(arrays))} in it")
+        side = arrays["mean_image"].shape[:1] or (0,)
+        for name, (dtype, shape, low, high) in _STORED.items():
+            array = arrays[name]
+            whole = (*side, *side, 3) if name == "mean_image" else shape
+            if array.dtype != dtype or array.shape != whole or not 1 <= side[0] <= MOST_SIDE:
+                raise DataError(f"{path}: it does not hold statistics: {name} is {array.dtype} {array.shape}")
+            if not ((array >= low) & (array <= high)).all():  # what is no number fails too
+                raise DataError(f"{path}: {name} in it should have numbers from {low:g} to {high:g}")
+        return cls(**{**arrays, "count": int(arrays["count"])})  # type: ignore[arg-type]
 
 
 class Accumulator:
@@ -92,8 +112,11 @@ class Accumulator:
 
     @classmethod
     def from_state(cls, state: dict[str, NDArray[np.int64]]) -> Accumulator:
-        """Rebuild an accumulator from `state`."""
-        sums = cls(state["sums"].shape[0])
+        """Rebuild an accumulator from `state`. Raises ValueError for another one."""
+        shapes = {name: (array.shape, array.dtype) for name, array in state.items()}
+        sums = cls(state["sums"].shape[0] if "sums" in state and state["sums"].ndim else 0)
+        if shapes != {name: (array.shape, array.dtype) for name, array in sums.state().items()}:
+            raise ValueError("they are not sums of images")
         sums.sums, sums.products, sums.count = state["sums"].copy(), state["products"].copy(), int(state["count"])
         return sums
 

@@ -1,27 +1,46 @@
 """Opening stores: in an instant at any size, and one clear line when something is wrong with them."""
 
+import io
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from alexnet.data.loader import BatchLoader
 from alexnet.data.mmap_cache import MmapCache
 from alexnet.data.readers.open import open_source
-from alexnet.data.readers.store import NPY_HEADER, Manifest, Shard, StoredSplit
+from alexnet.data.readers.store_format import (
+    FILES_SCHEMA,
+    NPY_HEADER,
+    Manifest,
+    Shard,
+    SourceSplit,
+    StoredFile,
+    StoredSplit,
+)
 from alexnet.data.store.prepare import prepare
 from alexnet.errors import DataError, UnreadableImage
 
 
-@pytest.fixture(params=["raw", "jpeg"])
-def store(request, tmp_path):
-    prepare("digits", tmp_path / "store", size=16, codec=request.param, shard_images=400)
-    return tmp_path / "store"
+@pytest.fixture(scope="module", params=["raw", "jpeg"])
+def whole(request, tmp_path_factory):
+    root = tmp_path_factory.mktemp("whole") / "store"
+    prepare("digits", root, size=16, codec=request.param, shard_images=400)
+    return root
+
+
+@pytest.fixture
+def store(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "store")
 
 
 def sparse_store(root, images, codec, size=256, shard_images=4096):
@@ -43,8 +62,13 @@ def sparse_store(root, images, codec, size=256, shard_images=4096):
             np.lib.format.write_array_header_1_0(file, description)
             file.truncate(file.tell() + 8 * int(np.prod(shape)))
     classes = tuple(f"class {k}" for k in range(1000))
-    train = StoredSplit(images, 0, 0, tuple(shards), {})
-    manifest = Manifest("holes", codec, size, {}, {}, classes, {}, {"train": train}, {})
+    (root / "statistics.npz").write_bytes(b"")
+    length = {file: StoredFile((folder / file).stat().st_size, "0" * 64) for file in arrays}
+    nothing = StoredFile(0, "0" * 64)
+    train = StoredSplit(images, 0, 0, tuple(shards), {**length, "files.parquet": nothing})
+    others = {"report.csv": nothing, "statistics.npz": nothing}
+    source = {"train": SourceSplit(images, "")}
+    manifest = Manifest("holes", codec, size, {}, {}, classes, source, {"train": train}, others)
     (root / "manifest.json").write_text(json.dumps(manifest.to_json()))
 
 
@@ -112,17 +136,21 @@ def test_stored_images_cannot_be_overwritten_by_accident(store):
 
 def test_a_shard_cut_short_makes_its_images_unreadable_not_the_process_crash(store):
     shard = next((store / "train").glob("00001.*"))
-    os.truncate(shard, shard.stat().st_size // 2)
-    feed = BatchLoader(open_source(store).splits["train"], 16, 64, 0, memory=0)
+    train = open_source(store).splits["train"]
+    os.truncate(shard, shard.stat().st_size // 2)  # after it was opened
+    feed = BatchLoader(train, 16, 64, 0, memory=0)
     count = sum(len(batch.labels) for batch in feed.epoch(0))
     assert 1442 - 400 < count < 1442 and len(feed.unreadable) == 1442 - count
     assert "cut short" in next(iter(feed.unreadable.values()))
 
 
 def test_a_missing_shard_is_named(store):
+    train = open_source(store).splits["train"]
     next((store / "train").glob("00000.*")).unlink()
     with pytest.raises(UnreadableImage, match="00000"):
-        open_source(store).splits["train"].decode(3)
+        train.decode(3)
+    with pytest.raises(DataError, match="00000"):
+        open_source(store)
 
 
 def test_scrambled_bytes_in_a_jpeg_shard_are_unreadable_images(tmp_path):
@@ -171,3 +199,160 @@ def test_a_pickled_array_is_not_loaded(store):
     np.save(store / "train" / "labels.npy", np.array([print] * 1442, dtype=object))
     with pytest.raises(DataError, match=r"labels\.npy"):
         open_source(store)
+
+
+def changed(store, change):
+    """Change the manifest of a store in place, as `change(manifest)` does."""
+    path = store / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+    return store
+
+
+def first_shard(manifest):
+    return manifest["splits"]["train"]["shards"][0]
+
+
+@pytest.mark.parametrize("name", ["{secret}", "../secret", "train/../../secret", "train/link", "/etc/passwd", "", "."])
+def test_a_shard_outside_the_store_is_not_read(store, name, tmp_path):
+    shard = next((store / "train").glob("00000.*"))
+    shutil.copy(shard, tmp_path / "secret")  # of the right length, and of the right content too
+    (store / "train" / "link").symlink_to(tmp_path / "secret")
+    name = name.format(secret=tmp_path / "secret")
+    changed(store, lambda manifest: first_shard(manifest).update(file=name))
+    with pytest.raises(DataError, match=r"splits\.train\.shards\[0\]\.file .* should be 'train/00000"):
+        open_source(store)
+
+
+@pytest.mark.parametrize("file", ["00000", "labels.npy", "", "manifest.json", "statistics.npz"])
+def test_a_link_out_of_the_store_is_not_followed(store, file, tmp_path):
+    place = next(store.rglob(f"{file}*")) if file else store / "train"
+    place.rename(tmp_path / "moved")
+    place.symlink_to(tmp_path / "moved")
+    with pytest.raises(DataError, match="leads out of the store"):
+        open_source(store)
+
+
+def test_a_link_within_the_store_is_followed(store):
+    shard = next((store / "train").glob("00000.*"))
+    shard.rename(store / "elsewhere")
+    shard.symlink_to(store / "elsewhere")
+    assert open_source(store).splits["train"].decode(0).shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("file", ["00000", "labels.npy", "statistics.npz"])
+def test_a_pipe_or_folder_in_place_of_a_file_is_told_at_once(store, file):
+    place = next(store.rglob(f"{file}*"))
+    place.unlink()
+    for make in (os.mkfifo, os.mkdir):
+        make(place)
+        with pytest.raises(DataError, match="not a regular file"):
+            open_source(store)
+        place.rmdir() if place.is_dir() else place.unlink()
+
+
+def test_a_pipe_in_place_of_the_list_of_files_costs_only_the_names(store):
+    place = store / "train" / "files.parquet"
+    place.unlink()
+    os.mkfifo(place)
+    assert open_source(store).splits["train"].image_name(3) == "train#3"
+
+
+@pytest.mark.parametrize("compression", ["snappy", "zstd"])
+def test_a_list_of_files_that_would_take_gigabytes_is_not_read(tmp_path, compression):
+    rows = 1 << 16
+    sparse_store(tmp_path / "store", rows, "raw", size=1, shard_images=rows)
+    once = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), ["x" * 500_000])  # 33 GB of names
+    columns = {"file": once, "sha256": [b""] * rows, "label": [0] * rows}
+    columns |= {"height": [1] * rows, "width": [1] * rows, "notes": [""] * rows}
+    arrays = [
+        columns[field.name] if field.name == "file" else pa.array(columns[field.name], field.type)
+        for field in FILES_SCHEMA
+    ]
+    path = tmp_path / "store" / "train" / "files.parquet"
+    pq.write_table(pa.table(arrays, FILES_SCHEMA.names), path, store_schema=False, compression=compression)
+    assert path.stat().st_size < 1_000_000
+    before = pa.default_memory_pool().max_memory()
+    assert open_source(tmp_path / "store").splits["train"].image_name(3) == "train#3"
+    assert pa.default_memory_pool().max_memory() < before + (64 << 20)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m["splits"]["train"].update(count="x"), r"splits\.train\.count 'x' should be a whole number from 0"),
+        (lambda m: m["splits"]["train"].update(count=-1), r"splits\.train\.count -1 should be a whole number"),
+        (lambda m: m["splits"]["train"].update(count=1441), r"splits\.train\.count 1441 should be the sum"),
+        (lambda m: m["splits"]["train"].update(shards={}), r"splits\.train\.shards {} should be a list"),
+        (lambda m: m["splits"]["train"]["files"].pop("labels.npy"), r"splits\.train\.files .* should be .*labels\.npy"),
+        (lambda m: first_shard(m).update(bytes=5), r"shards\[0\]\.bytes 5 should be"),
+        (lambda m: first_shard(m).update(sha256="x"), r"sha256 of train/00000.* 'x' should be 64 hexadecimal digits"),
+        (
+            lambda m: m["splits"].update({"../x": m["splits"].pop("test")}),
+            r"splits .* should be among train, val and test",
+        ),
+        (lambda m: m["source_splits"]["train"].update(count=7), r"source_splits\.train\.count 7 should be 1442"),
+        (lambda m: m.update(size=0), r"size 0 should be from 1 to 4096"),
+        (lambda m: m.update(size=10**9), r"size 1000000000 should be from 1 to 4096"),
+        (lambda m: m.update(codec="webp"), r"codec 'webp' should be raw or jpeg"),
+        (lambda m: m.update(codec=[]), r"codec \[\] should be a text"),
+        (lambda m: m.update(classes=["one"]), r"classes .* should be the names of two classes or more"),
+        (lambda m: m.update(classes="abc"), r"classes 'abc' should be a list"),
+        (lambda m: m["settings"].update(exif_rotate="yes"), r"settings\.exif_rotate 'yes' should be true or false"),
+        (lambda m: m.pop("splits"), r"manifest\.splits is missing"),
+        (lambda m: m.update(more=1), r"manifest\.more is not known"),
+        (lambda m: m.update(version=True), "not the manifest of a store"),
+    ],
+)
+def test_a_field_of_the_manifest_that_cannot_be_is_named(store, change, message):
+    with pytest.raises(DataError, match=rf"manifest\.json: .*{message}") as caught:
+        open_source(changed(store, change))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a": 1, "a": 2}', '{"a": NaN}', '{"a": 1e999}', '{"a": %s}' % ("9" * 5000)]
+)
+def test_json_that_only_some_would_read_is_refused(store, text):
+    (store / "manifest.json").write_text(text)
+    with pytest.raises(DataError, match=r"manifest\.json"):
+        open_source(store)
+
+
+@pytest.mark.parametrize("label", [-1, 10, 2**62])
+def test_a_label_of_no_class_is_named(store, label):
+    labels = np.load(store / "train" / "labels.npy")
+    labels[-1] = label
+    np.save(store / "train" / "labels.npy", labels)
+    with pytest.raises(DataError, match=rf"labels\.npy: it has label {label}, but they run from 0 to 9"):
+        open_source(store)
+
+
+@pytest.mark.parametrize("place", [(-1, 600), (512, 0), (512, -5), (2**62, 600), (0, 2**62)])
+def test_an_index_that_points_nowhere_makes_an_unreadable_image(tmp_path, place):
+    prepare("digits", tmp_path / "store", size=16, codec="jpeg")
+    path = tmp_path / "store" / "train" / "index.npy"
+    index = np.load(path)
+    index[2] = place
+    np.save(path, index)
+    split = open_source(tmp_path / "store").splits["train"]
+    split.decode(1)
+    with pytest.raises(UnreadableImage):
+        split.decode(2)
+
+
+def test_a_jpeg_of_many_scans_in_a_shard_is_not_decoded(tmp_path):
+    prepare("digits", tmp_path / "store", size=16, codec="jpeg")
+    path = tmp_path / "store" / "train" / "index.npy"
+    shard = tmp_path / "store" / "train" / "00000.tar"
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(buffer, "JPEG", progressive=True)
+    index, data = np.load(path), bytearray(shard.read_bytes())
+    offset = index[-1, 0] - 1024 - len(buffer.getvalue())
+    data[offset : offset + len(buffer.getvalue())] = buffer.getvalue()
+    index[0] = offset, len(buffer.getvalue())
+    shard.write_bytes(data)
+    np.save(path, index)
+    with pytest.raises(UnreadableImage, match="another kind of JPEG"):
+        open_source(tmp_path / "store").splits["train"].decode(0)

@@ -17,6 +17,7 @@ from alexnet.data.preprocess import square
 from alexnet.data.readers.open import open_source
 from alexnet.data.statistics import Statistics
 from alexnet.data.store import prepare as module
+from alexnet.data.store.manifest import left_out
 from alexnet.data.store.prepare import PrepareError, prepare
 from alexnet.errors import DataError
 
@@ -211,7 +212,7 @@ def test_a_split_without_a_readable_image_is_named(class_folders, tmp_path):
     root = class_folders({"cat": 2, "dog": 2}, "train")
     (root / "val" / "cat").mkdir(parents=True)
     (root / "val" / "cat" / "x.jpg").write_text("no image")
-    with pytest.raises(DataError, match="split val.*known format"):
+    with pytest.raises(PrepareError, match="val: 1 of 1 pictures.*known format"):
         prepare(root, tmp_path / "store", size=16)
 
 
@@ -350,7 +351,7 @@ def test_processes_killed_at_random_moments_end_with_the_same_bytes(class_folder
 
 def test_a_killed_removal_of_the_scraps_is_made_good(pictures, tmp_path, monkeypatch):
     prepare(pictures, tmp_path / "whole", size=20)
-    monkeypatch.setattr(module.shutil, "rmtree", lambda path: (_ for _ in ()).throw(Interrupted))
+    monkeypatch.setattr(module, "_tidy", lambda path: (_ for _ in ()).throw(Interrupted))
     with pytest.raises(Interrupted):
         prepare(pictures, tmp_path / "store", size=20)
     monkeypatch.undo()
@@ -396,3 +397,85 @@ def test_a_store_does_not_become_a_class_of_its_source(class_folders):
 def test_the_number_of_workers_is_checked(pictures, tmp_path):
     with pytest.raises(DataError, match="at least 0, not -1"):
         prepare(pictures, tmp_path / "store", size=8, workers=-1)
+
+
+def stopped_after(source, root, images, **options):
+    """A preparation that was stopped when so many images were done."""
+
+    def stop(done, total):
+        if done >= images:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        prepare(source, root, progress=stop, **options)
+
+
+@pytest.mark.parametrize("codec", ["raw", "jpeg"])
+@pytest.mark.parametrize("file", ["train/00000.*", "unfinished/train-00000.parquet", "unfinished/train-00000.npz"])
+@pytest.mark.parametrize("how", ["cut", "flipped", "removed", "pipe"])
+def test_what_was_finished_and_is_damaged_is_made_again(pictures, tmp_path, codec, file, how):
+    options = {"size": 20, "codec": codec, "shard_images": 5}
+    prepare(pictures, tmp_path / "whole", **options)
+    stopped_after(pictures, tmp_path / "store", 12, **options)
+    (path,) = (tmp_path / "store").glob(file)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.unlink()
+    if how == "pipe":
+        os.mkfifo(path)
+    elif how != "removed":
+        path.write_bytes(data[:-9] if how == "cut" else data)
+    if how == "flipped" and "unfinished" in file:  # these have no hash: damage is noticed where it shows
+        path.write_bytes(b"no" + data[2:])
+    (tmp_path / "store" / "train" / "00003.npy.0a1b2c3d.part").write_bytes(b"half")
+    prepare(pictures, tmp_path / "store", **options)
+    assert contents(tmp_path / "store") == contents(tmp_path / "whole")
+
+
+def test_settings_of_an_unfinished_store_that_are_damaged_say_so(pictures, tmp_path):
+    stopped_after(pictures, tmp_path / "store", 12, size=20, shard_images=5)
+    (tmp_path / "store" / "unfinished" / "settings.json").write_text('{"codec": ')
+    with pytest.raises(DataError, match=r"settings\.json cannot be read.*delete"):
+        prepare(pictures, tmp_path / "store", size=20, shard_images=5)
+
+
+def test_a_folder_of_a_split_that_is_a_link_is_not_written_to(pictures, tmp_path):
+    stopped_after(pictures, tmp_path / "store", 12, size=20, shard_images=5)
+    (tmp_path / "store" / "val").rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "store" / "val").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="val: it is a link"):
+        prepare(pictures, tmp_path / "store", size=20, shard_images=5)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_too_many_unreadable_files_stop_it_and_mended_ones_let_it_go_on(pictures, tmp_path, encoded, photo):
+    bad = [pictures / "train" / "cat" / f"bad{k:02d}.jpg" for k in range(21)]
+    for path in bad:
+        path.write_bytes(b"no")
+    with pytest.raises(PrepareError, match=r"train: 21 of 42 pictures cannot be read.*bad00\.jpg: .*known format"):
+        prepare(pictures, tmp_path / "store", size=20, shard_images=5)
+    for k, path in enumerate(bad):
+        path.write_bytes(encoded(photo(900 + k)))
+    prepare(pictures, tmp_path / "store", size=20, shard_images=5)
+    prepare(pictures, tmp_path / "whole", size=20, shard_images=5)
+    assert contents(tmp_path / "store") == contents(tmp_path / "whole")
+
+
+def test_twenty_unreadable_files_are_left_out_and_listed(pictures, tmp_path):
+    for k in range(20):
+        (pictures / "train" / "cat" / f"bad{k:02d}.jpg").write_bytes(b"no")
+    manifest = prepare(pictures, tmp_path / "store", size=20)
+    assert manifest.splits["train"].unreadable == 20 and manifest.splits["train"].count == 21
+    assert sum(row[1] == "unreadable" for row in report(tmp_path / "store").values()) == 20
+    assert left_out(tmp_path / "store")[0][0] == "train/cat/bad00.jpg" and len(left_out(tmp_path / "store")) == 5
+
+
+def test_a_class_whose_name_is_no_text_is_refused_before_work_begins(class_folders, tmp_path, photo, encoded):
+    root = class_folders({"cat": 1, "dog": 1})
+    os.mkdir(os.fsencode(root) + b"/\xff\xfe")
+    with open(os.fsencode(root) + b"/\xff\xfe/0.jpg", "wb") as file:
+        file.write(encoded(photo(1)))
+    with pytest.raises(DataError, match="not text in UTF-8; rename it"):
+        prepare(root, tmp_path / "store", size=16)
+    assert not (tmp_path / "store").exists()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 
 import numpy as np
@@ -47,14 +48,51 @@ def test_the_same_bytes_in_train_and_val_are_found(class_folders, tmp_path):
     for spec in (root, tmp_path / "store"):
         (issue,) = verify(spec).issues
         assert issue.level == "error" and issue.where == "val"
-        assert "1 files are also in train" in issue.message
+        assert "1 file is also in train" in issue.message
         assert "val/cat/001.jpg = train/dog/002.jpg" in issue.message
 
 
 def test_unread_files_are_not_each_others_duplicates():
     train = FileRecords("train", np.zeros(2, np.int64), ["a", "b"], [b"", b""])
     val = FileRecords("val", np.zeros(1, np.int64), ["c"], [b""])
-    assert duplicates([train, val]) == []
+    assert duplicates([train, val], ["cat", "dog"]) == []
+
+
+def test_the_same_bytes_within_a_split_are_found(class_folders, tmp_path):
+    root = class_folders({"cat": 5, "dog": 4})
+    shutil.copy(root / "dog" / "002.jpg", root / "cat" / "wrong.jpg")
+    for k in range(5):
+        shutil.copy(root / "cat" / "003.jpg", root / "cat" / f"again{k}.jpg")
+    (root / "cat" / "empty.jpg").write_bytes(b"")
+    (root / "dog" / "empty.jpg").write_bytes(b"")
+    prepare(root, tmp_path / "store", size=24)
+    for spec in (root, tmp_path / "store"):
+        found = [issue for issue in verify(spec).issues if "byte for byte" in issue.message]
+        assert [issue.level for issue in found] == ["error", "warning"]
+        assert "1 file is also in another class" in found[0].message
+        assert "dog/002.jpg in dog = cat/wrong.jpg in cat" in found[0].message
+        assert "5 files are there twice" in found[1].message and found[1].message.count(" = ") == 3
+        assert "again0.jpg" in found[1].message
+    assert json.loads(json.dumps(verify(root).to_json()))["issues"][0]["level"] == "error"
+
+
+def test_a_file_many_times_over_is_found_in_time_linear_in_the_files():
+    count = 200_000
+    hashes = [hashlib.sha256(bytes([k % 2])).digest() for k in range(count)]
+    names = [str(k) for k in range(count)]
+    halves = [
+        FileRecords(name, np.arange(count // 2, dtype=np.int64) % 7, names[part], hashes[part])
+        for name, part in (("train", slice(0, count // 2)), ("val", slice(count // 2, None)))
+    ]
+    found = duplicates(halves, [f"class {k}" for k in range(7)])
+    assert {(issue.where, issue.level) for issue in found} >= {("train", "error"), ("val", "error")}
+    assert all(len(issue.message) < 300 for issue in found)
+
+
+def test_hashes_that_only_begin_alike_are_no_duplicates():
+    first, second = b"12345678" + bytes(24), b"12345678" + bytes(23) + b"1"
+    files = FileRecords("train", np.zeros(2, np.int64), ["a", "b"], [first, second])
+    assert duplicates([files], ["cat", "dog"]) == []
 
 
 def test_unreadable_and_odd_files_are_reported(class_folders, photo):
@@ -63,10 +101,19 @@ def test_unreadable_and_odd_files_are_reported(class_folders, photo):
     Image.fromarray(photo(1)).convert("L").save(root / "dog" / "grey.jpg")
     Image.fromarray(photo(2)).save(root / "dog" / "really_png.jpg", "PNG")
     found = verify(root).issues
-    assert [issue.level for issue in found] == ["error", "warning", "note"]
-    assert "9.1 %" not in found[0].message and "8.3 % of its files are unreadable" in found[0].message
-    assert found[1].where == "cat/zero.jpg" and "empty" in found[1].message
-    assert "2 odd files" in found[2].message and "1 grey" in found[2].message and "1 PNG named JPEG" in found[2].message
+    assert [issue.level for issue in found] == ["warning", "note"]
+    assert found[0].where == "cat/zero.jpg" and "empty" in found[0].message
+    assert "2 odd files" in found[1].message and "1 grey" in found[1].message and "1 PNG named JPEG" in found[1].message
+
+
+def test_too_many_unreadable_files_are_an_error(class_folders):
+    root = class_folders({"cat": 5, "dog": 4})
+    for k in range(20):
+        (root / "cat" / f"bad{k}.jpg").write_bytes(b"no")
+    assert not errors(verify(root).issues)
+    (root / "cat" / "bad20.jpg").write_bytes(b"no")
+    (issue,) = errors(verify(root).issues)
+    assert issue.where == "train" and "21 of its 30 files are unreadable" in issue.message
 
 
 def wnid_folders(root, encoded, photo, swap=None):
@@ -211,3 +258,56 @@ def test_progress_ends_at_the_total(class_folders, tmp_path):
     prepare(root, tmp_path / "store", size=16)
     verify(tmp_path / "store", progress=lambda done, total: told.append((done, total)))
     assert told[-1][0] == told[-1][1]
+
+
+@pytest.fixture
+def store(class_folders, tmp_path):
+    prepare(class_folders({"cat": 5, "dog": 4}), tmp_path / "store", size=24, codec="jpeg", shard_images=4)
+    return tmp_path / "store"
+
+
+def agreed(store, file):
+    """Have the manifest tell the length and sha256 that a file has now."""
+    path = store / "manifest.json"
+    manifest = json.loads(path.read_text())
+    known = manifest["splits"]["train"]["files"].get(file) or manifest["files"][file]
+    place = next(store.rglob(file))
+    known.update(bytes=place.stat().st_size, sha256=hashlib.sha256(place.read_bytes()).hexdigest())
+    path.write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("labels.npy", "label 7"),
+        ("index.npy", "outside the shards"),
+        ("files.parquet", "not a list"),
+        ("statistics.npz", "does not hold statistics"),
+    ],
+)
+def test_files_that_are_as_declared_but_cannot_be_right_are_named(store, file, message):
+    path = next(store.rglob(file))
+    if file == "labels.npy":
+        np.save(path, np.full(9, 7))
+    elif file == "index.npy":
+        np.save(path, np.full((9, 2), 2**62))
+    else:
+        path.write_bytes(b"PAR1" * 5)
+    agreed(store, file)
+    assert message in errors(verify(store).issues)[0].message
+
+
+@pytest.mark.parametrize("file", ["train/00001.tar", "train/files.parquet", "report.csv", "statistics.npz"])
+@pytest.mark.parametrize("how", ["pipe", "folder", "link"])
+def test_what_is_no_file_of_the_store_is_named(store, file, how, tmp_path):
+    path = store / file
+    path.rename(tmp_path / "moved")
+    if how == "pipe":
+        os.mkfifo(path)
+    elif how == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(tmp_path / "moved")
+    (issue,) = errors(verify(store).issues)
+    assert issue.where == file
+    assert ("leads out of the store" if how == "link" else "not a regular file") in issue.message

@@ -11,15 +11,18 @@
     train/files.parquet   name, sha256, height, width and notes of each image's source file
 
 S the side of the squares, N images of a split.
+
+A store may come from a stranger: nothing outside its folder is read, whatever its manifest and its links say, and what
+it says of itself is checked before anything relies on it.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import io
-import json
+import os
 import threading
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,116 +36,39 @@ from PIL import Image
 from alexnet.data.dataset import SPLITS, Source, Split
 from alexnet.data.decode import Pixels
 from alexnet.data.mmap_cache import MmapCache
-from alexnet.errors import DataError, UnreadableImage
+from alexnet.data.readers.store_format import (
+    FILES,
+    FILES_ROWS,
+    FILES_SCHEMA,
+    INDEX,
+    LABELS,
+    NPY_HEADER,
+    REPORT,
+    STATISTICS,
+    Manifest,
+    read_manifest,
+    wrong_with,
+)
+from alexnet.data.readers.store_format import (
+    is_store as is_store,
+)
+from alexnet.errors import DataError, UnreadableImage, one_line
+from alexnet.files import map_npy, open_regular
 
-MANIFEST, REPORT, STATISTICS = "manifest.json", "report.csv", "statistics.npz"
-LABELS, INDEX, FILES = "labels.npy", "index.npy", "files.parquet"
-FORMAT, VERSION = "alexnet-store", 1
-CODECS = {"raw": ".npy", "jpeg": ".tar"}
-# The header of a shard of pixels has this length for any count, so that it can be written last.
-NPY_HEADER = 128
-
-
-@dataclass(frozen=True)
-class StoredFile:
-    """A file of a store as it was written: its length in bytes and sha256."""
-
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A shard: its path within the store, images, bytes and sha256."""
-
-    file: str
-    count: int
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class StoredSplit:
-    """A split of a store: images in it, source files left out as unreadable, odd ones, shards, and other files."""
-
-    count: int
-    unreadable: int
-    odd: int
-    shards: tuple[Shard, ...]
-    files: dict[str, StoredFile]
-
-    @classmethod
-    def from_json(cls, entry: dict[str, Any]) -> StoredSplit:
-        """Rebuild it from its part of the manifest. Raises `KeyError` or `TypeError` for another one."""
-        shards = tuple(Shard(**shard) for shard in entry["shards"])
-        files = {name: StoredFile(**known) for name, known in entry["files"].items()}
-        return cls(int(entry["count"]), int(entry["unreadable"]), int(entry["odd"]), shards, files)
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a store is: where it came from, how it was made, and every file in it.
-
-    `size` is the side of the squares in pixels; `settings` and `versions` (of libraries) are what the bytes depend on
-    besides; `source_splits` are the count and the sha256 of the labels of each split of the source.
-    """
-
-    source: str
-    codec: str
-    size: int
-    settings: dict[str, Any]
-    versions: dict[str, str]
-    classes: tuple[str, ...]
-    source_splits: dict[str, dict[str, Any]]
-    splits: dict[str, StoredSplit]
-    files: dict[str, StoredFile]
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of all shards."""
-        return sum(shard.bytes for split in self.splits.values() for shard in split.shards)
-
-    def to_json(self) -> dict[str, Any]:
-        """The contents of manifest.json."""
-        fields = dataclasses.asdict(self) | {"classes": list(self.classes)}
-        for split in fields["splits"].values():
-            split["shards"] = list(split["shards"])
-        return {"format": FORMAT, "version": VERSION, **fields}
-
-    @classmethod
-    def from_json(cls, entry: dict[str, Any]) -> Manifest:
-        """Rebuild it from `to_json`. Raises `KeyError` or `TypeError` for another one."""
-        fields = {field.name: entry[field.name] for field in dataclasses.fields(cls)}
-        fields["classes"] = tuple(entry["classes"])
-        fields["splits"] = {name: StoredSplit.from_json(split) for name, split in entry["splits"].items()}
-        fields["files"] = {name: StoredFile(**known) for name, known in entry["files"].items()}
-        return cls(**fields)
-
-
-def is_store(root: Path) -> bool:
-    """Return whether a folder holds a finished store."""
-    return (root / MANIFEST).is_file()
-
-
-def read_manifest(root: Path) -> Manifest:
-    """Return a store's manifest. Raises `DataError` if it is not one that this version can read."""
-    path = root / MANIFEST
-    try:
-        entry = json.loads(path.read_text(encoding="utf-8"))
-        known = entry["format"] == FORMAT and entry["version"] == VERSION and entry["codec"] in CODECS
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: it is not a readable manifest of a store ({error}); prepare it again") from None
-    if not known:
-        raise DataError(f"{path}: it is not a manifest of store version {VERSION}; prepare the store again")
-    try:
-        return Manifest.from_json(entry)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: it lacks {error}; prepare the store again") from None
+_MOST_COLUMN = 16 << 20  # bytes of a column of a row group of the list of files, compressed
+_LONGEST_NAME = 1 << 12  # characters
 
 
 def open_store(spec: str, root: Path) -> Source:
-    """Open a store; its files are mapped, not read, so this takes the same instant for a million images or fifteen."""
+    """Open a store; its files are mapped, not read, so this takes the same instant for a million images or fifteen.
+
+    Raises `DataError` where the manifest, or a file that it names, is not what `alexnet data prepare` makes.
+    """
     manifest = read_manifest(root)
+    for file, known in manifest.stored().items():
+        # Without its list of files a store still trains; then the images have no names.
+        if not file.endswith((REPORT, FILES)) and (message := wrong_with(root, file, known)):
+            raise DataError(f"{root / file}: {message}; see `alexnet data verify`, and prepare the store again")
     kind = RawSplit if manifest.codec == "raw" else JpegSplit
     splits: dict[str, Split] = {name: kind(name, root, manifest) for name in SPLITS if name in manifest.splits}
     statistics = root / STATISTICS if STATISTICS in manifest.files else None
@@ -157,11 +83,8 @@ class StoreSplit(Split):
         self.name = name
         self.root = root
         self.size = manifest.size
-        self.labels = map_array(root / name / LABELS, np.dtype(np.int64), (entry.count,))
-        counts = [shard.count for shard in entry.shards]
-        self._ends = np.cumsum(counts, dtype=np.int64)
-        if sum(counts) != len(self.labels):
-            raise DataError(f"{root}: the shards of {name} have {sum(counts)} images, its labels {len(self.labels)}")
+        self.labels = read_labels(root, name, manifest)
+        self._ends = np.cumsum([shard.count for shard in entry.shards], dtype=np.int64)
         self._mapped = MmapCache([root / shard.file for shard in entry.shards])
         self._names: tuple[int, list[str]] = (-1, [])  # of one row group of files.parquet
         self._lock = threading.Lock()
@@ -176,16 +99,15 @@ class StoreSplit(Split):
         return self  # the squares are as they were prepared
 
     def image_name(self, i: int) -> str:
-        """The name of the image's source file."""
-        path = self.root / self.name / FILES
+        """The name of the image's source file, or the split and the number where the store does not tell."""
+        group, row = divmod(i, FILES_ROWS)
         try:
-            with self._lock, pq.ParquetFile(path) as file:
-                rows = file.metadata.row_group(0).num_rows
-                if self._names[0] != i // rows:
-                    names = file.read_row_group(i // rows, columns=["file"]).column("file").to_pylist()
-                    self._names = (i // rows, names)
-                return str(self._names[1][i % rows])
-        except (OSError, pa.ArrowException, IndexError):
+            with self._lock:
+                if self._names[0] != group:
+                    with open_files(self.root, self.name, len(self)) as file:
+                        self._names = (group, read_rows(file, group, ["file"])["file"])
+                return self._names[1][row]
+        except DataError:
             return f"{self.name}#{i}"
 
 
@@ -226,6 +148,8 @@ class JpegSplit(StoreSplit):
 
     def _bytes(self, i: int) -> NDArray[np.uint8]:
         offset, size = self._index[i].tolist()
+        if offset < 0 or size <= 0:
+            raise UnreadableImage("the store is damaged there: its index points nowhere; run alexnet data verify")
         return self._mapped.slice(self._place(i)[0], offset, size)
 
     def read_bytes(self, i: int) -> bytes:
@@ -250,8 +174,11 @@ class JpegSplit(StoreSplit):
         out[:] = self._decode(i, buffer)[row : row + crop, column : column + crop]
 
     def _decode(self, i: int, buffer: Pixels) -> Pixels:
+        data = self._bytes(i).tobytes()
+        if data.count(b"\xff\xda") != 1:  # a JPEG of many scans takes long; ours have one
+            raise UnreadableImage("the store is damaged there: it holds another kind of JPEG; run alexnet data verify")
         try:
-            pixels = simplejpeg.decode_jpeg(self._bytes(i), "RGB", buffer=buffer)
+            pixels = simplejpeg.decode_jpeg(data, "RGB", buffer=buffer)
         except ValueError as error:
             raise UnreadableImage(f"the store is damaged there: {error}; run alexnet data verify") from None
         if pixels.shape != buffer.shape:
@@ -262,9 +189,78 @@ class JpegSplit(StoreSplit):
 def map_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """Map a .npy file read-only. Raises `DataError` if it is not an array of that kind."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: it cannot be mapped ({error}); prepare the store again") from None
-    if array.dtype != dtype or array.shape != shape:
-        raise DataError(f"{path}: it holds {array.dtype} {array.shape}, not {dtype} {shape}; prepare the store again")
-    return np.asarray(array)
+        return map_npy(path, dtype, shape)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: it cannot be mapped: {one_line(error)}; prepare the store again") from None
+
+
+def read_labels(root: Path, name: str, manifest: Manifest) -> NDArray[np.int64]:
+    """Map a split's labels, (N,) int64, after a look at each. Raises `DataError` where one is of no class."""
+    path, count, classes = root / name / LABELS, manifest.splits[name].count, len(manifest.classes)
+    labels = map_array(path, np.dtype(np.int64), (count,))
+    with open_regular(path) as file:  # not through the map, which would keep all in memory
+        file.seek(-8 * count, os.SEEK_END)
+        while block := file.read(8 << 20):
+            largest = np.frombuffer(block[: len(block) // 8 * 8], np.uint64).max(initial=0)  # of a negative one: 2**63
+            if largest >= classes:
+                label = int(largest.astype(np.int64))
+                raise DataError(f"{path}: it has label {label}, but they run from 0 to {classes - 1}")
+    return labels
+
+
+@contextmanager
+def open_files(root: Path, name: str, count: int) -> Iterator[pq.ParquetFile]:
+    """Open the list of a split's source files. Raises `DataError` where it is not one of `count` rows.
+
+    Its columns are bounded before they are read: a hostile file of a few KB may hold gigabytes.
+    """
+    path = root / name / FILES
+    if not os.path.realpath(path).startswith(os.path.realpath(root) + os.sep):
+        raise DataError(f"{path}: it is a link that leads out of the store")
+    try:
+        # Of dictionaries, so that a long text that is repeated stands in memory once.
+        with open_regular(path) as raw, pq.ParquetFile(raw, read_dictionary=["file", "sha256", "notes"]) as file:
+            known = file.metadata
+            groups = [known.row_group(group) for group in range(min(known.num_row_groups, -(-count // FILES_ROWS)))]
+            rows = [group.num_rows for group in groups]
+            if known.num_rows != count or rows != _group_rows(count):
+                raise ValueError(f"it has {known.num_rows} rows in {known.num_row_groups} groups, not {count}")
+            if not known.schema.to_arrow_schema().equals(FILES_SCHEMA):
+                raise ValueError("it has other columns")
+            for column in (group.column(at) for group in groups for at in range(group.num_columns)):
+                if column.total_compressed_size > _MOST_COLUMN or column.compression not in ("SNAPPY", "UNCOMPRESSED"):
+                    raise ValueError("its columns are too large, or compressed in another way")
+            yield file
+    except DataError:
+        raise
+    except (OSError, ValueError, TypeError, pa.ArrowException) as error:
+        raise DataError(f"{path}: it is not a list of the source files: {one_line(error)}") from None
+
+
+def _group_rows(count: int) -> list[int]:
+    return [min(FILES_ROWS, count - first) for first in range(0, count, FILES_ROWS)]
+
+
+def read_rows(file: pq.ParquetFile, group: int, columns: list[str]) -> dict[str, list[Any]]:
+    """Columns of a row group of an opened list of files. Raises `DataError` where they are damaged."""
+    try:
+        table = file.read_row_group(group, columns=columns)
+        if table.num_rows != file.metadata.row_group(group).num_rows or table.column_names != columns:
+            raise ValueError("rows are missing")
+        rows = {name: [value for chunk in table.column(name).chunks for value in _values(chunk)] for name in columns}
+        if any(table.column(name).null_count for name in columns):
+            raise ValueError("values are missing")
+        longest = max((len(name) for name in rows.get("file", [])), default=0)
+        if longest > _LONGEST_NAME:
+            raise ValueError(f"it has a name of {longest} characters")
+    except (OSError, ValueError, TypeError, KeyError, IndexError, pa.ArrowException) as error:
+        raise DataError(f"its list of source files is damaged: {one_line(error)}") from None
+    return rows
+
+
+def _values(chunk: pa.Array) -> list[Any]:
+    """An array as Python values, equal ones shared where it has a dictionary."""
+    if not isinstance(chunk, pa.DictionaryArray):
+        return chunk.to_pylist()
+    values = chunk.dictionary.to_pylist()
+    return [values[at] for at in chunk.indices.to_pylist()]

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 
 import numpy as np
-from numpy.typing import NDArray
 
-from alexnet.data.dataset import Labels
+from alexnet.data.dataset import Labels, too_many_unreadable
 from alexnet.data.readers.ilsvrc import wnid
 
 # The odd files of the ILSVRC-2012 training set, known to every tool that reads it.
@@ -31,6 +30,7 @@ FIRST_OF_VAL = ("n01751748", "n09193705", "n02105855", "n04263257", "n03125729",
     "n01917289",
     "n02125311",
 )
+FEW = 3  # duplicates that are named
 _VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\b")
 _TRAIN_NAME = re.compile(r"(n\d{8})_")
 
@@ -144,36 +144,63 @@ def known_odd_files(classes: Sequence[str], files: FileRecords) -> list[Issue]:
     return issues
 
 
-def duplicates(splits: Sequence[FileRecords]) -> list[Issue]:
-    """Find files with the same bytes in two splits."""
-    issues: list[Issue] = []
-    for a, first in enumerate(splits):
-        for second in splits[a + 1 :]:
-            shared = np.intersect1d(_words(first.hashes), _words(second.hashes))
-            both = [i for i, word in enumerate(_words(second.hashes)) if word in set(shared.tolist()) and word]
-            where = {first.hashes[i]: first.names[i] for i in np.flatnonzero(np.isin(_words(first.hashes), shared))}
-            pairs = [(where[second.hashes[i]], second.names[i]) for i in both if second.hashes[i] in where]
-            if pairs:
-                message = (
-                    f"{len(pairs)} files are also in {first.split}, byte for byte; first {pairs[0][1]} = {pairs[0][0]}"
-                )
-                issues.append(Issue("error", second.split, message))
+def duplicates(splits: Sequence[FileRecords], classes: Sequence[str]) -> list[Issue]:
+    """Find files with the same bytes in two splits, in two classes of a split (both errors), or twice in a class."""
+    hashes = [digest for files in splits for digest in files.hashes]
+    labels = [label for files in splits for label in files.labels.tolist()]
+    names = [name for files in splits for name in files.names]
+    split_of = np.repeat(np.arange(len(splits)), [len(files.hashes) for files in splits])
+    met: dict[bytes, dict[int, dict[int, int]]] = {}  # hash → split → label → the first such file
+    found: dict[tuple[int, int, str], list[tuple[int, int]]] = {}  # split, the other one, kind → pairs of files
+    for at in _repeated(hashes):
+        here, known = int(split_of[at]), met.setdefault(hashes[at], {})
+        for there, firsts in known.items():
+            other = next((label for label in firsts if label != labels[at]), None)
+            kind = "split" if there != here else "file" if other is None else "class"
+            pairs = found.setdefault((here, there, kind), [])
+            pairs.append((at, firsts[labels[at] if other is None else other]))
+        known.setdefault(here, {}).setdefault(labels[at], at)
+    said = {
+        "split": ("error", "also in {}, byte for byte"),
+        "class": ("error", "also in another class, byte for byte"),
+        "file": ("warning", "there twice, byte for byte"),
+    }
+    issues = []
+    for (here, there, kind), pairs in found.items():
+        level, words = said[kind]
+        few = ", ".join(f"{names[at]} = {names[first]}" for at, first in pairs[:FEW])
+        if kind == "class":
+            few = ", ".join(
+                f"{names[at]} in {classes[labels[at]]} = {names[first]} in {classes[labels[first]]}"
+                for at, first in pairs[:FEW]
+            )
+        many = "1 file is" if len(pairs) == 1 else f"{len(pairs):,} files are"
+        message = f"{many} {words.format(splits[there].split)}; first {few}"
+        issues.append(Issue(level, splits[here].split, message))
     return issues
 
 
-def _words(hashes: Sequence[bytes]) -> NDArray[np.uint64]:
-    """Return the first eight bytes of each hash, 0 for those that are missing: (N,) uint64."""
-    return np.frombuffer(b"".join((digest or bytes(8))[:8] for digest in hashes), dtype="<u8")
+def _repeated(hashes: Sequence[bytes]) -> list[int]:
+    """Places, in order, of hashes that stand there more than once; those that are empty do not count.
+
+    Found by their first eight bytes, so that few of many millions are looked at one by one: perhaps some others too.
+    """
+    words = np.frombuffer(b"".join(digest[:8].ljust(8, b"\0") for digest in hashes), dtype="<u8")
+    order = np.argsort(words, kind="stable")
+    equal = words[order][1:] == words[order][:-1]
+    repeated = np.zeros(len(words), dtype=bool)
+    repeated[order[1:][equal]] = repeated[order[:-1][equal]] = True
+    return [at for at in np.flatnonzero(repeated).tolist() if hashes[at]]
 
 
 def unreadable(files: FileRecords) -> list[Issue]:
-    """Report the files that cannot be read, the first few by name."""
+    """Report the files that cannot be read, the first few by name; more than training allows are an error."""
     issues = [Issue("warning", name, f"unreadable: {reason}") for name, reason in list(files.reasons.items())[:20]]
     if len(files.reasons) > 20:
-        issues.append(Issue("warning", files.split, f"{len(files.reasons) - 20} more files are unreadable"))
-    if files.reasons and len(files.reasons) * 100 > len(files.names):
-        share = 100 * len(files.reasons) / len(files.names)
-        message = f"{share:.1f} % of its files are unreadable; training stops above 1 %"
+        issues.append(Issue("warning", files.split, f"{len(files.reasons) - 20:,} more files are unreadable"))
+    if too_many_unreadable(len(files.reasons), len(files.names)):
+        counts = f"{len(files.reasons):,} of its {len(files.names):,} files"
+        message = f"{counts} are unreadable, too many to train on the rest"
         issues.append(Issue("error", files.split, message))
     return issues
 

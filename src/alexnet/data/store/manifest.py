@@ -3,47 +3,41 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+import io
+import itertools
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alexnet.data.readers.store import (
-    CODECS,
+from alexnet.data.readers.store_format import (
     FILES,
+    FILES_ROWS,
+    FILES_SCHEMA,
     INDEX,
     LABELS,
     MANIFEST,
+    MOST_MANIFEST,
     REPORT,
     STATISTICS,
     Manifest,
     Shard,
     StoredFile,
     StoredSplit,
+    shard_file,
 )
-from alexnet.data.statistics import Accumulator
+from alexnet.data.statistics import MOST_SIDE, Accumulator
 from alexnet.errors import DataError
-from alexnet.files import atomic_write, file_sha256, write_json, write_npz
+from alexnet.files import atomic_write, file_sha256, open_regular, read_npz, write_npz, write_text
 
-_SCHEMA = pa.schema(
-    [
-        ("file", pa.string()),
-        ("sha256", pa.binary()),
-        ("label", pa.int64()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("notes", pa.string()),
-        ("reason", pa.string()),
-        ("offset", pa.int64()),
-        ("size", pa.int64()),
-    ]
-)
-_FILES_SCHEMA = pa.schema([field for field in _SCHEMA if field.name not in ("reason", "offset", "size")])
-_FILES_ROWS = 1 << 16
+_SCHEMA = pa.schema([*FILES_SCHEMA, ("reason", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
+_MOST_RECORDS = 1 << 28  # bytes of the records of a shard
+_MOST_SUMS = MOST_SIDE**2 * 3 * 8 + (1 << 16)  # and of its sums
+FEW = 5  # files that are named where more are left out
 
 
 @dataclass(frozen=True)
@@ -75,11 +69,6 @@ class ShardRecord:
     records: list[Record]
 
 
-def shard_file(split: str, shard: int, codec: str) -> str:
-    """Return the path of a shard within its store."""
-    return f"{split}/{shard:05d}{CODECS[codec]}"
-
-
 def save_shard(work: Path, split: str, number: int, shard: ShardRecord, sums: Accumulator | None) -> None:
     """Keep a finished shard's records; the last file renamed marks it as done."""
     if sums is not None:
@@ -91,26 +80,35 @@ def save_shard(work: Path, split: str, number: int, shard: ShardRecord, sums: Ac
         pq.write_table(table, file)
 
 
-def load_shard(work: Path, split: str, number: int, columns: Sequence[str] | None = None) -> ShardRecord | None:
-    """Return what `save_shard` kept, or None; with `columns` the other fields of the records are blank."""
+def load_shard(work: Path, split: str, number: int) -> ShardRecord | None:
+    """Return what `save_shard` kept, or None where nothing is kept or it is damaged."""
     path = work / f"{split}-{number:05d}.parquet"
-    if not path.exists():
-        return None
     try:
-        table = pq.read_table(path, columns=list(columns) if columns else None)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: it is damaged ({error}); delete it and give the command again") from None
-    known = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    blank: dict[str, Any] = dict(file="", sha256=b"", label=0, height=0, width=0, notes="", reason="")
-    records = [Record(**{**blank, **row}) for row in table.to_pylist()]
-    return ShardRecord(int(known["count"]), int(known["bytes"]), known["sha256"], records)
+        with open_regular(path, _MOST_RECORDS) as file:
+            table = pq.read_table(file)
+        if not table.schema.equals(_SCHEMA) or any(column.null_count for column in table.columns):
+            return None
+        known = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        records = [Record(**row) for row in table.to_pylist()]
+        return ShardRecord(int(known["count"]), int(known["bytes"]), known["sha256"], records)
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+        return None
+
+
+def load_sums(work: Path, split: str, number: int, size: int) -> Accumulator | None:
+    """Return the sums that `save_shard` kept, or None where there are none of such squares."""
+    try:
+        sums = Accumulator.from_state(read_npz(work / f"{split}-{number:05d}.npz", _MOST_SUMS))
+    except (OSError, ValueError):
+        return None
+    return sums if sums.size == size else None
 
 
 def finish(root: Path, work: Path, begun: Manifest, counts: dict[str, int]) -> Manifest:
     """Join the shards' records into the store's other files and write the manifest last; return the manifest.
 
     `begun` is the manifest without files, `counts` the images of each split of the source. Raises `DataError` where
-    none of a split's images could be read, `OSError` where the disk is full.
+    records are missing, `OSError` where the disk is full.
     """
     per_shard = begun.settings["shard_images"]
     splits: dict[str, StoredSplit] = {}
@@ -121,23 +119,30 @@ def finish(root: Path, work: Path, begun: Manifest, counts: dict[str, int]) -> M
             splits[name] = _join(root, work, name, range(-(-count // per_shard)), begun.codec, report.writerow)
     files = {REPORT: _stored(root / REPORT)}
     if "train" in counts:
-        _sum(work, range(-(-counts["train"] // per_shard))).statistics().save(root / STATISTICS)
+        sums = Accumulator(begun.size)
+        for number in range(-(-counts["train"] // per_shard)):
+            if (part := load_sums(work, "train", number, begun.size)) is None:
+                raise DataError(f"{work}: the sums of shard {number} of train are missing; give the command again")
+            sums.merge(part)
+        sums.statistics().save(root / STATISTICS)
         files[STATISTICS] = _stored(root / STATISTICS)
     manifest = replace(begun, splits=splits, files=files)
-    write_json(root / MANIFEST, manifest.to_json())
+    text = json.dumps(manifest.to_json(), indent=1) + "\n"
+    if len(text) > MOST_MANIFEST:
+        raise DataError(f"{root}: its manifest would have {len(text):,} bytes; give classes shorter names")
+    write_text(root / MANIFEST, text)
     return manifest
 
 
 def _join(
     root: Path, work: Path, name: str, numbers: range, codec: str, report: Callable[[tuple[str, ...]], object]
 ) -> StoredSplit:
-    """Write a split's labels, index and list of files, and its rows of the report. Raises `DataError` if empty."""
+    """Write a split's labels, index and list of files, and its rows of the report."""
     labels: list[np.ndarray] = []
     places: list[np.ndarray] = []
     shards: list[Shard] = []
     unreadable = odd = 0
-    first_reason = ""
-    with atomic_write(root / name / FILES) as file, pq.ParquetWriter(file, _FILES_SCHEMA) as writer:
+    with atomic_write(root / name / FILES) as file, pq.ParquetWriter(file, FILES_SCHEMA) as writer:
         table = _FilesTable(writer)
         for number in numbers:
             shard = load_shard(work, name, number)
@@ -150,7 +155,6 @@ def _join(
             for record in shard.records:
                 if record.reason:
                     unreadable += 1
-                    first_reason = first_reason or f"{record.file}: {record.reason}"
                     report((name, record.file, "unreadable", record.reason))
                 elif record.notes:
                     odd += 1
@@ -158,8 +162,6 @@ def _join(
             table.add(kept)
         table.flush()
     count = sum(shard.count for shard in shards)
-    if not count:
-        raise DataError(f"split {name}: none of its {unreadable} images can be read; the first is {first_reason}")
     arrays = {LABELS: labels, INDEX: places} if codec == "jpeg" else {LABELS: labels}
     for file_name, parts in arrays.items():
         with atomic_write(root / name / file_name) as file:
@@ -177,29 +179,25 @@ class _FilesTable:
 
     def add(self, records: list[Record]) -> None:
         self._pending.extend(records)
-        while len(self._pending) >= _FILES_ROWS:
+        while len(self._pending) >= FILES_ROWS:
             self.flush()
 
     def flush(self) -> None:
         """Write the next group, the last of which may be shorter."""
-        part, self._pending = self._pending[:_FILES_ROWS], self._pending[_FILES_ROWS:]
+        part, self._pending = self._pending[:FILES_ROWS], self._pending[FILES_ROWS:]
         if part:
-            columns = {field: [getattr(record, field) for record in part] for field in _FILES_SCHEMA.names}
-            self._writer.write_table(pa.table(columns, schema=_FILES_SCHEMA), row_group_size=_FILES_ROWS)
+            columns = {field: [getattr(record, field) for record in part] for field in FILES_SCHEMA.names}
+            self._writer.write_table(pa.table(columns, schema=FILES_SCHEMA), row_group_size=FILES_ROWS)
 
 
-def _sum(work: Path, numbers: range) -> Accumulator:
-    """Return the sums over all shards of the train split."""
-    sums: Accumulator | None = None
-    for number in numbers:
-        with np.load(work / f"train-{number:05d}.npz", allow_pickle=False) as state:
-            part = Accumulator.from_state(dict(state))
-        if sums is None:
-            sums = part
-        else:
-            sums.merge(part)
-    assert sums is not None, "a split has at least one shard"
-    return sums
+def left_out(root: Path, most: int = FEW) -> list[tuple[str, str]]:
+    """Return the first source files that a store's report lists as unreadable, and why: (file, reason)."""
+    try:
+        with open_regular(root / REPORT) as raw, io.TextIOWrapper(raw, "utf-8", newline="") as file:
+            rows = (row for row in csv.DictReader(file) if row["kind"] == "unreadable")
+            return [(row["file"], row["reason"]) for row in itertools.islice(rows, most)]
+    except (OSError, ValueError, KeyError, csv.Error):
+        return []
 
 
 def _stored(path: Path) -> StoredFile:

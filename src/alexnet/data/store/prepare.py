@@ -9,66 +9,49 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import itertools
-import json
 import os
 import platform
 import shutil
-from collections import deque
-from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
 from io import BufferedRandom
 from pathlib import Path
 from typing import cast
 
 import numpy as np
-import simplejpeg
-from numpy.typing import NDArray
 
-from alexnet.data.dataset import OnProgress, Source, Split
-from alexnet.data.decode import notes_of
-from alexnet.data.preprocess import SCALING_ROOM, decode_square
+from alexnet.data.dataset import OnProgress, Source, Split, too_many_unreadable
+from alexnet.data.preprocess import SCALING_ROOM
 from alexnet.data.readers.folder import FolderSplit
 from alexnet.data.readers.open import open_source
-from alexnet.data.readers.store import CODECS, Manifest, is_store, read_manifest
+from alexnet.data.readers.store_format import (
+    CODECS,
+    MOST_MANIFEST,
+    Manifest,
+    SourceSplit,
+    StoredFile,
+    is_store,
+    read_manifest,
+    shard_file,
+)
 from alexnet.data.readers.words import write_words
-from alexnet.data.statistics import Accumulator
-from alexnet.data.store.manifest import Record, ShardRecord, finish, load_shard, save_shard, shard_file
+from alexnet.data.statistics import MOST_SIDE, Accumulator
+from alexnet.data.store.manifest import Record, ShardRecord, finish, load_shard, load_sums, save_shard
+from alexnet.data.store.squares import Chunk, Settings, SquaredChunk, chunks, square_one, work_on
+from alexnet.data.store.verify import damage
 from alexnet.data.store.writers import RawShard, TarShard
 from alexnet.device import cpu_count
 from alexnet.environment import version
-from alexnet.errors import AlexnetError, DataError, UnreadableImage
-from alexnet.files import atomic_write, lock, write_json
+from alexnet.errors import AlexnetError, DataError, quoted
+from alexnet.files import atomic_write, lock, remove_leftovers, write_json
+from alexnet.records import read_json
 
 SHARD_IMAGES = 4096
-TINY = 32  # a shorter side below this is reported as tiny
 UNFINISHED = "unfinished"
 _LIBRARIES = ("alexnet", "numpy", "pillow", "simplejpeg", "torch", "pyarrow")
 
 
 class PrepareError(AlexnetError):
     """The preparation had to stop; the message says why and how to go on. What was finished is kept."""
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """Some neighbouring images of a shard: the unit of work of a thread."""
-
-    split: Split
-    shard: int
-    first: int
-    last: int
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """Everything the bytes of a store depend on besides the source's images."""
-
-    size: int
-    codec: str
-    quality: int
-    exif_rotate: bool
 
 
 def prepare(
@@ -89,21 +72,21 @@ def prepare(
 
     The shorter side is rescaled to `size` and the central square cut (paper §2). `codec` is raw (uint8 pixels,
     fastest to read) or jpeg (small, at `quality`). EXIF orientation is applied only with `exif_rotate`. Files that
-    cannot be read are left out and listed in report.csv; `strict` stops at the first instead. `progress(done, total)`
-    is called after every few images. A run that was stopped at any moment continues when called again with the same
-    arguments; a finished store is returned as it is.
+    cannot be read are left out and listed in report.csv, unless they are too many (`too_many_unreadable`); `strict`
+    stops at the first. `progress(done, total)` is called after every few images. A run that was stopped at any moment
+    continues when called again with the same arguments; a finished store is returned as it is.
 
-    Raises `DataError` for a wrong request, `PrepareError` when the work fails (unreadable with `strict`, disk full).
+    Raises `DataError` for a wrong request, `PrepareError` when the work fails (files unreadable, disk full).
     """
     if codec not in CODECS:
         raise DataError(f"there is no codec {codec!r}; choose raw (fastest) or jpeg (small)")
-    if not 1 <= size <= 4096 or not 1 <= quality <= 100 or shard_images < 1:
+    if not 1 <= size <= MOST_SIDE or not 1 <= quality <= 100 or shard_images < 1:
         raise DataError(f"size must be 1 to 4096 and quality 1 to 100, not {size} and {quality}")
     if workers is not None and workers < 0:
         raise DataError(f"workers must be at least 0, not {workers}")
     opened = source if isinstance(source, Source) else open_source(source, download=download)
     root = Path(out).expanduser()
-    settings = _Settings(size, codec, quality if codec == "jpeg" else 0, exif_rotate)
+    settings = Settings(size, codec, quality if codec == "jpeg" else 0, exif_rotate)
     wanted = _describe(opened, settings, shard_images)
     work = root / UNFINISHED
     if is_store(root):
@@ -111,17 +94,21 @@ def prepare(
     for split in opened.splits.values():
         if isinstance(split, FolderSplit) and Path(split.root).resolve() in root.resolve().parents:
             raise DataError(f"{root}: it would be a class folder of {opened.spec}; choose a folder outside")
+    _check_classes(opened)
     _enter(root, work, wanted)
     busy = DataError(f"{root}: another preparation is at work there; wait for it")
     with _disk_errors(root), lock(work / "lock", busy):
+        if is_store(root):
+            return _already_there(root, work, wanted)
+        _make_folders(root, opened)
         _make_shards(opened, root, work, settings, shard_images, strict, workers, progress)
         write_words(opened, root)
         manifest = finish(root, work, wanted, {name: len(split) for name, split in opened.splits.items()})
-    shutil.rmtree(work)
+        _tidy(work)
     return manifest
 
 
-def _describe(source: Source, settings: _Settings, shard_images: int) -> Manifest:
+def _describe(source: Source, settings: Settings, shard_images: int) -> Manifest:
     """Return the part of the manifest that is known before work begins; equal descriptions give equal stores."""
     digest = {
         name: hashlib.sha256(np.ascontiguousarray(split.labels, dtype="<i8").tobytes()).hexdigest()
@@ -142,12 +129,19 @@ def _describe(source: Source, settings: _Settings, shard_images: int) -> Manifes
         versions={name: version(name) or "not installed" for name in _LIBRARIES}
         | {"python": platform.python_version()},
         classes=source.classes,
-        source_splits={
-            name: {"count": len(split), "labels_sha256": digest[name]} for name, split in source.splits.items()
-        },
+        source_splits={name: SourceSplit(len(split), digest[name]) for name, split in source.splits.items()},
         splits={},
         files={},
     )
+
+
+def _check_classes(source: Source) -> None:
+    """Refuse names that the manifest could not hold: a folder's may be of any bytes."""
+    for name in source.classes:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"{source.spec}: the class name {quoted(name)} is not text in UTF-8; rename it") from None
 
 
 def _already_there(root: Path, work: Path, wanted: Manifest) -> Manifest:
@@ -157,8 +151,22 @@ def _already_there(root: Path, work: Path, wanted: Manifest) -> Manifest:
             raise DataError(
                 f"{root}: there is a finished store with another {field}; choose another folder for this one"
             )
-    shutil.rmtree(work, ignore_errors=True)
+    _tidy(work)
     return manifest
+
+
+def _tidy(work: Path) -> None:
+    """Remove what is only needed while shards are missing."""
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _make_folders(root: Path, source: Source) -> None:
+    """Make the splits' folders, and remove what a killed process was writing."""
+    for folder in (root, *(root / name for name in source.splits)):
+        if folder.is_symlink() and folder != root:
+            raise DataError(f"{folder}: it is a link; a store's files lie in its own folder")
+        folder.mkdir(exist_ok=True)
+        remove_leftovers(folder)
 
 
 def _enter(root: Path, work: Path, wanted: Manifest) -> None:
@@ -175,7 +183,10 @@ def _enter(root: Path, work: Path, wanted: Manifest) -> None:
         with _disk_errors(root):
             write_json(path, entry)
         return
-    begun = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        begun = read_json(path, MOST_MANIFEST, DataError)
+    except DataError as error:
+        raise DataError(f"{error}; delete {root} to start again") from None
     for field, value in entry.items():
         if begun.get(field) != value:
             raise DataError(
@@ -197,7 +208,7 @@ def _make_shards(
     source: Source,
     root: Path,
     work: Path,
-    settings: _Settings,
+    settings: Settings,
     shard_images: int,
     strict: bool,
     workers: int | None,
@@ -205,21 +216,24 @@ def _make_shards(
 ) -> None:
     """Write every shard that is not there yet."""
     total = sum(len(split) for split in source.splits.values())
-    missing: list[_Chunk] = []
-    done = 0
-    for name, split in source.splits.items():
-        (root / name).mkdir(exist_ok=True)
-        for shard in range(-(-len(split) // shard_images)):
-            first, end = shard * shard_images, min(len(split), (shard + 1) * shard_images)
-            if (finished := load_shard(work, name, shard, columns=("file", "reason"))) is not None:
-                _be_strict(strict, finished.records)
-                done += end - first
-                continue
-            missing.append(_Chunk(split, shard, first, end))
+    shards = [
+        Chunk(split, first // shard_images, first, min(len(split), first + shard_images))
+        for split in source.splits.values()
+        for first in range(0, len(split), shard_images)
+    ]
+    missing: list[Chunk] = []
+    dropped, done = _Dropped(strict), 0
+    for shard in shards:
+        records = _finished(shard, root, work, settings)
+        if records is None:
+            missing.append(shard)
+        else:
+            dropped.add(shard.split, records)
+            done += len(records)
     _check_room(root, settings, total - done)
     if progress is not None:
         progress(done, total)
-    results = _work_on(_chunks(missing, _per_chunk(settings.size)), settings, workers or cpu_count())
+    results = work_on(chunks(missing, _per_chunk(settings.size)), settings, workers or cpu_count())
     with contextlib.closing(results):
         for chunk in missing:
             file = root / shard_file(chunk.split.name, chunk.shard, settings.codec)
@@ -227,7 +241,7 @@ def _make_shards(
                 writer = _Writer(cast(BufferedRandom, opened), settings, chunk)
                 while writer.images < chunk.last - chunk.first:
                     part = next(results)
-                    _be_strict(strict, part.records)
+                    dropped.add(chunk.split, part.records)
                     writer.add(part)
                     done += len(part.records)
                     if progress is not None and writer.images < chunk.last - chunk.first:
@@ -239,26 +253,24 @@ def _make_shards(
                 progress(done, total)
 
 
-def _work_on(chunks: Iterator[_Chunk], settings: _Settings, threads: int) -> Generator[_SquaredChunk, None, None]:
-    """Yield what is made of each chunk, in order; a few per thread are under way, which bounds the memory."""
-    waiting: deque[Future[_SquaredChunk]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="prepare") as pool:
-        try:
-            while True:
-                for chunk in itertools.islice(chunks, 3 * threads - len(waiting)):
-                    waiting.append(pool.submit(_square_chunk, chunk, settings))
-                if not waiting:
-                    return
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+def _finished(shard: Chunk, root: Path, work: Path, settings: Settings) -> list[Record] | None:
+    """Return the records of a shard that an earlier process finished, or None where it has to be made (again).
 
-
-def _chunks(shards: list[_Chunk], count: int) -> Iterator[_Chunk]:
-    """Yield whole shards in parts of `count` images."""
-    for shard in shards:
-        for at in range(shard.first, shard.last, count):
-            yield _Chunk(shard.split, shard.shard, at, min(shard.last, at + count))
+    That is so where a file is damaged, and where a source file that could not be read is mended since.
+    """
+    kept = load_shard(work, shard.split.name, shard.shard)
+    if kept is None or len(kept.records) != shard.last - shard.first:
+        return None
+    if shard.split.name == "train" and load_sums(work, "train", shard.shard, settings.size) is None:
+        return None
+    stored = StoredFile(kept.bytes, kept.sha256)
+    if damage(root, shard_file(shard.split.name, shard.shard, settings.codec), stored):
+        return None
+    scratch = np.empty((settings.size, settings.size, 3), np.uint8)
+    for i, record in enumerate(kept.records, shard.first):
+        if record.reason and not square_one(shard.split, i, settings, scratch).reason:
+            return None
+    return kept.records
 
 
 def _per_chunk(size: int) -> int:
@@ -266,14 +278,31 @@ def _per_chunk(size: int) -> int:
     return max(8, min(256, (1 << 19) // size**2))
 
 
-def _be_strict(strict: bool, records: list[Record]) -> None:
-    if strict:
-        for record in records:
-            if record.reason:
-                raise PrepareError(f"{record.file}: {record.reason}; mend or remove it, or prepare without --strict")
+class _Dropped:
+    """Counts the files that cannot be read, and stops the work where they are too many."""
+
+    def __init__(self, strict: bool) -> None:
+        self._strict = strict
+        self._records: dict[str, list[Record]] = {}
+
+    def add(self, split: Split, records: list[Record]) -> None:
+        """Raises `PrepareError` that names the first of them."""
+        dropped = self._records.setdefault(split.name, [])
+        dropped += (record for record in records if record.reason)
+        if not dropped or not (self._strict or too_many_unreadable(len(dropped), len(split))):
+            return
+        few = "; ".join(
+            f"{quoted(record.file)[1:-1]}: {record.reason}" for record in dropped[: 1 if self._strict else 3]
+        )
+        if self._strict:
+            raise PrepareError(f"{few}; mend or remove it, or prepare without --strict")
+        raise PrepareError(
+            f"{split.name}: {len(dropped):,} of {len(split):,} pictures cannot be read, too many to leave out; "
+            f"mend them and give the same command again, or remove them and choose another folder; the first: {few}"
+        )
 
 
-def _check_room(root: Path, settings: _Settings, images: int) -> None:
+def _check_room(root: Path, settings: Settings, images: int) -> None:
     """Refuse what cannot fit before work begins; JPEG sizes are not known then."""
     needed = images * settings.size**2 * 3
     free = shutil.disk_usage(root).free
@@ -293,66 +322,10 @@ def _cannot_write(root: Path, error: OSError) -> str:
     )
 
 
-@dataclass(frozen=True)
-class _SquaredChunk:
-    """A chunk's records, and the payloads of those that could be read."""
-
-    records: list[Record]
-    payloads: list[bytes | memoryview]
-    sums: Accumulator | None
-
-
-def _square_chunk(chunk: _Chunk, settings: _Settings) -> _SquaredChunk:
-    """Decode, square and encode a chunk's images, and add up the statistics of the train split."""
-    split = chunk.split
-    squares = np.empty((chunk.last - chunk.first, settings.size, settings.size, 3), np.uint8)
-    records: list[Record] = []
-    payloads: list[bytes | memoryview] = []
-    for i in range(chunk.first, chunk.last):
-        pixels = squares[len(payloads)]
-        record = _square_one(split, i, settings, pixels)
-        records.append(record)
-        if not record.reason:
-            payloads.append(_encode(pixels, settings) if settings.codec == "jpeg" else pixels.data)
-    sums = None
-    if split.name == "train":
-        sums = Accumulator(settings.size)
-        sums.add(squares[: len(payloads)])
-    return _SquaredChunk(records, payloads, sums)
-
-
-def _square_one(split: Split, i: int, settings: _Settings, out: NDArray[np.uint8]) -> Record:
-    """Square image i into `out`, (S, S, 3), and return what is known of its file."""
-    name, label, size = _printable(split.image_name(i)), int(split.labels[i]), settings.size
-    digest = b""
-    try:
-        data = split.read_bytes(i)
-        digest = hashlib.sha256(data).digest()
-        decoded = decode_square(data, size, settings.exif_rotate)
-        out[:] = decoded.pixels
-    except UnreadableImage as error:
-        return Record(name, digest, label, 0, 0, "", str(error) or "it cannot be decoded")
-    notes = list(notes_of(decoded, name))
-    shorter = min(decoded.height, decoded.width)
-    if shorter < TINY and shorter < size:
-        notes.append(f"tiny, {decoded.width}x{decoded.height}")
-    if shorter < size:
-        notes.append(f"upscaled from {shorter} to {size}")
-    return Record(name, digest, label, decoded.height, decoded.width, "; ".join(notes), "")
-
-
-def _encode(pixels: NDArray[np.uint8], settings: _Settings) -> bytes:
-    return bytes(simplejpeg.encode_jpeg(pixels, settings.quality, "RGB", "420"))
-
-
-def _printable(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 class _Writer:
     """One shard in the making: its file, its records and its sums. `images` counts those of the source so far."""
 
-    def __init__(self, file: BufferedRandom, settings: _Settings, shard: _Chunk) -> None:
+    def __init__(self, file: BufferedRandom, settings: Settings, shard: Chunk) -> None:
         self.file: RawShard | TarShard
         if settings.codec == "raw":
             self.file = RawShard(file, settings.size, shard.last - shard.first)
@@ -370,7 +343,7 @@ class _Writer:
         """Images in the shard."""
         return sum(not record.reason for record in self.records)
 
-    def add(self, part: _SquaredChunk) -> None:
+    def add(self, part: SquaredChunk) -> None:
         """Append a chunk."""
         payloads = iter(part.payloads)
         for record in part.records:

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from alexnet.data.dataset import OnProgress, Split
 from alexnet.data.decode import decode_with_notes, notes_of
 from alexnet.data.readers.ilsvrc import Edition, edition
 from alexnet.data.readers.open import open_source
-from alexnet.data.readers.store import (
+from alexnet.data.readers.store import map_array, open_files, read_labels, read_rows
+from alexnet.data.readers.store_format import (
     FILES,
     INDEX,
     LABELS,
@@ -27,15 +26,15 @@ from alexnet.data.readers.store import (
     Shard,
     StoredFile,
     is_store,
-    map_array,
     read_manifest,
+    wrong_with,
 )
 from alexnet.data.statistics import Statistics
 from alexnet.data.store import checks
 from alexnet.data.store.checks import FileRecords, Issue
 from alexnet.device import cpu_count
-from alexnet.errors import DataError, UnreadableImage, one_line
-from alexnet.files import file_sha256
+from alexnet.errors import DataError, UnreadableImage
+from alexnet.files import open_regular
 
 _CHUNK = 64
 _LEVELS = ("error", "warning", "note")
@@ -94,7 +93,7 @@ def verify(
         issues += checks.known_odd_files(classes, files)
         issues += checks.unreadable(files)
         issues += checks.odd(files)
-    issues += checks.duplicates(splits)
+    issues += checks.duplicates(splits, classes)
     return Verification(spec, tuple(sorted(issues, key=lambda issue: _LEVELS.index(issue.level))))
 
 
@@ -112,7 +111,7 @@ def _scan(split: Split, workers: int | None, progress: OnProgress | None, before
                 decoded = decode_with_notes(data)
                 notes = "; ".join(notes_of(decoded, name))
             except UnreadableImage as error:
-                reason = str(error)
+                digest, reason = b"", str(error)  # what is unreadable is no one's duplicate
             rows.append((name, digest, notes, reason))
         return rows
 
@@ -153,15 +152,11 @@ def _check_store(
     root: Path, manifest: Manifest, issues: list[Issue], splits: list[FileRecords], progress: OnProgress | None
 ) -> None:
     """Compare a store's files with its manifest; add what is wrong to `issues`, and what is recorded to `splits`."""
-    wanted: dict[str, StoredFile | Shard] = dict(manifest.files)
-    for name, entry in manifest.splits.items():
-        wanted |= {shard.file: shard for shard in entry.shards}
-        wanted |= {f"{name}/{file}": known for file, known in entry.files.items()}
+    wanted = manifest.stored()
     total, done = sum(known.bytes for known in wanted.values()), 0
     damaged: set[str] = set()
     for file, known in wanted.items():
-        message = _compare(root / file, known)
-        if message:
+        if message := damage(root, file, known):
             damaged.add(file)
             issues.append(Issue("error", file, f"{message}; prepare the store again"))
         done += known.bytes
@@ -171,44 +166,48 @@ def _check_store(
         if not {f"{name}/{FILES}", f"{name}/{LABELS}"} & damaged:
             try:
                 splits.append(_recorded(root, name, manifest, issues, f"{name}/{INDEX}" in damaged))
-            except (DataError, OSError, pa.ArrowException) as error:
-                issues.append(Issue("error", name, one_line(error)))
+            except DataError as error:
+                issues.append(Issue("error", name, str(error)))
     if STATISTICS in manifest.files and STATISTICS not in damaged:
-        count = Statistics.load(root / STATISTICS).count
-        if count != manifest.splits["train"].count:
-            issues.append(Issue("error", STATISTICS, f"it is of {count} images, not of the train split's"))
+        try:
+            statistics = Statistics.load(root / STATISTICS)
+        except DataError as error:
+            issues.append(Issue("error", STATISTICS, str(error)))
+            return
+        if (statistics.count, len(statistics.mean_image)) != (manifest.splits["train"].count, manifest.size):
+            issues.append(Issue("error", STATISTICS, f"it is of {statistics.count} images, not of the train split's"))
 
 
-def _compare(path: Path, known: StoredFile | Shard) -> str:
-    """Return what is wrong with a file, or an empty text."""
+def damage(root: Path, file: str, known: StoredFile | Shard) -> str:
+    """Return what is wrong with a file of a store, which is read whole, or an empty text."""
+    if message := wrong_with(root, file, known):
+        return message
     try:
-        size = path.stat().st_size
-        if size != known.bytes:
-            return f"it has {size} bytes instead of {known.bytes}"
-        return "" if file_sha256(path) == known.sha256 else "its sha256 differs from the manifest's"
-    except OSError as error:
-        return f"it cannot be read ({error.strerror})"
+        with open_regular(root / file) as opened:
+            actual = hashlib.file_digest(opened, "sha256").hexdigest()  # type: ignore[arg-type]
+    except (OSError, ValueError) as error:
+        return f"it cannot be read ({getattr(error, 'strerror', None) or error})"
+    return "" if actual == known.sha256 else "its sha256 differs from the manifest's"
 
 
 def _recorded(root: Path, name: str, manifest: Manifest, issues: list[Issue], index_damaged: bool) -> FileRecords:
     """Return what a store recorded of a split's source files, after checking that its parts agree."""
     entry = manifest.splits[name]
-    labels = np.asarray(map_array(root / name / LABELS, np.dtype(np.int64), (entry.count,)))
-    table = pq.read_table(root / name / FILES)
-    if len(labels) and not 0 <= labels.min() <= labels.max() < len(manifest.classes):
-        issues.append(Issue("error", name, f"labels lie outside 0..{len(manifest.classes) - 1}"))
-    if not np.array_equal(labels, table.column("label").to_numpy()):
+    labels = read_labels(root, name, manifest)
+    files = FileRecords(name, labels)
+    recorded: list[int] = []
+    with open_files(root, name, entry.count) as table:
+        for group in range(table.num_row_groups):
+            rows = read_rows(table, group, ["file", "sha256", "label", "notes"])
+            files.names += rows["file"]
+            files.hashes += rows["sha256"]
+            files.notes |= {file: note for file, note in zip(rows["file"], rows["notes"], strict=True) if note}
+            recorded += rows["label"]
+    if not np.array_equal(labels, np.array(recorded, np.int64)):
         issues.append(Issue("error", name, f"{LABELS} and {FILES} do not agree"))
     if INDEX in entry.files and not index_damaged:
         places = map_array(root / name / INDEX, np.dtype(np.int64), (entry.count, 2))
         sizes = np.repeat([shard.bytes for shard in entry.shards], [shard.count for shard in entry.shards])
-        if len(places) and ((places < 0).any() or (places.sum(axis=1) > sizes).any()):
+        if ((places < 0) | (places > sizes[:, None])).any() or (places.sum(axis=1) > sizes).any():
             issues.append(Issue("error", f"{name}/{INDEX}", "it points outside the shards"))
-    names, notes = table.column("file").to_pylist(), table.column("notes").to_pylist()
-    return FileRecords(
-        name,
-        labels,
-        names,
-        table.column("sha256").to_pylist(),
-        {file: note for file, note in zip(names, notes, strict=True) if note},
-    )
+    return files

@@ -9,7 +9,7 @@ from io import BufferedRandom
 
 import numpy as np
 
-from alexnet.data.readers.store import NPY_HEADER
+from alexnet.data.readers.store_format import NPY_HEADER
 
 
 class RawShard:
