@@ -29,6 +29,7 @@ from alexnet.model.dropout import set_dropout_keys
 from alexnet.model.zoo import build
 from alexnet.progress import Progress, quiet
 from alexnet.run import Run
+from alexnet.training.adapt import fitted
 from alexnet.training.batches import Batches
 from alexnet.training.diagnostics import Diagnostics
 from alexnet.training.history import check_history
@@ -69,6 +70,7 @@ def _train(run: Run, config: Config, progress: Progress, command: list[str] | No
         if config.train.threads:
             torch.set_num_threads(config.train.threads)
         device = choose_device(config.train.device)
+        data = data if resumed else fitted(data, device, progress)
         if device.type == "cpu":
             keep_freed_memory()
         model = build(data.config.network, config.train.seed).to(device)
@@ -254,28 +256,31 @@ class Trainer:
         self._read_log()
         self._check_weights()
         self._log("epoch", {"lr": self.schedule.lr, **state.mean.means(), "seconds": round(state.seconds, 2)})
-        error = None
+        error = result = None
         if epoch % self.config.train.evaluate_every == 0 or epoch == self.config.train.epochs:
-            error = self._validate(batches)
+            result = self._validate(batches)
+            error = result.top1_error
         better = error is not None and (state.best_error is None or error < state.best_error)
         if better:
             state.best_error, state.best = error, dict(state.last)
-        if self.schedule.after_epoch(epoch, self.world.first(error)):
+        if self.schedule.after_epoch(epoch, self.world.first(error), state.steps):
             self.progress.note(f"epoch {epoch}: the learning rate drops to {self.schedule.lr:g}")
         state.next_epoch()
+        if result is not None and state.best_error is not None:
+            self.diagnostics.after_validation(result, state.best_error, state.steps, self._finished())
         if better:
             self._save("best", batches)
         self._save("last", batches)
 
-    def _validate(self, batches: Batches) -> float:
-        """Measure the validation split and return its top-1 error in percent."""
+    def _validate(self, batches: Batches) -> Measurement:
+        """Measure the validation split."""
         result = measure_validation(self.model, batches, self.task, self.config)
         if not math.isfinite(result.loss):
             self._diverged(f"the validation loss is {result.loss} after", self.state.steps)
         self.state.last = {"epoch": self.state.epoch, **result.to_json()}
         self._log("validation", result.to_json())
         self.progress.validated(self.state.epoch, result.to_json(), self.schedule.lr)
-        return result.top1_error
+        return result
 
     def _log(self, kind: str, values: dict[str, Any]) -> None:
         self.state.metrics_bytes = self.writer.log(kind, self.state.epoch, self.state.steps, values)
@@ -329,6 +334,13 @@ def measure_validation(model: nn.Module, batches: Batches, task: Task, config: C
             return task.scores(model(inputs).float())
 
     model.eval()
-    result = measure_split(batches.validation, scores, task.loss, config.network.classes, prepare=prepare)
+    result = measure_split(
+        batches.validation,
+        scores,
+        task.loss,
+        config.network.classes,
+        prepare=prepare,
+        majority=batches.data.majority,
+    )
     model.train()
     return result
