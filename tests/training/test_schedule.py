@@ -51,6 +51,23 @@ def test_the_rate_drops_tenfold_after_as_many_epochs_without_improvement_as_the_
     assert schedule.lr == pytest.approx(0.001)
 
 
+def test_patience_lasts_at_least_so_many_steps_where_epochs_are_short() -> None:
+    schedule = plateau(patience=3, patience_steps=100)
+    drops = [epoch for epoch in range(1, 26) if schedule.after_epoch(epoch, 50.0, 13 * epoch)]
+    assert drops == [9, 17]  # 8 epochs of 13 steps are the first to make 100
+    assert (schedule.state.decays, schedule.state.since, schedule.finished) == (2, 25 * 13, True)
+
+
+def test_an_improvement_begins_the_patience_anew_in_steps_too() -> None:
+    schedule = plateau(patience=1, patience_steps=30)
+    assert [schedule.after_epoch(*line) for line in ((1, 60.0, 10), (2, 60.0, 20), (3, 50.0, 30))] == [False] * 3
+    assert [schedule.after_epoch(*line) for line in ((4, 50.0, 40), (5, 50.0, 50), (6, 50.0, 60))] == [
+        False,
+        False,
+        True,
+    ]
+
+
 def test_an_improvement_below_the_threshold_counts_as_none() -> None:
     assert run(plateau(), [50.0, 49.7, 49.6, 49.55]) == [4]
 

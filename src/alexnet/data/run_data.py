@@ -15,7 +15,7 @@ from alexnet.data.dataset import Source, Split, hold_out
 from alexnet.data.loader import BatchLoader
 from alexnet.data.readers.open import open_source
 from alexnet.data.statistics import Statistics, fit
-from alexnet.errors import DataError, RunError, UsageError
+from alexnet.errors import DataError, RunError, UsageError, quoted
 from alexnet.files import write_json
 from alexnet.progress import Progress
 from alexnet.run import Run
@@ -108,7 +108,7 @@ class RunData:
         counts += [f"{len(self.source.splits['test']):,} for the test"] if "test" in self.source.splits else []
         steps, batch = self.steps_per_epoch, self.config.train.batch_size
         return (
-            f"{self.source.spec}: {', '.join(counts)}, of {len(self.source.classes):,} classes; "
+            f"{quoted(self.source.spec)[1:-1]}: {', '.join(counts)}, of {len(self.source.classes):,} classes; "
             f"{steps:,} step{'s' if steps > 1 else ''} of {batch} images per epoch"
         )
 

@@ -14,6 +14,7 @@ import torch
 
 from alexnet.config import Config
 from alexnet.data.run_data import RunData
+from alexnet.errors import quoted
 from alexnet.model.native import multiplies_bfloat16
 from alexnet.progress import Progress
 
@@ -127,9 +128,9 @@ def advice(data: RunData) -> list[str]:
         )
     (first, most), (last, least) = ((at, counts[at]) for at in (int(counts.argmax()), int(counts.argmin())))
     if most >= UNEQUAL * least:
-        names = data.source.classes
+        many, few = quoted(data.source.classes[first]), quoted(data.source.classes[last])
         words.append(
-            f"the classes are very unequal, {most:,} images of {names[first]} and {least:,} of {names[last]}: compare "
-            "the errors with that of always answering the former, or even them out"
+            f"the classes are very unequal, {most:,} images of {many} and {least:,} of {few}: compare the errors with "
+            "that of always answering the former, or even them out"
         )
     return words
