@@ -16,7 +16,7 @@ from alexnet.data.run_data import RunData, open_run_data
 from alexnet.errors import UsageError
 from alexnet.model import native
 from alexnet.progress import Progress
-from alexnet.training.adapt import LEAST_STEPS, adapt, advice, choose_precision
+from alexnet.training.adapt import LEAST_STEPS, adapt, advice, choose_precision, fitted
 from alexnet.training.loop import resume, train
 
 CPU = torch.device("cpu")
@@ -160,8 +160,12 @@ def test_the_first_line_says_what_is_trained_on() -> None:
 
 
 def test_few_pictures_are_pointed_to_weights_that_have_seen_more() -> None:
-    assert any("--preset fine-tune --init MODEL" in words for words in advice(run_data([50, 50])))
-    assert not any("fine-tune" in words for words in advice(run_data([1500, 1500])))
+    said = []
+    for counts in ([50, 50], [1500, 1500]):
+        told = Told()
+        fitted(run_data(counts), CPU, told)
+        said.append(any("--preset fine-tune --init MODEL" in words for words in told.notes))
+    assert said == [True, False]
 
 
 def test_few_steps_and_unequal_classes_are_named() -> None:

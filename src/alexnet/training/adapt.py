@@ -32,6 +32,11 @@ def fitted(data: RunData, device: torch.device, progress: Progress) -> RunData:
     progress.note(data.summary_line())
     if changes:
         progress.note(f"adapted to few images: {', '.join(changes)} (--train.adapt false keeps the preset's)")
+    if len(data.train) < SMALL and not data.config.train.init and data.config.data.source != "digits":
+        progress.note(
+            f"{len(data.train):,} pictures are few for random weights; weights that have seen many do better: "
+            "--preset fine-tune --init MODEL"
+        )
     for words in advice(data):
         progress.warn(words)
     return data
@@ -109,18 +114,11 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def advice(data: RunData) -> list[str]:
-    """What to know before a training on these images begins, with what to do: few steps, few or unequal classes."""
+    """What is wrong with a training on these images before it begins, with what to do: few steps, unequal classes."""
     config, counts = data.config, data.class_counts
     steps = config.train.epochs * data.steps_per_epoch
     steps = min(steps, config.train.steps) if config.train.steps else steps
     words = []
-    if config.train.init or config.data.source == "digits":
-        pass
-    elif len(data.train) < SMALL:
-        words.append(
-            f"{len(data.train):,} pictures are few for random weights; weights that have seen many do better: "
-            "--preset fine-tune --init MODEL"
-        )
     if steps < LEAST_STEPS // 4 and not config.train.init:
         words.append(
             f"few steps per epoch, {data.steps_per_epoch}, and {steps:,} in all, where random weights need thousands: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -55,10 +56,11 @@ class Diagnostics:
         if steps < EARLY and not over:
             return
         when, smooth, answered, present = f"after {steps} steps", self.state.smooth, result.answered, result.present
-        if self.chance is not None and smooth is not None and smooth > ABOVE * self.chance:
+        chance = math.inf if self.chance is None else self.chance
+        if steps >= EARLY and smooth is not None and smooth > ABOVE * chance:
             self._warn(
                 "above",
-                f"{when} the loss is {smooth:.3f}, above that of guessing ({self.chance:.3f}): the learning rate is "
+                f"{when} the loss is {smooth:.3f}, above that of guessing ({chance:.3f}): the learning rate is "
                 "likely too high, try a tenth of --optimizer.lr",
             )
         if answered is not None and present is not None and (answered == 1 or 3 * answered <= present) and present > 1:
