@@ -80,7 +80,7 @@ class Schedule:
     )
     patience: int = setting(5, "plateau: epochs without improvement before a drop", minimum=1)
     patience_steps: int = setting(
-        400, "plateau: and at least so many steps, which are more epochs where a set is small", minimum=0
+        1000, "plateau: and at least so many steps, which are more epochs where a set is small", minimum=0
     )
     threshold: float = setting(0.1, "plateau: points of validation error that count as an improvement", minimum=0)
     milestones: tuple[int, ...] = setting((), "epochs: after these (as 23,51,78)", minimum=1)

@@ -361,7 +361,7 @@ def _digits() -> Config:
         data=Data("digits", size=16),
         augment=Augment(mirror=False),
         optimizer=Optimizer(lr=0.005),  # the paper's 0.01 is for 128 images per step, not 32
-        schedule=Schedule(patience=10, threshold=0.1),
+        schedule=Schedule(patience=10, patience_steps=400, threshold=0.1),
         train=Train(epochs=100, batch_size=32, log_every=20),
     )
 
