@@ -96,7 +96,12 @@ def test_a_folder_with_splits_is_trained_and_measured_by_command(
         "runs",
         "models",
         "unreadable",
+        "chance_error",
+        "majority_error",
+        "answered",
+        "present",
     }
+    assert (measured["chance_error"], measured["majority_error"]) == (85.7143, 85.7143)
     assert (measured["split"], measured["count"], measured["runs"]) == ("test", 28, [str(run)])
     assert Run.open(run).evaluations() == [measured]
 
@@ -437,7 +442,16 @@ def test_an_unknown_preset_is_told_with_the_nearest(wrong: Callable[..., str], t
     assert "did you mean paper?" in wrong(2, "summary", "papers")
     assert "did you mean caffe?" in wrong(2, "presets", "paper", "cafe")
     assert "did you mean resnet18?" in wrong(
-        2, "train", "--preset", "torchvision:resnet81", "--out", tmp_path / "run", "--data.size", "256"
+        2,
+        "train",
+        "--preset",
+        "torchvision:resnet81",
+        "--data",
+        "digits",
+        "--out",
+        tmp_path / "run",
+        "--data.size",
+        "256",
     )
     assert not (tmp_path / "run").exists()
 

@@ -25,6 +25,26 @@ SMALL = 2000  # training images below which weights that have seen others are th
 UNEQUAL = 10  # times as many images of one class as of another
 
 
+class Later(Progress):
+    """Keeps what is said until it is sure that there will be a training."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[str, str]] = []
+
+    def note(self, text: str) -> None:
+        """As `Progress.note`."""
+        self.kept.append(("note", text))
+
+    def warn(self, text: str) -> None:
+        """As `Progress.warn`."""
+        self.kept.append(("warn", text))
+
+    def tell(self, progress: Progress) -> None:
+        """Say it all."""
+        for how, text in self.kept:
+            getattr(progress, how)(text)
+
+
 def fitted(data: RunData, device: torch.device, progress: Progress) -> RunData:
     """The data of a new run, with the config fitted to them and to the device; says what they are and what changed."""
     config, changes = adapt(choose_precision(data.config, device, progress), len(data.train))

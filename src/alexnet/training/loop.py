@@ -29,7 +29,7 @@ from alexnet.model.dropout import set_dropout_keys
 from alexnet.model.zoo import build
 from alexnet.progress import Progress, quiet
 from alexnet.run import Run
-from alexnet.training.adapt import fitted
+from alexnet.training.adapt import Later, fitted
 from alexnet.training.batches import Batches
 from alexnet.training.diagnostics import Diagnostics
 from alexnet.training.history import check_history
@@ -70,18 +70,23 @@ def _train(run: Run, config: Config, progress: Progress, command: list[str] | No
         if config.train.threads:
             torch.set_num_threads(config.train.threads)
         device = choose_device(config.train.device)
-        data = data if resumed else fitted(data, device, progress)
         if device.type == "cpu":
             keep_freed_memory()
+        later = Later()
+        if resumed:
+            later.note(data.summary_line())
+        else:
+            data = fitted(data, device, later)
         model = build(data.config.network, config.train.seed).to(device)
         trackers = Trackers(config.train.track, progress)
         trainer = Trainer(run, data, model, task_of(config), trackers, progress)
         saved = resumed and has_checkpoint(run.checkpoints, "last")
-        report = copy_initial_weights(model, data, progress) if config.train.init and not saved else None
+        report = copy_initial_weights(model, data, later) if config.train.init and not saved else None
         if not resumed:  # only now, so that a wrong request leaves nothing behind
             Run.create(run.path, data.config, command)
         if report:
             report.save(run.init_file)
+        later.tell(progress)
         with run.held():
             batches = Batches(run, data, device, progress, trainer.world)
             if saved:
