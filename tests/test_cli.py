@@ -121,8 +121,9 @@ def test_without_json_the_result_is_prose(seven: Path, tmp_path: Path, alexnet: 
     code, out, _ = alexnet("train", "--data", seven, "--out", tmp_path / "run", *QUICK)
     assert code == 0
     assert f"alexnet evaluate {tmp_path / 'run'}" in out and "top-1 error" in out
+    assert out.count("(chance 85.71 %, majority 85.71 %)") == 2  # of the best and the last epoch
     code, out, _ = alexnet("evaluate", tmp_path / "run")
-    assert code == 0 and "top-5 error" in out and "28 images" in out
+    assert code == 0 and "top-5 error" in out and "28 images" in out and "(chance 85.71 %, majority 85.71 %)" in out
     image = seven / "test" / "ant" / "00.png"
     code, out, _ = alexnet("predict", tmp_path / "run", image, "--top", 2)
     assert code == 0 and out.splitlines()[0] == str(image) and len(out.splitlines()) == 3

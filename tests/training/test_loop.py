@@ -51,6 +51,11 @@ RECIPES = {
         "schedule__threshold": "50",
         "schedule__drops": "1",
     },
+    "patience": {
+        "schedule__patience": "1",
+        "schedule__patience_steps": "5",
+        "schedule__threshold": "50",
+    },
     "hinge": {"train__task": "hinge", "optimizer__lr": "0.0003"},
 }
 
