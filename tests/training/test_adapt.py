@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from alexnet import presets
 from alexnet.config import replace
+from alexnet.config_file import from_document, to_toml
 from alexnet.data.dataset import ArraySplit, Source
 from alexnet.data.run_data import RunData, open_run_data
 from alexnet.errors import UsageError
@@ -90,6 +92,13 @@ def test_what_is_given_counts_as_given_but_is_not_written() -> None:
     given = replace(presets.preset("tiny-64"), {"train.batch_size": "128"})
     assert given == presets.preset("tiny-64") and given.chosen == {"train.batch_size"}
     assert "chosen" not in given.to_dict()
+
+
+def test_of_a_file_of_all_settings_those_it_changes_are_given() -> None:
+    text = to_toml(presets.preset("tiny-64"))
+    assert from_document(tomllib.loads(text)).chosen == frozenset()
+    changed = text.replace("batch_size = 128", "batch_size = 100")
+    assert from_document(tomllib.loads(changed)).chosen == {"train.batch_size"}
 
 
 def test_epochs_of_a_schedule_move_with_the_length() -> None:

@@ -150,9 +150,8 @@ def told_after(result: Measurement, steps: int, loss: float = 2.0, over: bool = 
     """What is warned of after two validations with that result."""
     told = Told()
     watch = Diagnostics(math.log(10), told)
-    watch.after_step(1, loss)
     for _ in range(2):
-        watch.after_validation(result, result.top1_error, steps, over)
+        watch.after_validation(result, result.top1_error, loss, steps, over)
     return told.warnings
 
 
@@ -176,7 +175,7 @@ def test_errors_like_those_of_the_most_frequent_class_are_named() -> None:
 
 def test_a_loss_above_that_of_guessing_is_named() -> None:
     (warning,) = told_after(measured(6), 400, loss=5.0)
-    assert "the loss is 5.000, above that of guessing (2.303)" in warning and "--optimizer.lr" in warning
+    assert "the loss is 5, above that of guessing (2.303)" in warning and "--optimizer.lr" in warning
     assert told_after(measured(6), 400, loss=2.4) == []
 
 

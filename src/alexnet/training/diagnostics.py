@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -48,19 +47,20 @@ class Diagnostics:
                 "the paper's own initial weights can take a few epochs",
             )
 
-    def after_validation(self, result: Measurement, best_error: float, steps: int, over: bool = False) -> None:
-        """Look at an epoch's validation, and at the training loss beside it; `over` when it was the last.
+    def after_validation(
+        self, result: Measurement, best_error: float, loss: float, steps: int, over: bool = False
+    ) -> None:
+        """Look at an epoch's validation and its mean training `loss`; `over` when it was the last.
 
         `best_error` is the lowest top-1 error so far, percent.
         """
         if steps < EARLY and not over:
             return
-        when, smooth, answered, present = f"after {steps} steps", self.state.smooth, result.answered, result.present
-        chance = math.inf if self.chance is None else self.chance
-        if steps >= EARLY and smooth is not None and smooth > ABOVE * chance:
+        when, answered, present = f"after {steps} steps", result.answered, result.present
+        if self.chance is not None and steps >= EARLY and loss > ABOVE * self.chance:
             self._warn(
                 "above",
-                f"{when} the loss is {smooth:.3f}, above that of guessing ({chance:.3f}): the learning rate is "
+                f"{when} the loss is {loss:.4g}, above that of guessing ({self.chance:.3f}): the learning rate is "
                 "likely too high, try a tenth of --optimizer.lr",
             )
         if answered is not None and present is not None and (answered == 1 or 3 * answered <= present) and present > 1:

@@ -260,7 +260,8 @@ class Trainer:
         state, epoch = self.state, self.state.epoch
         self._read_log()
         self._check_weights()
-        self._log("epoch", {"lr": self.schedule.lr, **state.mean.means(), "seconds": round(state.seconds, 2)})
+        means = state.mean.means()
+        self._log("epoch", {"lr": self.schedule.lr, **means, "seconds": round(state.seconds, 2)})
         error = result = None
         if epoch % self.config.train.evaluate_every == 0 or epoch == self.config.train.epochs:
             result = self._validate(batches)
@@ -272,7 +273,8 @@ class Trainer:
             self.progress.note(f"epoch {epoch}: the learning rate drops to {self.schedule.lr:g}")
         state.next_epoch()
         if result is not None and state.best_error is not None:
-            self.diagnostics.after_validation(result, state.best_error, state.steps, self._finished())
+            loss = means.get("loss", 0.0)
+            self.diagnostics.after_validation(result, state.best_error, loss, state.steps, self._finished())
         if better:
             self._save("best", batches)
         self._save("last", batches)
