@@ -46,6 +46,8 @@ EXPERIMENTS = {
     "cifar-26": Experiment("cifar-26", "CIFAR-10 (JPEG)", published="26 % in 80 s on a GTX 580, raw pixels"),
     "cifar-18": Experiment("cifar-18", "CIFAR-10 (JPEG)", published="18 % in 20 min on a GTX 580, raw pixels"),
     "tiny-64": Experiment("tiny-64", "Tiny ImageNet, 200 classes", views=(1, 10)),
+    "own-tiny": Experiment("tiny-64", "500 pictures of 8 classes of Tiny ImageNet", views=(1, 10)),
+    "own-photographs": Experiment("tiny-64", "183 photographs of 6 kinds", views=(1, 10)),
     "paper": Experiment("paper", "Tiny ImageNet enlarged to 256", FIRST_STEPS, measured=False),
     "code-145": Experiment("code-145", "Tiny ImageNet enlarged to 256", FIRST_STEPS, measured=False),
 }
@@ -84,7 +86,7 @@ def measure(name: str, run: Run, data: str | None) -> TrainingRun:
 def measure_errors(run: Run, data: str | None, views: int) -> Errors:
     """Errors of the best checkpoint on the test split."""
     result = evaluate(str(run.path), data, views=views).to_json()
-    keys = ("split", "count", "top1_error", "top5_error", "loss")
+    keys = ("split", "count", "top1_error", "top5_error", "loss", "chance_error", "majority_error")
     return Errors(views=views, **{key: result[key] for key in keys})
 
 

@@ -16,7 +16,11 @@ RECORDS = Path(__file__).parent / "records"
 
 @dataclass(frozen=True)
 class Errors(Json):
-    """What `alexnet evaluate` measured of a run: errors in percent, loss in nats."""
+    """What `alexnet evaluate` measured of a run: errors in percent, loss in nats.
+
+    `chance_error` and `majority_error` are the top-1 errors of guessing and of the most frequent class of train; older
+    records have none.
+    """
 
     views: int
     split: str
@@ -24,6 +28,8 @@ class Errors(Json):
     top1_error: float
     top5_error: float | None
     loss: float
+    chance_error: float | None = None
+    majority_error: float | None = None
 
 
 @dataclass(frozen=True)

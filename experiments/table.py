@@ -2,7 +2,8 @@
 
     python -m experiments.table
 
-writes the results of trainings into README.md and the measurements of speed into docs/speed.md.
+writes the results of trainings into README.md, those on few pictures apart, and the measurements of speed into
+docs/speed.md.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from pathlib import Path
 from benchmarks import records as speed
 from benchmarks.records import Result
 from benchmarks.tables import HEAD, cells, markdown
+from experiments.own_pictures import MAKERS
 from experiments.real_images import EXPERIMENTS
 from experiments.records import RECORDS, TrainingRecord, load
 
 ROOT = Path(__file__).parents[1]
+OWN_BEGIN, OWN_END = "<!-- own pictures: made by python -m experiments.table -->", "<!-- /own pictures -->"
 BEGIN, END = "<!-- results: made by python -m experiments.table -->", "<!-- /results -->"
 SPEED_BEGIN, SPEED_END = "<!-- measurements: made by python -m experiments.table -->", "<!-- /measurements -->"
 COLUMNS = ("preset", "images", "views", "top-1 error", "top-5 error", "n", "training", "published")
+OWN_COLUMNS = ("pictures", "test", "most frequent class", "top-1 error", "10 views", "n", "training, one core")
 TITLES = {
     "train": "The training step",
     "parity": "The same losses",
@@ -30,10 +34,24 @@ TITLES = {
 
 def results_table(folder: Path = RECORDS) -> str:
     """Markdown: one row per record and number of views, in the order of `EXPERIMENTS`, and the records' notes."""
-    records = [record for name in EXPERIMENTS if (record := load(name, folder)) is not None]
+    names = [name for name in EXPERIMENTS if name not in MAKERS]
+    records = [record for name in names if (record := load(name, folder)) is not None]
     rows = [row for record in records for row in _training_rows(record)]
     notes = [f"- `{record.preset}`: {record.note}" for record in records if record.note]
     return "\n".join([markdown(COLUMNS, rows), "", *notes])
+
+
+def own_table(folder: Path = RECORDS) -> str:
+    """Markdown: one row per record of few pictures, its errors beside that of always answering one class."""
+    return markdown(OWN_COLUMNS, [_own_row(record) for name in MAKERS if (record := load(name, folder)) is not None])
+
+
+def _own_row(record: TrainingRecord) -> list[str]:
+    first = record.runs[0].errors[0]
+    errors = [_error(record.named(f"top1_error_views_{views}")) for views in (1, 10)]
+    steps, seconds = (max(getattr(run, name) for run in record.runs) for name in ("steps", "training_seconds"))
+    training = f"at most {steps:,} steps, {seconds / 60:.0f} min"
+    return [record.data, f"{first.count}", f"{first.majority_error:.2f} %", *errors, str(len(record.runs)), training]
 
 
 def _training_rows(record: TrainingRecord) -> list[list[str]]:
@@ -93,7 +111,7 @@ def pages() -> dict[Path, str]:
     """Every page with a table, as it should be."""
     readme, page = ROOT / "README.md", ROOT / "docs" / "speed.md"
     return {
-        readme: insert(readme.read_text(), results_table()),
+        readme: insert(insert(readme.read_text(), results_table()), own_table(), OWN_BEGIN, OWN_END),
         page: insert(page.read_text(), speed_tables(), SPEED_BEGIN, SPEED_END),
     }
 

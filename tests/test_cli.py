@@ -96,7 +96,12 @@ def test_a_folder_with_splits_is_trained_and_measured_by_command(
         "runs",
         "models",
         "unreadable",
+        "chance_error",
+        "majority_error",
+        "answered",
+        "present",
     }
+    assert (measured["chance_error"], measured["majority_error"]) == (85.7143, 85.7143)
     assert (measured["split"], measured["count"], measured["runs"]) == ("test", 28, [str(run)])
     assert Run.open(run).evaluations() == [measured]
 
@@ -116,8 +121,9 @@ def test_without_json_the_result_is_prose(seven: Path, tmp_path: Path, alexnet: 
     code, out, _ = alexnet("train", "--data", seven, "--out", tmp_path / "run", *QUICK)
     assert code == 0
     assert f"alexnet evaluate {tmp_path / 'run'}" in out and "top-1 error" in out
+    assert out.count("(chance 85.71 %, majority 85.71 %)") == 2  # of the best and the last epoch
     code, out, _ = alexnet("evaluate", tmp_path / "run")
-    assert code == 0 and "top-5 error" in out and "28 images" in out
+    assert code == 0 and "top-5 error" in out and "28 images" in out and "(chance 85.71 %, majority 85.71 %)" in out
     image = seven / "test" / "ant" / "00.png"
     code, out, _ = alexnet("predict", tmp_path / "run", image, "--top", 2)
     assert code == 0 and out.splitlines()[0] == str(image) and len(out.splitlines()) == 3
@@ -451,7 +457,16 @@ def test_an_unknown_preset_is_told_with_the_nearest(wrong: Callable[..., str], t
     assert "did you mean paper?" in wrong(2, "summary", "papers")
     assert "did you mean caffe?" in wrong(2, "presets", "paper", "cafe")
     assert "did you mean resnet18?" in wrong(
-        2, "train", "--preset", "torchvision:resnet81", "--out", tmp_path / "run", "--data.size", "256"
+        2,
+        "train",
+        "--preset",
+        "torchvision:resnet81",
+        "--data",
+        "digits",
+        "--out",
+        tmp_path / "run",
+        "--data.size",
+        "256",
     )
     assert not (tmp_path / "run").exists()
 

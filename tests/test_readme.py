@@ -76,8 +76,17 @@ def test_the_lines_on_ones_own_pictures_run_as_written(pictures: Path, capsys: p
         target = arguments.pop() if arguments[-2:-1] == [">"] else None
         arguments = arguments[:-1] if target else arguments
         assert main(briefly(arguments) if arguments[0] == "train" else arguments) == 0, line
+        said = capsys.readouterr()
         if target:
-            (pictures / target).write_text(capsys.readouterr().out)
+            (pictures / target).write_text(said.out)
+        if arguments[0] == "evaluate":
+            assert "majority 50.00 %" in said.out  # of two classes with as many pictures
+        if arguments[:1] == ["train"] and "pictures/" in arguments:
+            first, second, *_ = said.err.splitlines()
+            assert (
+                first.startswith("pictures/: ") and "of 2 classes; " in first and "steps of 8 images per epoch" in first
+            )
+            assert second.startswith("adapted to few images: 8 images per step instead of 128")
     assert (pictures / "runs" / "first" / "report.html").is_file()
     assert "`alexnet train --resume runs/first`" in README
     assert main(["train", "--resume", "runs/first"]) == 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from alexnet.architecture import Layer, Network, check_network, layer_from_dict
@@ -20,7 +20,9 @@ from alexnet.setting import Field, checked, fields_of, setting
 class Data:
     """Where the images come from and how they reach the network (paper §2)."""
 
-    source: str = setting("digits", "digits, a folder of class folders, a folder of Parquet files, …")
+    source: str = setting(
+        "", "digits, a folder of class folders, a folder of Parquet files, …; only preset digits has one"
+    )
     size: int = setting(
         256, "pixels: the shorter side is scaled to this, then the central square is cut", minimum=1, maximum=4096
     )
@@ -77,6 +79,9 @@ class Schedule:
         3, "plateau: divide at most this often; the next plateau after the last ends the run", minimum=0
     )
     patience: int = setting(5, "plateau: epochs without improvement before a drop", minimum=1)
+    patience_steps: int = setting(
+        1000, "plateau: and at least so many steps, which are more epochs where a set is small", minimum=0
+    )
     threshold: float = setting(0.1, "plateau: points of validation error that count as an improvement", minimum=0)
     milestones: tuple[int, ...] = setting((), "epochs: after these (as 23,51,78)", minimum=1)
     layers: tuple[str, ...] = setting(
@@ -93,7 +98,13 @@ class Train:
     epochs: int = setting(90, "passes over the training set at most", minimum=1)
     steps: int = setting(0, "stop after this many steps; 0: no such limit", minimum=0)
     batch_size: int = setting(128, "images per step", minimum=1)
-    precision: Literal["float32", "bfloat16"] = setting("float32", "bfloat16: autocast; the weights stay float32")
+    adapt: bool = setting(
+        True,
+        "fit what is not given of batch_size, epochs and optimizer.lr to a training set of few images, and say so",
+    )
+    precision: Literal["float32", "bfloat16", "auto"] = setting(
+        "float32", "bfloat16: autocast; the weights stay float32; auto: bfloat16 where the processor multiplies it"
+    )
     device: str = setting("auto", "auto, cpu, cuda or cuda:N")
     seed: int = setting(0, "decides initial weights, order and every draw", minimum=0, below=2**63)
     threads: int = setting(0, "CPU threads; 0: one per core. Exact resume needs the same number", minimum=0)
@@ -108,7 +119,10 @@ class Train:
 
 @dataclass(frozen=True)
 class Config:
-    """All there is to know to repeat a run; written to its `config.json`."""
+    """All there is to know to repeat a run; written to its `config.json`.
+
+    `chosen` are the settings given by name, whatever their value, which nothing adapts; no part of what is written.
+    """
 
     preset: str
     network: Network
@@ -117,6 +131,7 @@ class Config:
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     train: Train = Train()
+    chosen: frozenset[str] = field(default=frozenset(), compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
@@ -141,7 +156,7 @@ class Config:
 
 def sections() -> list[dataclasses.Field[Any]]:
     """The groups of settings: data, augment, optimizer, schedule, train."""
-    return [f for f in dataclasses.fields(Config) if f.name not in ("preset", "network")]
+    return [f for f in dataclasses.fields(Config) if f.name not in ("preset", "network", "chosen")]
 
 
 def fields(config: Config) -> Iterator[Field]:
@@ -171,7 +186,7 @@ def replace(config: Config, changes: Mapping[str, str]) -> Config:
             value = {name: value}
         config = _merged(config, value)
     check(config)
-    return config
+    return dataclasses.replace(config, chosen=config.chosen | changes.keys())
 
 
 def merge(config: Config, document: Mapping[str, Any]) -> Config:
@@ -179,11 +194,13 @@ def merge(config: Config, document: Mapping[str, Any]) -> Config:
 
     In `network`, tables named for layers change these layers' settings, and "none" removes one. Where the tables say
     what kind of layer they describe, as `alexnet config` writes them, they are the whole network, in their order.
-    Raises UsageError.
+    What differs from before counts as chosen, as a file may list all there is. Raises UsageError.
     """
+    before = {entry.path: entry.default for entry in fields(config)}
     config = _merged(config, document)
     check(config)
-    return config
+    changed = {entry.path for entry in fields(config) if entry.default != before.get(entry.path)}
+    return dataclasses.replace(config, chosen=config.chosen | changed)
 
 
 def _merged(config: Config, document: Mapping[str, Any]) -> Config:

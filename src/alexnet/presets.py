@@ -333,7 +333,7 @@ def _tiny_64() -> Config:
         data=Data(size=64),
         augment=Augment(colour=0.1),
         schedule=Schedule(patience=3, threshold=0.3),
-        train=Train(epochs=70, precision="bfloat16"),
+        train=Train(epochs=70, precision="auto"),
     )
 
 
@@ -358,10 +358,10 @@ def _digits() -> Config:
     return Config(
         preset="digits",
         network=Network("digits", image=14, classes=10, layers=layers, about="two columns in miniature"),
-        data=Data(size=16),
+        data=Data("digits", size=16),
         augment=Augment(mirror=False),
         optimizer=Optimizer(lr=0.005),  # the paper's 0.01 is for 128 images per step, not 32
-        schedule=Schedule(patience=10, threshold=0.1),
+        schedule=Schedule(patience=10, patience_steps=400, threshold=0.1),
         train=Train(epochs=100, batch_size=32, log_every=20),
     )
 

@@ -84,6 +84,7 @@ def test_the_description_counts_splits_as_they_are_used(
         "source": str(folder),
         "classes": ["ant", "bee"],
         "splits": {"train": 18, "val": 2, "test": 6},
+        "majority": "ant",
         "validation": "held out of train",
     }
 

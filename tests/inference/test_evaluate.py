@@ -23,6 +23,7 @@ from alexnet.run import Run
 from alexnet.training.loop import train
 
 FIELDS = {"top1_error", "top5_error", "loss", "count", "views", "data", "split", "runs", "models", "unreadable"}
+FIELDS |= {"chance_error", "majority_error", "answered", "present"}
 
 
 def plain_loop(runs: list[Path | Predictor], folder: Path, views: int = 1) -> tuple[float, float, float, int]:
@@ -70,6 +71,7 @@ def test_the_result_has_the_fields_promised(trained: Path, seven: Path) -> None:
     result = evaluate(trained)
     assert set(result.to_json()) == FIELDS
     assert (result.views, result.split, result.data) == (1, "test", str(seven))
+    assert result.chance_error == result.majority_error == pytest.approx(100 * 6 / 7, abs=1e-4)
     json.dumps(result.to_json(), allow_nan=False)
 
 

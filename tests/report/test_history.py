@@ -74,6 +74,6 @@ def test_a_run_that_a_process_holds_is_still_training(copy):
 
 def test_the_plateau_after_the_last_drop_ends_a_run(trained, copy):
     flat = [{**line, "top1_error": 50.0} if line["kind"] == "validation" else line for line in trained.metrics()]
-    plateau = {"schedule_kind": "plateau", "schedule_patience": 1, "train_epochs": 30}
+    plateau = {"schedule_kind": "plateau", "schedule_patience": 1, "schedule_patience_steps": 0, "train_epochs": 30}
     assert read_history(copy(flat, schedule_drops=1, **plateau)).unfinished == ""
     assert read_history(copy(flat, schedule_drops=2, **plateau)).unfinished == "stopped after epoch 3 of 30"

@@ -122,6 +122,7 @@ def test_it_gives_the_errors_that_evaluate_measures(trained, text):
     result = evaluate(trained.path).to_json()
     assert f"{result['top1_error']:.2f}\u202f%" in text
     assert "Test error" in text
+    assert "chance 75.00\u202f%, always the most frequent class 75.00\u202f%" in text
     assert f"of {result['count']} wrong" in text
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from alexnet.checkpoint import read_record
 from alexnet.config import Config
+from alexnet.evaluation.metrics import Measurement
 from alexnet.model.zoo import create_model
 from alexnet.progress import Progress
 from alexnet.training import diagnostics
@@ -136,6 +137,58 @@ def test_a_training_that_stays_at_chance_says_so(
     told = Told()
     train(short(seven, optimizer__lr="1e-9"), tmp_path / "run", progress=told)
     assert any("after 6 steps the loss is still" in warning for warning in told.warnings)
+
+
+def measured(answered: int, top1_error: float = 50.0) -> Measurement:
+    """A validation of ten classes, of which so many were answered."""
+    return Measurement(
+        top1_error, None, 2.0, 100, chance_error=90.0, majority_error=80.0, answered=answered, present=10
+    )
+
+
+def told_after(result: Measurement, steps: int, loss: float = 2.0, over: bool = False) -> list[str]:
+    """What is warned of after two validations with that result."""
+    told = Told()
+    watch = Diagnostics(math.log(10), told)
+    for _ in range(2):
+        watch.after_validation(result, result.top1_error, loss, steps, over)
+    return told.warnings
+
+
+def test_a_network_that_answers_few_classes_is_named_once() -> None:
+    (warning,) = told_after(measured(1, 90.0), 400)
+    assert "after 400 steps the network predicts only 1 of 10 classes" in warning and "--epochs" in warning
+    assert "only 3 of 10" in told_after(measured(3), 400)[0]
+    assert told_after(measured(4), 400) == []
+
+
+def test_at_first_nothing_is_said_unless_it_is_the_end() -> None:
+    assert told_after(measured(1, 90.0), 13) == []
+    assert "predicts only 1 of 10" in told_after(measured(1, 90.0), 13, over=True)[0]
+
+
+def test_errors_like_those_of_the_most_frequent_class_are_named() -> None:
+    (warning,) = told_after(measured(6, 80.0), 400)
+    assert "80.00 %, is not better than always answering the most frequent class, 80.00 %" in warning
+    assert told_after(measured(6, 79.0), 400) == []
+
+
+def test_a_loss_above_that_of_guessing_is_named() -> None:
+    (warning,) = told_after(measured(6), 400, loss=5.0)
+    assert "the loss is 5, above that of guessing (2.303)" in warning and "--optimizer.lr" in warning
+    assert told_after(measured(6), 400, loss=2.4) == []
+
+
+def test_a_learning_rate_far_too_high_gets_a_word(seven: Path, short: Callable[..., Config], tmp_path: Path) -> None:
+    told = Told()
+    train(short(seven, optimizer__lr="0.5", train__epochs="4"), tmp_path / "run", progress=told)
+    assert any("above that of guessing" in words or "predicts only" in words for words in told.warnings)
+
+
+def test_a_run_too_short_to_learn_is_named(seven: Path, short: Callable[..., Config], tmp_path: Path) -> None:
+    told = Told()
+    train(short(seven, optimizer__lr="1e-9"), tmp_path / "run", progress=told)
+    assert any("few steps per epoch" in words for words in told.warnings)
 
 
 def test_looking_at_the_relus_changes_nothing_in_a_run(

@@ -45,7 +45,17 @@ RECIPES = {
         "schedule__milestones": "1,3",
         "schedule__layers": "conv1@1=1e-5,conv1@2=0,fc5=x2",
     },
-    "plateau": {"schedule__patience": "1", "schedule__threshold": "50", "schedule__drops": "1"},
+    "plateau": {
+        "schedule__patience": "1",
+        "schedule__patience_steps": "0",
+        "schedule__threshold": "50",
+        "schedule__drops": "1",
+    },
+    "patience": {
+        "schedule__patience": "1",
+        "schedule__patience_steps": "5",
+        "schedule__threshold": "50",
+    },
     "hinge": {"train__task": "hinge", "optimizer__lr": "0.0003"},
 }
 

@@ -36,7 +36,7 @@ def plateau(**rest: Any) -> LRSchedule:
 
 def run(schedule: LRSchedule, errors: list[float | None]) -> list[int]:
     """The epochs, counted from 1, after which the rate dropped."""
-    return [epoch for epoch, error in enumerate(errors, 1) if schedule.after_epoch(epoch, error)]
+    return [epoch for epoch, error in enumerate(errors, 1) if schedule.after_epoch(epoch, error, 1000 * epoch)]
 
 
 def test_the_rate_stays_while_the_error_improves() -> None:
@@ -49,6 +49,23 @@ def test_the_rate_drops_tenfold_after_as_many_epochs_without_improvement_as_the_
     schedule = plateau()
     assert run(schedule, [60.0, 50.0, 50.0, 50.0, 50.0]) == [5]
     assert schedule.lr == pytest.approx(0.001)
+
+
+def test_patience_lasts_at_least_so_many_steps_where_epochs_are_short() -> None:
+    schedule = plateau(patience=3, patience_steps=100)
+    drops = [epoch for epoch in range(1, 26) if schedule.after_epoch(epoch, 50.0, 13 * epoch)]
+    assert drops == [9, 17]  # 8 epochs of 13 steps are the first to make 100
+    assert (schedule.state.decays, schedule.state.since, schedule.finished) == (2, 25 * 13, True)
+
+
+def test_an_improvement_begins_the_patience_anew_in_steps_too() -> None:
+    schedule = plateau(patience=1, patience_steps=30)
+    assert [schedule.after_epoch(*line) for line in ((1, 60.0, 10), (2, 60.0, 20), (3, 50.0, 30))] == [False] * 3
+    assert [schedule.after_epoch(*line) for line in ((4, 50.0, 40), (5, 50.0, 50), (6, 50.0, 60))] == [
+        False,
+        False,
+        True,
+    ]
 
 
 def test_an_improvement_below_the_threshold_counts_as_none() -> None:
@@ -76,7 +93,7 @@ def test_the_plateau_after_the_last_drop_ends_the_run() -> None:
     errors: list[float | None] = [50.0] * 9
     assert run(schedule, errors) == [4, 7]
     assert not schedule.finished
-    assert not schedule.after_epoch(10, 50.0)
+    assert not schedule.after_epoch(10, 50.0, 1000 * 10)
     assert schedule.finished
     assert schedule.lr == pytest.approx(0.0001)
 
@@ -111,7 +128,7 @@ def test_the_rate_only_falls_and_at_most_as_often_as_said(errors: list[float], p
     schedule = plateau(patience=patience, drops=drops)
     rates = [schedule.lr]
     for epoch, error in enumerate(errors, 1):
-        dropped = schedule.after_epoch(epoch, error)
+        dropped = schedule.after_epoch(epoch, error, 1000 * epoch)
         rates.append(schedule.lr)
         assert dropped == (rates[-1] < rates[-2])
     assert rates == sorted(rates, reverse=True)
@@ -127,7 +144,7 @@ def test_a_schedule_continued_from_its_state_does_the_same(errors: list[float], 
     second = plateau()
     second.state = read_record(ScheduleState, json.loads(json.dumps(asdict(first.state))), "schedule")
     for epoch, error in enumerate(errors[at:], at + 1):
-        second.after_epoch(epoch, error)
+        second.after_epoch(epoch, error, 1000 * epoch)
     assert (second.state, second.lr) == (whole.state, whole.lr)
 
 
@@ -140,7 +157,7 @@ def test_the_rate_drops_after_each_milestone_whatever_the_error() -> None:
     rates = []
     for epoch in range(1, 7):
         rates.append(applied(schedule, epoch)["fc8.weight"])
-        schedule.after_epoch(epoch, 50.0 - epoch)
+        schedule.after_epoch(epoch, 50.0 - epoch, 1000 * epoch)
     assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001, 0.0001, 0.0001])
     assert not schedule.finished
 
@@ -151,7 +168,7 @@ def test_a_drop_at_a_milestone_is_told_once() -> None:
 
 def test_the_factor_of_the_division_is_a_setting() -> None:
     schedule = milestones(1, factor=4.0)
-    schedule.after_epoch(1, None)
+    schedule.after_epoch(1, None, 1000 * 1)
     assert schedule.lr == pytest.approx(0.0025)
 
 
@@ -167,7 +184,7 @@ def rates_at(schedule: LRSchedule, epochs: int = 93) -> dict[int, dict[str, floa
     out = {}
     for epoch in range(1, epochs + 1):
         out[epoch] = applied(schedule, epoch)
-        schedule.after_epoch(epoch, 50.0)
+        schedule.after_epoch(epoch, 50.0, 1000 * epoch)
     return out
 
 
@@ -205,7 +222,7 @@ def test_only_conv1_is_slowed_and_frozen(code_145: LRSchedule) -> None:
 def test_where_the_recipe_says_so_the_biases_rate_falls_with_the_weights() -> None:
     optimizer = Optimizer(bias_lr=2.0)
     schedule = LRSchedule(Schedule(kind="epochs", milestones=(1,)), optimizer)
-    schedule.after_epoch(1, None)
+    schedule.after_epoch(1, None, 1000 * 1)
     assert applied(schedule, 2) == pytest.approx(
         {
             "conv1.weight": 0.001,
@@ -228,9 +245,9 @@ def test_without_entries_all_layers_learn_alike() -> None:
 
 def test_a_multiple_follows_the_schedule_and_a_rate_does_not() -> None:
     schedule = layered("fc8=x10", "conv1=0.003")
-    schedule.after_epoch(1, None)
+    schedule.after_epoch(1, None, 1000 * 1)
     assert applied(schedule, 2) == pytest.approx(rates(conv1=0.003, conv2=0.01, fc8=0.1))
-    schedule.after_epoch(2, None)
+    schedule.after_epoch(2, None, 1000 * 2)
     assert applied(schedule, 3) == pytest.approx(rates(conv1=0.003, conv2=0.001, fc8=0.01))
 
 

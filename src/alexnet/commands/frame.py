@@ -207,4 +207,15 @@ def _bare(flag: str) -> str:
 def describe_errors(result: Result) -> str:
     """Errors, loss and count of a measurement in words."""
     top5 = "" if result["top5_error"] is None else f", top-5 error {result['top5_error']:.2f} %"
-    return f"top-1 error {result['top1_error']:.2f} %{top5}, loss {result['loss']:.4f}, {result['count']:,} images"
+    beside = describe_comparison(result)
+    beside = f" ({beside})" if beside else ""
+    return (
+        f"top-1 error {result['top1_error']:.2f} %{beside}{top5}, loss {result['loss']:.4f}, {result['count']:,} images"
+    )
+
+
+def describe_comparison(result: Result) -> str:
+    """What a measurement is to be compared with, in words; empty where it is not known."""
+    chance, majority = result.get("chance_error"), result.get("majority_error")
+    words = [] if chance is None else [f"chance {chance:.2f} %"]
+    return ", ".join([*words, *([] if majority is None else [f"majority {majority:.2f} %"])])

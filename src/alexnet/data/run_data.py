@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from alexnet.config import Config
 from alexnet.data.dataset import Source, Split, hold_out
 from alexnet.data.loader import BatchLoader
 from alexnet.data.readers.open import open_source
 from alexnet.data.statistics import Statistics, fit
-from alexnet.errors import DataError, RunError
+from alexnet.errors import DataError, RunError, UsageError, quoted
 from alexnet.files import write_json
 from alexnet.progress import Progress
 from alexnet.run import Run
@@ -83,6 +86,32 @@ class RunData:
                 memory=data.memory << 20,
             )
 
+    @property
+    def class_counts(self) -> NDArray[np.int64]:
+        """Training images of each class, (C,)."""
+        return np.bincount(self.train.labels, minlength=len(self.source.classes))
+
+    @property
+    def majority(self) -> int:
+        """The most frequent class of the training images, the first of equals."""
+        return int(self.class_counts.argmax())
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches per epoch, the last short one included."""
+        return -(-len(self.train) // self.config.train.batch_size)
+
+    def summary_line(self) -> str:
+        """What a training is given, in one line: source, images per split, classes, steps per epoch."""
+        counts = [f"{len(self.train):,} training images", f"{len(self.validation):,} for validation"]
+        counts[1] += ", held out" if self.held_out else ""
+        counts += [f"{len(self.source.splits['test']):,} for the test"] if "test" in self.source.splits else []
+        steps, batch = self.steps_per_epoch, self.config.train.batch_size
+        return (
+            f"{quoted(self.source.spec)[1:-1]}: {', '.join(counts)}, of {len(self.source.classes):,} classes; "
+            f"{steps:,} step{'s' if steps > 1 else ''} of {batch} images per epoch"
+        )
+
     def describe(self) -> dict[str, Any]:
         """What `source.json` says."""
         splits = {"train": len(self.train), "val": len(self.validation)}
@@ -91,6 +120,7 @@ class RunData:
             "source": self.source.spec,
             "classes": list(self.source.classes),
             "splits": splits,
+            "majority": self.source.classes[self.majority],
             "validation": "held out of train" if self.held_out else "the source's own",
             **({"words": list(self.source.words)} if self.source.words else {}),
         }
@@ -146,10 +176,12 @@ def open_run_data(config: Config, source: Source | None = None) -> RunData:
     """Open a config's source, unless it is given, and choose its splits.
 
     Pictures are turned as `config.data.exif_rotate` says; a store was prepared one way or the other, which the returned
-    config tells. Raises DataError for a source that cannot be trained on.
+    config tells. Raises UsageError where none is named, DataError for a source that cannot be trained on.
     """
     exif_rotate = config.data.exif_rotate
     if source is None:
+        if not config.data.source:
+            raise UsageError(f"preset {config.preset} has no images of its own: name yours with --data SRC")
         source = open_source(config.data.source)
         if exif_rotate and source.exif_rotate is False:
             raise DataError(f"{source.spec} was prepared without --exif-rotate, but data.exif_rotate asks for it")

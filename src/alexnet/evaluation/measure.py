@@ -24,14 +24,16 @@ def measure_split(
     classes: int,
     labels: Tensor | None = None,
     prepare: Prepare | None = None,
+    majority: int | None = None,
 ) -> Measurement:
     """The errors and the mean loss of a split, each readable image counted once.
 
     `labels` (N,) int64, by position in the split, replace the split's own where a model numbers its classes otherwise.
     `prepare` makes what `scores` takes, and its true classes, of images and labels; perhaps several of each image.
-    Raises DataError where no image can be read.
+    `majority` is the label of the most frequent class of train, for comparison. Raises DataError where no image can be
+    read.
     """
-    counter, images = ErrorCounter(classes), 0
+    counter, images = ErrorCounter(classes, majority), 0
     for batch in loader.epoch(0):
         if not len(batch.positions):
             continue

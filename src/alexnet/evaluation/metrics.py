@@ -9,6 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -17,7 +18,10 @@ class Measurement:
     """Errors and loss of some images.
 
     `top1_error` and `top5_error` are in percent, the latter None up to 5 classes; `loss` is the mean per image (in nats
-    for softmax), `count` the images measured, `unreadable` those left out.
+    for softmax), `count` the images measured, `unreadable` those left out. For comparison the top-1 errors of
+    `chance_error`, a guess of equal odds, and of `majority_error`, always answering the most frequent class of train
+    (None where that is not known). `answered` is how many classes were ever the most probable, of `present` that the
+    images have.
     """
 
     top1_error: float
@@ -25,6 +29,10 @@ class Measurement:
     loss: float
     count: int
     unreadable: int = 0
+    chance_error: float | None = None
+    majority_error: float | None = None
+    answered: int | None = None
+    present: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
@@ -34,10 +42,13 @@ class Measurement:
 class ErrorCounter:
     """Counts top-1 and top-5 errors and sums the loss."""
 
-    def __init__(self, classes: int) -> None:
-        self.classes = classes
+    def __init__(self, classes: int, majority: int | None = None) -> None:
+        """`majority` is the label of the most frequent class of train, where it is known."""
+        self.classes, self.majority = classes, majority
         self.count = self.wrong = self.missed = 0
         self.loss_sum = 0.0
+        self.answers = torch.zeros(classes, dtype=torch.int64)
+        self.truths = torch.zeros(classes, dtype=torch.int64)
 
     def add(self, scores: Tensor, labels: Tensor, losses: Tensor | None = None) -> None:
         """Count a batch; a tie counts against the prediction.
@@ -49,6 +60,8 @@ class ErrorCounter:
         self.count += len(labels)
         self.wrong += int((ahead >= 1).sum())
         self.missed += int((ahead >= 5).sum())
+        self.answers += torch.bincount(scores.argmax(1), minlength=self.classes).cpu()
+        self.truths += torch.bincount(labels, minlength=self.classes).cpu()
         self.loss_sum += float((-truth if losses is None else losses).double().sum())
 
     @property
@@ -68,5 +81,15 @@ class ErrorCounter:
 
     def result(self, unreadable: int = 0) -> Measurement:
         """What was measured, rounded for people and files."""
-        top5 = None if self.top5_error is None else round(self.top5_error, 4)
-        return Measurement(round(self.top1_error, 4), top5, round(self.loss, 6), self.count, unreadable)
+        known = None if self.majority is None else 100 * (1 - int(self.truths[self.majority]) / self.count)
+        return Measurement(
+            top1_error=round(self.top1_error, 4),
+            top5_error=None if self.top5_error is None else round(self.top5_error, 4),
+            loss=round(self.loss, 6),
+            count=self.count,
+            unreadable=unreadable,
+            chance_error=round(100 * (1 - 1 / self.classes), 4),
+            majority_error=None if known is None else round(known, 4),
+            answered=int((self.answers > 0).sum()),
+            present=int((self.truths > 0).sum()),
+        )

@@ -99,6 +99,7 @@ def evaluate(
             lambda scores, labels: -scores.gather(1, labels[:, None])[:, 0],
             len(predictor.classes),
             target.labels,
+            majority=_majority(predictor),
         )
     described = predictor.description
     return Evaluation(
@@ -109,6 +110,12 @@ def evaluate(
         models=tuple(described.get("members", [described])),
         weights=predictor.weights if isinstance(predictor, Ensemble) and weights is not None else None,
     )
+
+
+def _majority(predictor: Predictor) -> int | None:
+    """The most frequent class of the images that a predictor's run was trained on, where it is known."""
+    name = predictor.run.source.get("majority") if predictor.run else None
+    return predictor.classes.index(name) if name in predictor.classes else None
 
 
 def _searched(ensemble: Ensemble, data: str | None, views: int, progress: Progress, measured: str) -> Ensemble:

@@ -88,7 +88,7 @@ def analyse(predictor: Predictor, run: Run, progress: Progress = quiet, searched
     data = open_run_data(run.config)
     split = data.split("test" if "test" in data.source.splits else "val")
     progress.note(f"classifying the {len(split):,} images of the {split.name} split")
-    guesses, measurement = _classify(predictor, _loader(data, split, progress), len(data.source.classes))
+    guesses, measurement = _classify(predictor, _loader(data, split, progress), data)
     confusion = np.zeros((len(data.source.classes),) * 2, np.int64)
     np.add.at(confusion, (guesses.truths, guesses.labels[:, 0]), 1)
     examples = _examples(guesses, split, data, progress)
@@ -131,8 +131,9 @@ class _Guesses:
     probabilities: NDArray[np.float64]
 
 
-def _classify(predictor: Predictor, loader: BatchLoader, classes: int) -> tuple[_Guesses, Measurement]:
-    counter = ErrorCounter(classes)
+def _classify(predictor: Predictor, loader: BatchLoader, data: RunData) -> tuple[_Guesses, Measurement]:
+    classes = len(data.source.classes)
+    counter = ErrorCounter(classes, data.majority)
     parts = []
     for batch in loader.epoch(0):
         if not len(batch.labels):

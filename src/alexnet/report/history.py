@@ -109,7 +109,7 @@ def _schedule_ended(run: Run, validations: Sequence[dict[str, Any]]) -> bool:
     """Whether the validation errors so far ended the training, as they do at the plateau after the last drop."""
     schedule = LRSchedule(run.config.schedule, run.config.optimizer)
     for line in validations:
-        schedule.after_epoch(line["epoch"], line["top1_error"])
+        schedule.after_epoch(line["epoch"], line["top1_error"], line["step"])
     return schedule.finished
 
 

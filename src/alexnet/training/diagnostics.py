@@ -1,4 +1,4 @@
-"""Warnings for a run that does not learn: a loss that stays at chance, layers whose ReLUs are mostly dead."""
+"""Warnings for a run that does not learn: a loss at chance or above, few classes answered, ReLUs mostly dead."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from alexnet.evaluation.metrics import Measurement
 from alexnet.model.alexnet import AlexNet
 from alexnet.progress import Progress
 from alexnet.training.parallel import unwrap
 
 AFTER = 1000  # steps a faithful recipe may stay at chance
+EARLY = 300  # steps before which a validation tells nothing, unless it is the last
+ABOVE = 1.1  # times the loss of guessing
 EVERY = 500  # steps between two looks at the ReLUs
 DEAD = 0.9  # share of a layer's maps or units that are silent for a whole batch
 
@@ -42,6 +45,37 @@ class Diagnostics:
                 f"after {step} steps the loss is still {state.smooth:.3f}, that of guessing "
                 f"({self.chance:.3f}): try larger initial weights, another --optimizer.lr, or wait: "
                 "the paper's own initial weights can take a few epochs",
+            )
+
+    def after_validation(
+        self, result: Measurement, best_error: float, loss: float, steps: int, over: bool = False
+    ) -> None:
+        """Look at an epoch's validation and its mean training `loss`; `over` when it was the last.
+
+        `best_error` is the lowest top-1 error so far, percent.
+        """
+        if steps < EARLY and not over:
+            return
+        when, answered, present = f"after {steps} steps", result.answered, result.present
+        if self.chance is not None and steps >= EARLY and loss > ABOVE * self.chance:
+            self._warn(
+                "above",
+                f"{when} the loss is {loss:.4g}, above that of guessing ({self.chance:.3f}): the learning rate is "
+                "likely too high, try a tenth of --optimizer.lr",
+            )
+        if answered is not None and present is not None and (answered == 1 or 3 * answered <= present) and present > 1:
+            self._warn(
+                "answered",
+                f"{when} the network predicts only {answered} of {present} classes on the validation images: it has "
+                "not learnt to tell them apart yet; if this stays, train for longer (--epochs), try a lower "
+                "--optimizer.lr, or begin with weights that have seen more (--init MODEL)",
+            )
+        elif result.majority_error is not None and best_error >= result.majority_error:
+            self._warn(
+                "majority",
+                f"{when} the least validation error, {best_error:.2f} %, is not better than always answering the most "
+                f"frequent class, {result.majority_error:.2f} %: train for longer (--epochs), give more pictures, or "
+                "begin with weights that have seen more (--init MODEL)",
             )
 
     def look(self, step: int, model: torch.nn.Module, images: Tensor) -> None:

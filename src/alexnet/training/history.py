@@ -37,7 +37,7 @@ def check_history(saved: SavedState, run: Run, schedule: LRSchedule, groups: Ite
         for group in own:
             rates[group["name"]].add(group["lr"])
         if epoch <= len(epochs):
-            replayed.after_epoch(epoch, errors.get(epoch))
+            replayed.after_epoch(epoch, errors.get(epoch), epochs[epoch - 1]["step"])
     for name, value, wanted in (
         ("train.epoch", train.epoch, len(epochs) + 1),
         ("train.step", train.step, train.steps - (epochs[-1]["step"] if epochs else 0)),

@@ -102,7 +102,7 @@ def initialise_from(config: Config) -> Config:
         train=dataclasses.replace(
             config.train,
             batch_size=theirs.train.batch_size,
-            precision=theirs.train.precision,
+            precision="auto" if theirs.train.precision == "bfloat16" else theirs.train.precision,
             task=theirs.train.task,
             margin=theirs.train.margin,
         ),

@@ -29,6 +29,7 @@ from alexnet.model.dropout import set_dropout_keys
 from alexnet.model.zoo import build
 from alexnet.progress import Progress, quiet
 from alexnet.run import Run
+from alexnet.training.adapt import Later, fitted
 from alexnet.training.batches import Batches
 from alexnet.training.diagnostics import Diagnostics
 from alexnet.training.history import check_history
@@ -71,15 +72,21 @@ def _train(run: Run, config: Config, progress: Progress, command: list[str] | No
         device = choose_device(config.train.device)
         if device.type == "cpu":
             keep_freed_memory()
+        later = Later()
+        if resumed:
+            later.note(data.summary_line())
+        else:
+            data = fitted(data, device, later)
         model = build(data.config.network, config.train.seed).to(device)
         trackers = Trackers(config.train.track, progress)
         trainer = Trainer(run, data, model, task_of(config), trackers, progress)
         saved = resumed and has_checkpoint(run.checkpoints, "last")
-        report = copy_initial_weights(model, data, progress) if config.train.init and not saved else None
+        report = copy_initial_weights(model, data, later) if config.train.init and not saved else None
         if not resumed:  # only now, so that a wrong request leaves nothing behind
             Run.create(run.path, data.config, command)
         if report:
             report.save(run.init_file)
+        later.tell(progress)
         with run.held():
             batches = Batches(run, data, device, progress, trainer.world)
             if saved:
@@ -253,29 +260,34 @@ class Trainer:
         state, epoch = self.state, self.state.epoch
         self._read_log()
         self._check_weights()
-        self._log("epoch", {"lr": self.schedule.lr, **state.mean.means(), "seconds": round(state.seconds, 2)})
-        error = None
+        means = state.mean.means()
+        self._log("epoch", {"lr": self.schedule.lr, **means, "seconds": round(state.seconds, 2)})
+        error = result = None
         if epoch % self.config.train.evaluate_every == 0 or epoch == self.config.train.epochs:
-            error = self._validate(batches)
+            result = self._validate(batches)
+            error = result.top1_error
         better = error is not None and (state.best_error is None or error < state.best_error)
         if better:
             state.best_error, state.best = error, dict(state.last)
-        if self.schedule.after_epoch(epoch, self.world.first(error)):
+        if self.schedule.after_epoch(epoch, self.world.first(error), state.steps):
             self.progress.note(f"epoch {epoch}: the learning rate drops to {self.schedule.lr:g}")
         state.next_epoch()
+        if result is not None and state.best_error is not None:
+            loss = means.get("loss", 0.0)
+            self.diagnostics.after_validation(result, state.best_error, loss, state.steps, self._finished())
         if better:
             self._save("best", batches)
         self._save("last", batches)
 
-    def _validate(self, batches: Batches) -> float:
-        """Measure the validation split and return its top-1 error in percent."""
+    def _validate(self, batches: Batches) -> Measurement:
+        """Measure the validation split."""
         result = measure_validation(self.model, batches, self.task, self.config)
         if not math.isfinite(result.loss):
             self._diverged(f"the validation loss is {result.loss} after", self.state.steps)
         self.state.last = {"epoch": self.state.epoch, **result.to_json()}
         self._log("validation", result.to_json())
         self.progress.validated(self.state.epoch, result.to_json(), self.schedule.lr)
-        return result.top1_error
+        return result
 
     def _log(self, kind: str, values: dict[str, Any]) -> None:
         self.state.metrics_bytes = self.writer.log(kind, self.state.epoch, self.state.steps, values)
@@ -329,6 +341,13 @@ def measure_validation(model: nn.Module, batches: Batches, task: Task, config: C
             return task.scores(model(inputs).float())
 
     model.eval()
-    result = measure_split(batches.validation, scores, task.loss, config.network.classes, prepare=prepare)
+    result = measure_split(
+        batches.validation,
+        scores,
+        task.loss,
+        config.network.classes,
+        prepare=prepare,
+        majority=batches.data.majority,
+    )
     model.train()
     return result

@@ -51,6 +51,7 @@ class ScheduleState:
 
     best: float | None = None  # the least validation error so far, percent
     waited: int = 0  # epochs without improvement
+    since: int = 0  # steps done when the waiting began
     decays: int = 0  # how often the learning rate was divided
     finished: bool = False
 
@@ -82,10 +83,10 @@ class LRSchedule:
         """Whether the plateau that follows the last drop is over."""
         return self.state.finished
 
-    def after_epoch(self, epoch: int, validation_error: float | None) -> bool:
-        """Record a finished epoch (from 1) and its validation error in percent; True when the lr drops.
+    def after_epoch(self, epoch: int, validation_error: float | None, steps: int) -> bool:
+        """Record a finished epoch (from 1), its validation error in percent and the steps done in all.
 
-        With `plateau`, an epoch without a validation error changes nothing.
+        True when the lr drops. With `plateau`, an epoch without a validation error changes nothing.
         """
         state = self.state
         if self.schedule.kind == "epochs":
@@ -94,12 +95,12 @@ class LRSchedule:
         if validation_error is None:
             return False
         if validation_error <= (math.inf if state.best is None else state.best) - self.schedule.threshold:
-            state.best, state.waited = validation_error, 0
+            state.best, state.waited, state.since = validation_error, 0, steps
             return False
         state.waited += 1
-        if state.waited < self.schedule.patience:
+        if state.waited < self.schedule.patience or steps - state.since < self.schedule.patience_steps:
             return False
-        state.waited = 0
+        state.waited, state.since = 0, steps
         if state.decays == self.schedule.drops:
             state.finished = True
             return False
