@@ -104,27 +104,40 @@ def export(model: Net, format: str, out: str | Path, facts: Facts | None = None)
 def import_model(path: str | Path) -> tuple[Net, Facts]:
     """The model that `export(…, "safetensors", path)` wrote, in evaluation mode, and its facts. Raises UsageError."""
     try:
-        with safe_open(path, framework="pt") as file:
-            described = json.loads((file.metadata() or {}).get("alexnet", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error}") from None
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise UsageError(f"{path} is not a file that `alexnet export --format safetensors` wrote: {error}") from None
-    if not isinstance(described, dict) or "network" not in described:
-        raise UsageError(f"{path} says nothing of its network; write it with `alexnet export`")
-    mean = tensors.pop(MEAN_IMAGE, None)
+        text = read_header(path).get("alexnet", "{}")
+    except CheckpointError as error:
+        raise UsageError(f"{error}; a file that `alexnet export --format safetensors` wrote is needed") from None
     try:
-        names = [field.name for field in dataclasses.fields(Facts) if field.name in described]
-        facts = Facts(**{name: described[name] for name in names})
-        facts = dataclasses.replace(
-            facts, classes=tuple(facts.classes), mean_image=None if mean is None else mean.float().numpy()
-        )
-        model = build(Network.from_dict(described["network"]), seed=None)
-    except (AlexnetError, KeyError, TypeError, ValueError) as error:
+        described = parse_json(text, MAX_ENTRIES)
+    except ValueError as error:
         raise UsageError(f"{path}: its description cannot be read: {error}") from None
+    if not isinstance(described, dict) or not isinstance(described.get("network"), dict):
+        raise UsageError(f"{path} says nothing of its network; write it with `alexnet export`")
+    try:
+        known = {field.name: described[field.name] for field in dataclasses.fields(Facts) if field.name in described}
+        check_fields(known, FACTS, "its description")
+        network = Network.from_dict(described["network"])
+        check_network(network)
+        plan = blank(network)
+    except (UsageError, RecursionError) as error:
+        raise UsageError(f"{path}: its description cannot be read: {error}") from None
+    facts = Facts(**{**known, "classes": tuple(known.get("classes", ()))})
+    if facts.classes and len(facts.classes) != network.classes:
+        raise UsageError(f"{path} names {len(facts.classes)} classes, but its network has {network.classes}")
+    return _weights(path, plan, facts)
+
+
+def _weights(path: str | Path, plan: Net, facts: Facts) -> tuple[Net, Facts]:
+    """The model of a file whose network and facts are known, and its facts with the mean image. Raises UsageError."""
+    shape = (facts.size, facts.size, 3)
+    plan.register_buffer(MEAN_IMAGE, torch.empty(shape, device="meta"), MEAN_IMAGE in read_names(path))
+    tensors, _ = read_tensors(path, plan)
+    mean = tensors.pop(MEAN_IMAGE, None)
+    if mean is not None and not (mean.dtype == torch.float32 and ((mean >= 0) & (mean <= 255)).all()):
+        raise UsageError(f"{path}: its {MEAN_IMAGE} should be float32 within 0 to 255")
+    model = build(plan.network, seed=None)
     load_weights(model, tensors, str(path))
-    return model.eval(), facts
+    return model.eval(), dataclasses.replace(facts, mean_image=None if mean is None else mean.numpy())
 
 
 def onnx_model(model: Net, products: bool = False) -> onnx.ModelProto:

@@ -18,6 +18,7 @@ import dataclasses
 import io
 import json
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,7 @@ class StoreSplit(Split):
         self.root = root
         self.size = manifest.size
         self.labels = map_array(root / name / LABELS, np.dtype(np.int64), (entry.count,))
+        self.shards = entry.shards
         counts = [shard.count for shard in entry.shards]
         self._ends = np.cumsum(counts, dtype=np.int64)
         if sum(counts) != len(self.labels):
@@ -186,6 +188,10 @@ class StoreSplit(Split):
                 return str(self._names[1][i % rows])
         except (OSError, pa.ArrowException, IndexError):
             return f"{self.name}#{i}"
+
+    def image_names(self) -> Iterable[str]:
+        """As `Split.image_names`, by the checksums of the shards: they stand for every image."""
+        return (f"{shard.file} {shard.sha256}" for shard in self.shards)
 
 
 class RawSplit(StoreSplit):
