@@ -40,6 +40,7 @@ EXTRAS = (
 ROOMS = (
     "errors",
     "files",
+    "records",
     "progress",
     "device",
     "environment",

@@ -110,7 +110,7 @@ def check_fit(folder: Path, name: str, model: nn.Module) -> None:
     problem: CheckpointError | None = None
     for stem in dict.fromkeys((name, FALLBACK.get(name, name))):
         try:
-            read_header(folder / f"{stem}.safetensors", model)
+            _check_header(read_header(path := folder / f"{stem}.safetensors"), model, path)
             return
         except OtherNetworkError:
             raise
@@ -130,9 +130,11 @@ def read_checkpoint(path: Path, model: nn.Module | None = None) -> Checkpoint:
 
     Where `model` is given, a file whose weights do not fit it is told by its header alone.
     """
-    tensors, header = read_tensors(path, model)
-    text = header.get(KEY, "{}")
-    if header.get(CHECKSUM, "") not in ("", checksum(tensors, text)):
+    header = read_header(path)
+    if model is not None:
+        _check_header(header, model, path)
+    tensors, text = read_tensors(path), header.texts.get(KEY, "{}")
+    if header.texts.get(CHECKSUM, "") not in ("", checksum(tensors, text)):
         raise CheckpointError(f"{path} is damaged: its checksum is not that of its content")
     try:
         state = records.parse_json(text, MAX_ENTRIES)
@@ -145,38 +147,43 @@ def read_checkpoint(path: Path, model: nn.Module | None = None) -> Checkpoint:
     return Checkpoint(weights, velocities, state, str(path))
 
 
-def read_tensors(path: str | Path, model: nn.Module | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a safetensors file and the texts in its header. Raises as `read_header`."""
-    texts = read_header(path, model)
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, texts  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is damaged or is not a safetensors file ({one_line(error)})") from None
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says before its tensors: texts by name, and the shape of every tensor."""
+
+    texts: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]]
 
 
-def read_header(path: str | Path, model: nn.Module | None = None) -> dict[str, str]:
-    """The texts in the header of a safetensors file, whose tensors are checked to fill it.
+def read_header(path: str | Path) -> Header:
+    """The header of a safetensors file, whose tensors are checked to fill it; they are not read.
 
-    Raises CheckpointError for what is not such a file, and OtherNetworkError where `model` is given and the weights
-    (all tensors but velocities) do not fit it.
+    Raises CheckpointError for what is not such a file.
     """
     try:
         header, size = _parse_header(path)
         texts = header.pop("__metadata__", {})
         places = {name: _place(name, entry) for name, entry in header.items()}
-        _check_filled(places, size)
+        _check_filled({name: place for name, (_, place) in places.items()}, size)
+        if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+            raise ValueError("its metadata should be texts by name")
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
     except ValueError as error:
         raise CheckpointError(f"{path} is damaged or is not a safetensors file: {error}") from None
-    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
-        raise CheckpointError(f"{path} is damaged: its metadata should be texts by name")
-    if model is not None:
-        _check_places(model, {name: place[:2] for name, place in places.items()}, str(path))
-    return texts
+    return Header(texts, {name: shape for name, (shape, _) in places.items()})
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name. Raises CheckpointError."""
+    read_header(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is damaged or is not a safetensors file ({one_line(error)})") from None
 
 
 class OtherNetworkError(CheckpointError):
@@ -204,8 +211,8 @@ def _parse_header(path: str | Path) -> tuple[dict[str, Any], int]:
     return header, status.st_size - 8 - length
 
 
-def _place(name: str, entry: Any) -> tuple[str, tuple[int, ...], tuple[int, int]]:
-    """A tensor's dtype, shape and place in the file, from the header. Raises ValueError."""
+def _place(name: str, entry: Any) -> tuple[tuple[int, ...], tuple[int, int]]:
+    """A tensor's shape and place in the file, from the header. Raises ValueError."""
     what = f"the tensor {quoted(name)}"
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"{what} should have dtype, shape and data_offsets")
@@ -217,13 +224,13 @@ def _place(name: str, entry: Any) -> tuple[str, tuple[int, ...], tuple[int, int]
         raise ValueError(f"{what} has the dtype {quoted(dtype)}, which is not known")
     if len(place) != 2 or len(shape) > 16 or place[1] - place[0] != math.prod(shape) * DTYPES[dtype]:
         raise ValueError(f"{what} of {dtype} {quoted(shape)} is not as long as its place")
-    return dtype, tuple(shape), (place[0], place[1])
+    return tuple(shape), (place[0], place[1])
 
 
-def _check_filled(places: Mapping[str, tuple[Any, Any, tuple[int, int]]], size: int) -> None:
+def _check_filled(places: Mapping[str, tuple[int, int]], size: int) -> None:
     """Raise ValueError unless the tensors follow each other from 0 to the end of the file."""
     end = 0
-    for first, last, name in sorted((*place[2], name) for name, place in places.items()):
+    for first, last, name in sorted((*place, name) for name, place in places.items()):
         if first != end:
             raise ValueError(f"the data of {quoted(name)} does not follow what is before it")
         end = last
@@ -231,26 +238,30 @@ def _check_filled(places: Mapping[str, tuple[Any, Any, tuple[int, int]]], size: 
         raise ValueError(f"its tensors are {end:,} bytes, and it holds {size:,}")
 
 
-def _check_places(model: nn.Module, places: Mapping[str, tuple[str, tuple[int, ...]]], origin: str) -> None:
-    """Raise OtherNetworkError for the first tensor of a header that fits none of the model's, and none of its kind."""
-    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    weights = {name: shape for name, (_, shape) in places.items() if not name.startswith(VELOCITY)}
-    _check_shapes(own, weights, origin)
-    for name, (_, shape) in places.items():
-        if name.startswith(VELOCITY) and math.prod(shape) > math.prod(own.get(name.removeprefix(VELOCITY), ())):
-            raise OtherNetworkError(f"{origin} has {quoted(name)} of {shape}, which is larger than its weights")
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor of a model's state."""
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 
-def _check_shapes(own: Mapping[str, tuple[int, ...]], theirs: Mapping[str, tuple[int, ...]], origin: str) -> None:
+def check_shapes(own: Mapping[str, tuple[int, ...]], theirs: Mapping[str, tuple[int, ...]], origin: str) -> None:
+    """Raise OtherNetworkError naming the first weight that is missing, not known, or of another shape."""
     for key in sorted(own.keys() | theirs.keys()):
         if key not in theirs:
             raise OtherNetworkError(f"{origin} is of another network: it has no {key}")
         if key not in own:
-            raise OtherNetworkError(
-                f"{origin} is of another network: it has {quoted(key)[1:-1]}, which this one does not have"
-            )
+            name = quoted(key)[1:-1]
+            raise OtherNetworkError(f"{origin} is of another network: it has {name}, which this one does not have")
         if own[key] != theirs[key]:
             raise OtherNetworkError(f"{origin} is of another network: {key} is {theirs[key]}, here {own[key]}")
+
+
+def _check_header(header: Header, model: nn.Module, path: Path) -> None:
+    """Raise OtherNetworkError where weights do not fit a model, or a velocity is larger than its weights."""
+    own = shapes_of(model)
+    check_shapes(own, {name: s for name, s in header.shapes.items() if not name.startswith(VELOCITY)}, str(path))
+    for name, shape in header.shapes.items():
+        if name.startswith(VELOCITY) and math.prod(shape) > math.prod(own.get(name.removeprefix(VELOCITY), (1,))):
+            raise OtherNetworkError(f"{path} has {quoted(name)} of {shape}, which is larger than its weights")
 
 
 def checksum(tensors: Mapping[str, Tensor], state: str) -> str:
@@ -264,8 +275,7 @@ def checksum(tensors: Mapping[str, Tensor], state: str) -> str:
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
     """Copy weights into a model. Raises CheckpointError naming the first tensor that does not fit or is not finite."""
     own = model.state_dict()
-    shapes = [{name: tuple(value.shape) for name, value in tensors.items()} for tensors in (own, weights)]
-    _check_shapes(shapes[0], shapes[1], origin)
+    check_shapes(shapes_of(model), {name: tuple(value.shape) for name, value in weights.items()}, origin)
     for key in sorted(own):
         if own[key].dtype != weights[key].dtype:
             raise CheckpointError(f"{origin}: {key} is {weights[key].dtype}, here {own[key].dtype}")

@@ -194,7 +194,8 @@ class Run:
         changes = [*self.environment.get("changes", []), dict(entry)]
         write_json(self.path / "environment.json", {**self.environment, "changes": changes})
         write_json(self.path / "config.json", config.to_dict())  # the last: a kill before it leaves the settings
-        del self.environment, self.config
+        for name in ("environment", "config"):  # what was read before
+            self.__dict__.pop(name, None)
 
     def _json(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         try:

@@ -1,3 +1,6 @@
 """Hostile inputs of every kind that is read: a short run in the tests, a long one by `make fuzz`."""
 
-MODULES: list[str] = []  # one per kind of input, each with FAMILIES
+MODULES: list[str] = [  # one per kind of input, each with FAMILIES
+    "tests.fuzz.runs",
+    "tests.fuzz.models",
+]

@@ -22,7 +22,7 @@ from alexnet.progress import Progress
 from alexnet.run import Run
 from alexnet.training.loop import train
 
-FIELDS = {"top1_error", "top5_error", "loss", "count", "views", "data", "split", "runs", "models", "unreadable"}
+FIELDS = {"top1_error", "top5_error", "loss", "count", "views", "data", "split", "runs", "models", "unreadable", "path"}
 
 
 def plain_loop(runs: list[Path | Predictor], folder: Path, views: int = 1) -> tuple[float, float, float, int]:

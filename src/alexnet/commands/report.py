@@ -10,6 +10,7 @@ from alexnet.commands.frame import Command, Result
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Whose report."""
     parser.add_argument("run", metavar="RUN", help="a run directory; one in training too: its report can be renewed")
+    parser.add_argument("--data", metavar="SRC", help="where the run's images are now, if they were moved")
 
 
 def run(args: argparse.Namespace) -> Result:
@@ -18,7 +19,7 @@ def run(args: argparse.Namespace) -> Result:
     from alexnet.report.report import write_report
     from alexnet.run import Run
 
-    return {"report": str(write_report(Run.open(args.run), Terminal()))}
+    return {"report": str(write_report(Run.open(args.run), Terminal(), data=args.data))}
 
 
 def say(result: Result) -> str:

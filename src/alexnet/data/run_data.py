@@ -208,7 +208,10 @@ def load_statistics(path: Path, size: int) -> Statistics:
         pass  # as `load` says it
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
         raise DataError(f"{path}: it does not hold statistics; it is damaged") from None
-    statistics = Statistics.load(path)
+    try:
+        statistics = Statistics.load(path)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise error if isinstance(error, DataError) else DataError(f"{path}: its count should be a number") from None
     shapes = {"mean_image": (size, size, 3), "rgb_mean": (3,), "rgb_covariance": (3, 3), "eigenvalues": (3,)}
     for name, shape in {**shapes, "eigenvectors": (3, 3)}.items():
         value = getattr(statistics, name)

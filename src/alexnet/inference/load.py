@@ -184,7 +184,7 @@ def _open_torchvision(name: str, checkpoint: str | None) -> _Opened:
 def _read_weights(path: str) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors file or of one that torch saved. Raises CheckpointError."""
     if path.endswith(".safetensors"):
-        return read_tensors(path)[0]
+        return read_tensors(path)
     try:
         _check_archive(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
