@@ -156,7 +156,7 @@ class Killer:
     def __init__(self, place: Path, seed: int) -> None:
         self.place, self.random, self.record = place, Random(seed), Record(seed)
         self.processes: Any = multiprocessing.get_context("forkserver")
-        self.processes.set_forkserver_preload(["alexnet.training.loop", "alexnet.report.report", "alexnet.cli"])
+        self.processes.set_forkserver_preload(["tests.fuzz.warm", "alexnet.cli"])
         paint(place / "first")
         self.run(ACTIVITIES[0], place / "first")  # what evaluations and reports are of
 

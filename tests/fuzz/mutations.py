@@ -138,7 +138,7 @@ def replace_place(rng: Random, path: Path, outside: Path) -> str:
     elif how == "link":
         path.symlink_to(outside)
     elif how == "device":
-        path.symlink_to(rng.choice(("/dev/zero", "/dev/stdin", "/dev/tty", "/proc/self/mem")))
+        path.symlink_to(rng.choice(("/dev/urandom", "/dev/null", "/proc/self/mem")))
     elif how == "loop":
         path.symlink_to(path.name)
     elif how == "file":

@@ -6,13 +6,16 @@ A model is a run directory, a safetensors file that `alexnet export` wrote, or `
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
+import pickletools
+import re
 import stat
 import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -24,7 +27,7 @@ from alexnet.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from alexnet.data.run_data import load_statistics
 from alexnet.data.statistics import Statistics
 from alexnet.device import choose_device
-from alexnet.errors import CheckpointError, RunError, UsageError, nearest, one_line
+from alexnet.errors import CheckpointError, RunError, UsageError, nearest, one_line, quoted
 from alexnet.formats.export import import_model
 from alexnet.inference.backends import Backend, OpenVinoBackend, TorchBackend, choose
 from alexnet.inference.ensemble import Ensemble
@@ -36,6 +39,8 @@ from alexnet.model.zoo import blank, build
 from alexnet.run import Run
 
 TORCHVISION = "torchvision:"
+TENSOR = re.compile(r"collections OrderedDict|torch\._utils _rebuild_(tensor|tensor_v2|parameter)|torch \w*Storage")
+OLD_PICKLES = 5  # in a file that torch saved before 2020: magic number, version, system, weights, storages
 Model = str | Path | Predictor
 
 
@@ -174,7 +179,11 @@ def _open_torchvision(name: str, checkpoint: str | None) -> _Opened:
                 f"the weights of {name} are not on this machine: put {published.url} at {kept}, or name a file of "
                 "weights, or random, as the checkpoint"
             )
-        model.body = models.get_model(short, weights=published)  # from the file: it is there
+        try:
+            _check_archive(str(kept))
+            model.body = models.get_model(short, weights=published)  # from the file: it is there
+        except Exception as error:  # as in `_read_weights`
+            raise CheckpointError(f"{kept} is not a file of weights: {one_line(error)}") from None
     elif checkpoint != "random":
         load_weights(model.get_submodule("body"), _read_weights(checkpoint), checkpoint)
     origin = {"run": name, "checkpoint": checkpoint or kept.name}
@@ -200,15 +209,32 @@ def _read_weights(path: str) -> dict[str, torch.Tensor]:
 
 
 def _check_archive(path: str) -> None:
-    """Raise ValueError for what is not a regular file, or unpacks to more than it holds."""
+    """Raise ValueError for what is not a regular file, unpacks to more than it holds, or names more than tensors."""
     with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is not a regular file")
         if zipfile.is_zipfile(file):
-            unpacked = sum(entry.file_size for entry in zipfile.ZipFile(file).infolist())
-            if unpacked > status.st_size:
+            archive = zipfile.ZipFile(file)
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > status.st_size or any(entry.compress_type for entry in archive.infolist()):
                 raise ValueError(f"its {status.st_size:,} bytes unpack to {unpacked:,}")
+            for entry in archive.infolist():
+                if entry.filename.endswith(".pkl"):
+                    _check_pickle(io.BytesIO(archive.read(entry)), 1)
+        else:
+            file.seek(0)
+            _check_pickle(file, OLD_PICKLES)
+
+
+def _check_pickle(file: IO[bytes], parts: int) -> None:
+    """Raise ValueError for a pickle that names anything but tensors: torch would call `bytearray(4_000_000_000)`."""
+    for _ in range(parts):
+        for operation, argument, _ in pickletools.genops(file):
+            if operation.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
+                raise ValueError(f"its pickle has the operation {operation.name}, which no weights need")
+            if operation.name == "GLOBAL" and not TENSOR.fullmatch(str(argument)):
+                raise ValueError(f"its pickle names {quoted(argument)}, which no weights need")
 
 
 def _statistics(size: int, mean_image: np.ndarray | None = None) -> Statistics:
