@@ -30,7 +30,7 @@ def prepare(folder: Path) -> Path:
     from alexnet.inference.load import load
     from alexnet.presets import preset
 
-    run = trained("runs")
+    run = trained("models")
     if not (run.parent / "model.safetensors").exists():
         net = load(run)
         assert net.run is not None

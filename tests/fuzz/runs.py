@@ -37,16 +37,18 @@ Case = tuple[Path, Random]
 def trained(name: str) -> Path:
     """A run on a few pictures of two classes, killed in its second epoch, evaluated once; made once per server.
 
-    All that the cases do is done here first, so that what is imported for it is there in every case.
+    All that the cases do is done here first, so that what is imported for it is there in every case; for `models`
+    only what they need.
     """
     folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     train_run(folder)
-    store.prepare(folder / "pictures", folder / "store", size=16, workers=1)
+    if name == "warm":
+        store.prepare(folder / "pictures", folder / "store", size=16, workers=1)
     (folder / "first").mkdir()
     with contextlib.chdir(folder / "first"):
         case = (copy(folder / "first", folder / "run"), Random(0))
-        for use in (resume, evaluate, report, predict, ask):
+        for use in (predict,) if name == "models" else (resume, evaluate, report, predict, ask):
             use(case)
     return folder / "run"
 

@@ -215,10 +215,13 @@ def load_statistics(path: Path, size: int) -> Statistics:
     shapes = {"mean_image": (size, size, 3), "rgb_mean": (3,), "rgb_covariance": (3, 3), "eigenvalues": (3,)}
     for name, shape in {**shapes, "eigenvectors": (3, 3)}.items():
         value = getattr(statistics, name)
-        if not isinstance(value, np.ndarray) or value.shape != shape or value.dtype.kind != "f":
-            raise DataError(f"{path}: its {name} should be numbers of the shape {shape}")
+        dtype = np.dtype(np.float32 if name == "mean_image" else np.float64)
+        if not isinstance(value, np.ndarray) or value.shape != shape or value.dtype != dtype:
+            raise DataError(f"{path}: its {name} should be {dtype} numbers of the shape {shape}")
         if not (np.isfinite(value).all() and (np.abs(value) < 1e6).all()):
             raise DataError(f"{path}: its {name} has values that no pixels have")
+    if not (statistics.mean_image.min() >= 0 and statistics.mean_image.max() <= 255):
+        raise DataError(f"{path}: its mean_image should be within 0 to 255")
     return statistics
 
 
