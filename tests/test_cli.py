@@ -96,6 +96,7 @@ def test_a_folder_with_splits_is_trained_and_measured_by_command(
         "runs",
         "models",
         "unreadable",
+        "path",
     }
     assert (measured["split"], measured["count"], measured["runs"]) == ("test", 28, [str(run)])
     assert Run.open(run).evaluations() == [measured]
