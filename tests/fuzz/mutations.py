@@ -65,7 +65,7 @@ def mutate(rng: Random, document: Any, changes: int = 1) -> Any:
             del parent[key]
         elif how == 1 and isinstance(parent, dict):
             parent[rng.choice(NAMES)] = value(rng)
-        elif how == 2 and isinstance(old, int | float) and not isinstance(old, bool):
+        elif how == 2 and isinstance(old, int | float) and not isinstance(old, bool) and abs(old) < 1e300:
             parent[key] = rng.choice((old + 1, old - 1, -old, old * 2, old * 1000, float(old), str(old)))
         elif how == 3 and isinstance(old, str):
             parent[key] = rng.choice((old + "x", old[:-1], old.upper(), old * 50, [old]))
