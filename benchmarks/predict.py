@@ -255,7 +255,9 @@ def fresh_run(preset: str, folder: Path) -> tuple[Path, Path]:
     noise = np.random.default_rng(0).integers(0, 256, (4, config.data.size, config.data.size, 3), dtype=np.uint8)
     sums.add(noise)
     sums.statistics().save(run.statistics_file)
-    write_json(run.path / "source.json", {"classes": [str(i) for i in range(config.network.classes)], "splits": {}})
+    classes = [str(i) for i in range(config.network.classes)]
+    source = {"source": "none", "classes": classes, "splits": {"train": 0, "val": 0}, "validation": "none"}
+    write_json(run.path / "source.json", source)
     save_checkpoint(run.checkpoints / "last.safetensors", Checkpoint(AlexNet(config.network).state_dict(), {}, {}))
     picture = folder / "picture.jpg"
     Image.fromarray(noise[0]).resize((400, 300)).save(picture)

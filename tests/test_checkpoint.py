@@ -449,7 +449,7 @@ def test_a_record_is_read_back_from_json() -> None:
         ({"part": {"count": 1, "share": float("inf")}}, r"x\.part\.share inf should be a number within ±1e\+100"),
         ({"part": {"count": 1, "share": "1"}}, r"x\.part\.share '1'"),
         ({"names": "a"}, r"x\.names 'a' should be a list"),
-        ({"names": [1]}, r"x\.names 1 should be a text"),
+        ({"names": [1]}, r"x\.names\[0\] 1 should be a text"),
         ({"sums": []}, r"x\.sums \[\] should be an object"),
         ({"sums": {"a": None}}, r"x\.sums\.a None"),
         ({"over": 0}, r"x\.over 0 should be true or false"),
@@ -500,3 +500,50 @@ def test_a_tensor_of_another_shape_is_named_with_both_shapes() -> None:
     weights = {**model.state_dict(), "fc5.bias": torch.zeros(12)}
     with pytest.raises(CheckpointError, match=r"fc5\.bias.*\(12,\).*\(10,\)"):
         load_weights(model, weights, "last.safetensors")
+
+
+def tensor(first: int, last: int, shape: tuple[int, ...] = (1,), dtype: str = "F32") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [first, last]}
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ('{"a": {"dtype": "F32"}}', "should have dtype, shape and data_offsets"),
+        (json.dumps({"a": tensor(0, 8)}), "is not as long as its place"),
+        (json.dumps({"a": tensor(0, 2**40, (2**38,))}), "its tensors are .* bytes, and it holds 4"),
+        (json.dumps({"a": tensor(4, 8)}), "does not follow what is before it"),
+        (json.dumps({"a": tensor(0, 4), "b": tensor(0, 4)}), "does not follow what is before it"),
+        (json.dumps({"a": tensor(0, 4, dtype="F99")}), "the dtype 'F99', which is not known"),
+        (json.dumps({"a": tensor(0, 4, (-1, -1))}), "whole numbers from 0 on"),
+        ('{"a": 1, "a": 2}', "'a' is there twice"),
+        (json.dumps({"a": tensor(0, 4), "__metadata__": {"alexnet": 3}}), "should be texts by name"),
+        ("[]", "an object in braces"),
+        ("[" * 100_000, "nested too deep"),
+    ],
+)
+def test_a_header_that_says_what_is_not_so_is_refused(header: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + bytes(4))
+    with pytest.raises(CheckpointError, match=rf"a\.safetensors is damaged .*{message}"):
+        read_checkpoint(path)
+
+
+def test_a_header_beyond_the_file_or_the_limit_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    for length, message in ((2**63, "ends within its header"), (100_000_000, "header of 100,000,000 bytes is longer")):
+        path.write_bytes(length.to_bytes(8, "little"))
+        os.truncate(path, 200_000_000)
+        with pytest.raises(CheckpointError, match=message):
+            read_checkpoint(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        read_checkpoint(path)
+
+
+def test_a_file_that_does_not_fit_is_told_by_its_header_alone(tmp_path: Path) -> None:
+    model, path = create_model("digits"), tmp_path / "last.safetensors"
+    save_file({name: value.contiguous() for name, value in create_model("cifar-26").state_dict().items()}, path)
+    with pytest.raises(CheckpointError, match="is of another network"):
+        load_checkpoint(tmp_path, "last", model)

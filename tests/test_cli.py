@@ -100,6 +100,7 @@ def test_a_folder_with_splits_is_trained_and_measured_by_command(
         "majority_error",
         "answered",
         "present",
+        "path",
     }
     assert (measured["chance_error"], measured["majority_error"]) == (85.7143, 85.7143)
     assert (measured["split"], measured["count"], measured["runs"]) == ("test", 28, [str(run)])
@@ -588,8 +589,11 @@ def test_resume_takes_a_run_and_nothing_else(
 ) -> None:
     assert "not a run directory" in wrong(2, "train", "--resume", seven)
     assert "no such run directory" in wrong(2, "train", "--resume", tmp_path / "absent")
-    assert "leave the others out" in wrong(2, "train", "--resume", trained, "--epochs", "9")
-    assert "leave the others out" in wrong(2, "train", "--resume", trained, "--preset", "paper")
+    assert "leave --preset out" in wrong(2, "train", "--resume", trained, "--preset", "paper")
+    for words in (("--optimizer.lr", "1"), ("--train.seed", "1"), ("--train.batch_size", "4")):
+        message = wrong(2, "train", "--resume", trained, *words)
+        assert f"{words[0]} cannot be changed in a run; begin another with `--init {trained}`" in message
+    assert "--without cannot be changed" in wrong(2, "train", "--resume", trained, "--without", "lrn")
 
 
 def test_a_broken_config_is_told(trained: Path, wrong: Callable[..., str], tmp_path: Path) -> None:

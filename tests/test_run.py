@@ -44,7 +44,8 @@ def test_an_empty_folder_may_become_a_run(tmp_path: Path) -> None:
 
 
 def test_a_run_is_not_written_over(tmp_path: Path) -> None:
-    Run.create(tmp_path / "run", CONFIG)
+    run = Run.create(tmp_path / "run", CONFIG)
+    (run.checkpoints / "last.safetensors").write_bytes(b"")
     with pytest.raises(RunError) as error:
         Run.create(tmp_path / "run", presets.preset("paper"))
     assert f"--resume {tmp_path / 'run'}" in one_line(error)
@@ -84,6 +85,60 @@ def test_a_run_killed_while_it_is_made_can_be_made_again(
         Run.create(tmp_path / "run", CONFIG)
     monkeypatch.undo()
     assert Run.create(tmp_path / "run", CONFIG).config == CONFIG
+
+
+def test_a_run_without_checkpoint_is_begun_anew(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", CONFIG, source={"source": "digits"})
+    for name in ("statistics.npz", "init.json", "metrics.jsonl", "source.json.3f.part"):
+        (run.path / name).write_text("")
+    (run.checkpoints / "last.safetensors.part").write_text("")
+    again = Run.create(tmp_path / "run", presets.preset("paper"))
+    assert again.config == presets.preset("paper")
+    assert not (run.path / "metrics.jsonl").exists() and not (run.path / "source.json").exists()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "evaluations.jsonl", "checkpoints/best.safetensors", "report.html"])
+def test_a_run_that_holds_anything_of_value_is_not_begun_anew(name: str, tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", CONFIG)
+    (run.path / name).write_text("precious")
+    with pytest.raises(RunError, match="--resume"):
+        Run.create(tmp_path / "run", CONFIG)
+    assert (run.path / name).read_text() == "precious" and run.config == CONFIG
+
+
+def test_a_config_of_another_program_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(RunError, match="exists and is not a run"):
+        Run.create(tmp_path, CONFIG)
+    assert (tmp_path / "config.json").read_text() == "{}"
+
+
+def test_a_run_that_another_process_holds_is_not_begun_anew(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", CONFIG)
+    with run.held(), pytest.raises(RunError, match="is being trained by another process"):
+        Run.create(tmp_path / "run", CONFIG)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "metrics.jsonl", ".lock", "checkpoints", "checkpoints/last.safetensors"]
+)
+def test_links_pipes_and_folders_are_no_files_of_a_run(name: str, tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", CONFIG)
+    run.metrics_file.write_text("")
+    (run.checkpoints / "last.safetensors").write_text("")
+    place, kept = run.path / name, tmp_path / "kept"
+    place.rename(kept)
+    other = "a file" if kept.is_dir() else None
+    makes = [
+        lambda: place.symlink_to(kept),
+        lambda: os.mkfifo(place),
+        lambda: place.write_text("") if other else place.mkdir(),
+    ]
+    for make in makes:
+        make()
+        with pytest.raises(RunError, match="should be a plain f"):
+            Run.open(run.path)
+        place.rmdir() if place.is_dir() and not place.is_symlink() else place.unlink()
 
 
 def test_a_missing_run_is_named(tmp_path: Path) -> None:
@@ -154,16 +209,36 @@ def test_a_missing_or_broken_file_is_named(name: str, content: bytes | None, tmp
     assert f"{name}.json" in one_line(error)
 
 
-TRAIN = {"kind": "train", "epoch": 1, "step": 1}
-EPOCH = {"kind": "epoch", "epoch": 1, "step": 2}
+TRAIN = {"kind": "train", "epoch": 1, "step": 1, "lr": 0.1, "images_per_second": 9.0}
+EPOCH = {"kind": "epoch", "epoch": 1, "step": 2, "lr": 0.1, "seconds": 1.0}
+MEASURED = {"top1_error": 9.0, "top5_error": None, "loss": 0.5, "count": 28}
 
 
-@pytest.mark.parametrize("line", ["3", "[]", "{}", '{"kind": "train"}'])
-def test_lines_that_are_no_metrics_are_named_by_number(line: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("3", "line 2 is not an object"),
+        ("[]", "line 2 is not an object"),
+        ("{}", "line 2 is not an object with kind, epoch, step"),
+        ('{"kind": "train"}', "line 2 is not an object with kind, epoch, step"),
+        ('{"kind": "trian", "epoch": 1, "step": 1}', "line 2.kind 'trian' should be train, epoch, validation"),
+        (json.dumps(TRAIN | {"kind": []}), "line 2.kind [] should be"),
+        (json.dumps(TRAIN | {"epoch": -1}), "line 2.epoch -1"),
+        (json.dumps(TRAIN | {"lr": "0.1"}), "line 2.lr '0.1'"),
+        (json.dumps(TRAIN | {"top1_error": [3]}), "line 2.top1_error [3]"),
+        (json.dumps(EPOCH | {"seconds": float("nan")}), "line 2: NaN"),
+        (json.dumps(EPOCH | {"seconds": 1e200}), "line 2.seconds 1e+200"),
+        ('{"kind": "epoch", "kind": "train"}', "line 2: 'kind' is there twice"),
+        ('{"kind": ' + "[" * 50_000, "line 2: it is nested too deep"),
+        ("x" * 100_000, "line 2: it is longer than 65536 bytes"),
+    ],
+)
+def test_lines_that_are_no_metrics_are_named_by_number(line: str, message: str, tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.metrics_file.write_text(f"{json.dumps(TRAIN)}\n{line}\n")
-    with pytest.raises(RunError, match=r"metrics\.jsonl: line 2 is not an object with kind, epoch, step"):
+    with pytest.raises(RunError) as error:
         run.metrics()
+    assert "metrics.jsonl" in one_line(error) and message in one_line(error)
 
 
 def test_a_bug_in_reading_settings_is_not_told_as_a_broken_file(
@@ -202,7 +277,7 @@ def test_broken_metrics_are_named(tmp_path: Path) -> None:
 def test_an_evaluation_takes_the_place_of_an_earlier_one_of_its_kind(tmp_path: Path) -> None:
     run = Run(tmp_path)
     model = {"checkpoint": "best", "backend": "torch", "precision": "float32", "sha256": "0a"}
-    first = {"data": "digits", "split": "test", "views": 1, "top1_error": 9.0, "models": [model]}
+    first = {"data": "digits", "split": "test", "views": 1, **MEASURED, "models": [model]}
     ten = {**first, "views": 10}
     for result in (first, ten, {**first, "top1_error": 8.0}):
         run.record_evaluation(result)
@@ -215,7 +290,7 @@ def test_an_evaluation_takes_the_place_of_an_earlier_one_of_its_kind(tmp_path: P
 def test_evaluations_of_other_weights_or_backends_stay(change: dict[str, str], tmp_path: Path) -> None:
     run = Run(tmp_path)
     model = {"checkpoint": "best", "backend": "torch", "precision": "float32", "sha256": "0a"}
-    first = {"data": "digits", "split": "test", "views": 1, "models": [model]}
+    first = {"data": "digits", "split": "test", "views": 1, **MEASURED, "models": [model]}
     second = {**first, "models": [model | change]}
     for result in (first, second, first):
         run.record_evaluation(result)

@@ -14,11 +14,13 @@ from typing import Any
 from alexnet import presets
 from alexnet.architecture import Network
 from alexnet.config import Config, merge, sections
-from alexnet.errors import UsageError
+from alexnet.errors import UsageError, one_line, quoted
 from alexnet.files import read_regular
+from alexnet.records import parse_json
 from alexnet.setting import Field, fields_of
 
 MAX_BYTES = 1 << 20  # of a file of settings
+MAX_VALUES = 100_000
 
 
 def read_config(path: str | Path, preset: str | None = None) -> Config:
@@ -29,15 +31,36 @@ def read_config(path: str | Path, preset: str | None = None) -> Config:
     path = Path(path)
     try:
         text = read_regular(path, MAX_BYTES).decode()
-        document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        document = parse_json(text) if path.suffix == ".json" else _parse_toml(text)
+        return from_document(document, preset)
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:  # not TOML, not JSON, or not UTF-8
+    except UnicodeDecodeError:
+        raise UsageError(f"--config {path}: it is not UTF-8") from None
+    except RecursionError:
+        raise UsageError(f"--config {path}: it is nested too deep") from None
+    except ValueError as error:  # UsageError among them
         raise UsageError(f"--config {path}: {error}") from None
+
+
+def _parse_toml(text: str) -> dict[str, Any]:
+    """The tables of a TOML text. Raises ValueError in words, for numbers beyond any setting too."""
+    if sum(map(text.count, "[{,.=")) > MAX_VALUES:
+        raise ValueError(f"it has more than {MAX_VALUES:,} values")
     try:
-        return from_document(document, preset)
-    except UsageError as error:
-        raise UsageError(f"--config {path}: {error}") from None
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"it is not TOML ({one_line(error)})") from None
+    except ValueError:  # as int says it
+        raise ValueError("it is not TOML: a number has too many digits") from None
+    left: list[Any] = [document]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict | list):
+            left += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, int) and value.bit_length() > 128:
+            raise ValueError(f"{quoted(value)} is larger than any setting")
+    return document
 
 
 def from_document(document: Any, preset: str | None = None) -> Config:

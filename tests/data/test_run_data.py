@@ -1,6 +1,7 @@
 """What a run trains and measures on: its own validation split or one held out, never the test split."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -80,8 +81,12 @@ def test_the_description_counts_splits_as_they_are_used(
     pictures: Callable[..., Path], short: Callable[..., Config], tmp_path: Path
 ) -> None:
     folder = pictures(tmp_path / "some", {"train": 10, "test": 3}, ("ant", "bee"))
-    assert open_run_data(short(folder)).describe() == {
+    described = open_run_data(short(folder)).describe()
+    prints = described.pop("fingerprint")
+    assert {name: text.partition(" ")[0] for name, text in prints.items()} == {"train": "20", "test": "6"}
+    assert described == {
         "source": str(folder),
+        "path": str(folder),
         "classes": ["ant", "bee"],
         "splits": {"train": 18, "val": 2, "test": 6},
         "majority": "ant",
@@ -207,3 +212,20 @@ def test_damaged_statistics_are_named(seven: Path, short: Callable[..., Config],
     path.write_bytes(b"PK\x03\x04 half")
     with pytest.raises(DataError, match=r"statistics\.npz"):
         open_run_data(short(seven)).statistics(path, quiet)
+
+
+def test_statistics_that_make_no_sense_are_named_by_field(
+    seven: Path, short: Callable[..., Config], tmp_path: Path
+) -> None:
+    path = tmp_path / "statistics.npz"
+    good = open_run_data(short(seven)).statistics(path, quiet)
+    for name, value, words in (
+        ("mean_image", good.mean_image.astype(np.float64), "mean_image should be float32"),
+        ("mean_image", good.mean_image[:3], "mean_image should be float32 numbers of the shape"),
+        ("mean_image", good.mean_image - 300, "mean_image should be within 0 to 255"),
+        ("eigenvalues", np.full(3, np.nan), "eigenvalues has values that no pixels have"),
+        ("rgb_mean", np.zeros(9999), "should be a file of at most|rgb_mean should be"),
+    ):
+        replace(good, **{name: value}).save(path)
+        with pytest.raises(DataError, match=words):
+            open_run_data(short(seven)).statistics(path, quiet)

@@ -5,6 +5,8 @@ SEEDS: dict[str, int] = {
     "images": 100,
     "image_bombs": 20,
     "stores": 60,
+    "runs": 40,
+    "models": 40,
     "surface": 100,
 }
 MODULES = [f"tests.fuzz.{name}" for name in SEEDS]

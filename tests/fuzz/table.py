@@ -38,7 +38,8 @@ def _where(record: dict[str, Any]) -> str:
     hardware, versions = record["hardware"], record["versions"]
     return (
         f"`{record['command']}`, {record['date']}: {hardware['cpu']} ({hardware['instruction_class']}), "
-        f"{hardware['cores']} cores, Python {versions['python']}, Pillow {versions['pillow']}, torch {versions['torch']}."
+        f"{hardware['cores']} cores, Python {versions['python']}, Pillow {versions['pillow']}, "
+        f"torch {versions['torch']}."
     )
 
 

@@ -23,7 +23,7 @@ from alexnet.run import Run
 from alexnet.training.loop import train
 
 FIELDS = {"top1_error", "top5_error", "loss", "count", "views", "data", "split", "runs", "models", "unreadable"}
-FIELDS |= {"chance_error", "majority_error", "answered", "present"}
+FIELDS |= {"chance_error", "majority_error", "answered", "present", "path"}
 
 
 def plain_loop(runs: list[Path | Predictor], folder: Path, views: int = 1) -> tuple[float, float, float, int]:

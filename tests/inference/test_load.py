@@ -1,12 +1,18 @@
 """Models by name: runs, files and torchvision's networks, and what is wrong with a name in one line."""
 
+import json
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import alexnet
+from alexnet.checkpoint import read_header
 from alexnet.errors import CheckpointError, RunError, UsageError
 from alexnet.formats.export import export
 from alexnet.inference.ensemble import Ensemble
@@ -120,3 +126,64 @@ def test_what_is_not_a_model_is_told(tmp_path: Path) -> None:
     for device in ("gpu", "meta", "cuda:77"):
         with pytest.raises(UsageError, match=f"device '?{device}"):
             load(tmp_path, device=device)
+
+
+class Call:
+    """Calls a function when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return bytearray, (1 << 32,)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_file_of_torchs_that_calls_anything_is_refused_before_it_is_read(old: bool, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"a": Call()}, path, _use_new_zipfile_serialization=not old)
+    with pytest.raises(CheckpointError, match="its pickle names .*bytearray"):
+        load("torchvision:alexnet", checkpoint=str(path))
+
+
+def test_a_file_of_torchs_that_unpacks_to_more_than_it_holds_is_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(9)}, tmp_path / "plain.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for entry in plain.infolist():
+            bomb.writestr(entry.filename, plain.read(entry) + bytes(1 << 20))
+    with pytest.raises(CheckpointError, match="bytes unpack to"):
+        load("torchvision:alexnet", checkpoint=str(tmp_path / "bomb.pt"))
+
+
+def edited(
+    net: NetworkPredictor, path: Path, edit: Callable[[dict[str, Any], dict[str, torch.Tensor]], object]
+) -> Path:
+    """A model file whose description or tensors are changed."""
+    export(net.model, "safetensors", path, net.facts())
+    description, tensors = json.loads(read_header(path).texts["alexnet"]), load_file(path)
+    edit(description, tensors)
+    save_file(tensors, path, {"alexnet": json.dumps(description)})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda d, t: d.update(classes=3), r"its description\.classes 3 should be a list"),
+        (lambda d, t: d.update(classes=["a"]), "names 1 classes, but its network has 7"),
+        (lambda d, t: d.update(size="16"), r"its description\.size '16'"),
+        (lambda d, t: d.update(size=8), "of another network: mean_image"),
+        (lambda d, t: d.update(center="left"), r"data\.center 'left'"),
+        (lambda d, t: d["network"].update(layers=[]), "has no layers"),
+        (lambda d, t: d["network"]["layers"][0].update(kernels=2**50), "too large for any memory|another network"),
+        (lambda d, t: t.update({"conv1.bias": t["conv1.bias"].double()}), "conv1.bias is torch.float64"),
+        (lambda d, t: t["mean_image"].fill_(-1), "mean image should be float32 within 0 to 255"),
+        (lambda d, t: t["conv1.bias"].fill_(1e20), "values beyond"),
+    ],
+)
+def test_a_model_file_that_was_edited_is_refused_by_field(
+    edit: Callable[..., object], words: str, trained: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=words) as error:
+        load(edited(opened(trained), tmp_path / "net.safetensors", edit))
+    assert "net.safetensors" in str(error.value)

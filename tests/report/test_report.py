@@ -130,14 +130,19 @@ def test_evaluations_name_the_weights_that_were_measured(trained, tmp_path):
     run = Run(shutil.copytree(trained.path, tmp_path / "run"))
     entry = evaluate(run.path).to_json()
     run.record_evaluation(evaluate(run.path, views=10).to_json())
+    model, other = entry["models"][0], {"step": 9, "sha256": "0a"}
     entries = [
-        entry | {"models": [{"checkpoint": "last", "backend": "openvino", "precision": "int8"}], "top1_error": 12.5},
-        entry | {"models": [{"checkpoint": "best", "backend": "torch", "precision": "float32"}], "top1_error": 0.25},
+        entry | {"models": [model | {"backend": "openvino", "precision": "int8"}], "top1_error": 12.5},
+        entry | {"models": [model], "top1_error": 0.25},
+        entry | {"models": [model | other], "top1_error": 31.25},
+        entry | {"data_changed": "15 test images, not 16", "top1_error": 43.75},
     ]
     with open(run.path / "evaluations.jsonl", "a") as file:
         file.write("".join(json.dumps(entry) + "\n" for entry in entries))
     text = write_report(run).read_text(encoding="utf-8")
-    assert "16 images; last weights, openvino, int8</small>" in text and "12.50\u202f%" in text
+    assert "16 images; best weights, openvino, int8</small>" in text and "12.50\u202f%" in text
+    assert "16 images; best weights of step 9, not those shown here, torch" in text and "31.25\u202f%" in text
+    assert "changed since: 15 test images, not 16" in text and "43.75\u202f%" in text
     assert "Test error, 10 views" in text and "16 images; best weights, torch, float32</small>" in text
     assert "0.25\u202f%" not in text  # what the report measures itself
 
@@ -211,6 +216,8 @@ def test_a_run_that_ended_says_nothing_of_it(text):
 
 def test_a_run_whose_images_are_gone_says_so(trained, tmp_path):
     run = _changed(trained, tmp_path / "run", "data", source=str(tmp_path / "<i>nowhere"))
+    source = json.loads((run.path / "source.json").read_text())
+    (run.path / "source.json").write_text(json.dumps(source | {"path": str(tmp_path / "<i>nowhere")}))
     progress = Warnings()
     text = write_report(run, progress).read_text(encoding="utf-8")
     assert text.count("The images cannot be read") == 3 and "Column 2" in text

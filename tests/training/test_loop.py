@@ -546,7 +546,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     real, count = os.fsync, iter(range(99))
 
     def full(handle: int) -> None:
-        if next(count) > 12:
+        if next(count) > 14:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(handle)
 

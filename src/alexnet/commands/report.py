@@ -10,6 +10,7 @@ from alexnet.commands.frame import Command, Result
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Whose report."""
     parser.add_argument("run", metavar="RUN", help="a run directory; one in training too: its report can be renewed")
+    parser.add_argument("--data", metavar="SRC", help="where the run's images are now, if they were moved")
 
 
 def run(args: argparse.Namespace) -> Result:
@@ -20,7 +21,7 @@ def run(args: argparse.Namespace) -> Result:
     run = Run.open(args.run)  # before what draws is imported, which takes seconds
     from alexnet.report.report import write_report
 
-    return {"report": str(write_report(run, Terminal()))}
+    return {"report": str(write_report(run, Terminal(), data=args.data))}
 
 
 def say(result: Result) -> str:

@@ -37,7 +37,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="SRC", help=SOURCE_HELP)
     parser.add_argument("--out", metavar="DIR", help="the run directory (default: runs/PRESET, numbered)")
     parser.add_argument("--init", metavar="MODEL", help="a run or .safetensors file whose weights the run begins with")
-    parser.add_argument("--resume", metavar="DIR", help="go on with an interrupted run, exactly as if it had not been")
+    parser.add_argument(
+        "--resume",
+        metavar="DIR",
+        help="go on with an interrupted run, exactly as if it had not been, or train a finished one longer; takes "
+        "--data, --epochs, --device, --train.threads, .steps and .save_every, --data.workers and .memory, "
+        "--schedule.drops, .patience and .milestones",
+    )
     parser.add_argument("--precision", choices=("float32", "bfloat16"), help="short for --train.precision")
     parser.add_argument("--epochs", metavar="N", help="short for --train.epochs")
     parser.add_argument("--seed", metavar="N", help="short for --train.seed")
@@ -47,10 +53,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Result:
     """Train or resume; a run that is stopped or fails says how to go on."""
-    chosen = args.settings or args.without or any(getattr(args, name) is not None for name in SHORT)
+    changes: dict[str, str] = {}
     if args.resume:
-        if chosen or args.preset or args.config or args.out:
-            raise UsageError("--resume goes on with the run's own settings; leave the others out")
+        changes = _changes(args)
         config, out = None, Path(args.resume)
     else:
         config = chosen_config(args)
@@ -60,11 +65,14 @@ def run(args: argparse.Namespace) -> Result:
     from alexnet.training.loop import resume, train
 
     try:
-        result = train(config, out, Terminal(), ["alexnet", *args.argv]) if config else resume(out, Terminal())
-        return result.to_json()
+        if config:
+            return train(config, out, Terminal(), ["alexnet", *args.argv]).to_json()
+        return resume(out, Terminal(), changes).to_json()
     except KeyboardInterrupt:
         if not (out / "config.json").exists():
             raise CommandError("stopped before the run began; there is nothing to resume", 130) from None
+        if not any((out / "checkpoints").glob("*.safetensors")):
+            raise CommandError("stopped before the run was saved: give the same command again", 130) from None
         raise CommandError(f"stopped; the run is saved: go on with `alexnet train --resume {out}`", 130) from None
     except TrainingError as error:
         raise CommandError(str(error)) from None
@@ -77,6 +85,21 @@ def run(args: argparse.Namespace) -> Result:
         ) from None
 
 
+def _changes(args: argparse.Namespace) -> dict[str, str]:
+    """The settings with which a run goes on. Raises UsageError for a flag that only a new run can have."""
+    for name in ("preset", "config", "out"):
+        if getattr(args, name):
+            raise UsageError(f"--resume goes on with a run's own settings and place: leave --{name} out")
+    if args.without:
+        raise UsageError("--without cannot be changed in a run; begin another")
+    return {**args.settings, **_short(args)}
+
+
+def _short(args: argparse.Namespace) -> dict[str, str]:
+    """The settings that short flags mean, by path."""
+    return {path: getattr(args, name) for name, path in SHORT.items() if getattr(args, name) is not None}
+
+
 def chosen_config(args: argparse.Namespace) -> Config:
     """The settings asked for: those of `--config` or `--preset`, without `--without`, and the flags over them."""
     from alexnet import config_file
@@ -87,8 +110,7 @@ def chosen_config(args: argparse.Namespace) -> Config:
         base = named_config(args.config)
     else:
         base = config_file.read_config(args.config, args.preset)
-    short = {path: getattr(args, name) for name, path in SHORT.items() if getattr(args, name) is not None}
-    args.settings = {**args.settings, **short}
+    args.settings = {**args.settings, **_short(args)}
     if base.preset == "fine-tune":  # its network is that of the model it begins from
         from alexnet.config import replace
         from alexnet.training.init import initialise_from

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,6 +43,10 @@ class Split:
     def image_name(self, i: int) -> str:
         """Return what the image is called: a path or a file name."""
         raise NotImplementedError
+
+    def image_names(self) -> Iterable[str]:
+        """The names of all images in order, or what tells them apart; no image is read."""
+        return (self.image_name(i) for i in range(len(self)))
 
     def read_bytes(self, i: int) -> bytes:
         """Return the bytes of the image's file."""

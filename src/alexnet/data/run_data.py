@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import os
+import stat
+import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +38,8 @@ class RunData:
     train: Split
     validation: Split
     held_out: bool  # whether validation was cut from train
+    place: str | None = None  # the absolute path of the images; None where the source is no path
+    changed: str = ""  # what of them is not as it was when the run began, in words
 
     def split(self, name: str) -> Split:
         """`train`, `val` or `test`; `val` is the held-out part where the source has none. Raises DataError."""
@@ -61,7 +69,7 @@ class RunData:
         others are fitted.
         """
         if path.exists():
-            return Statistics.load(path)
+            return load_statistics(path, self.config.data.size)
         statistics = self._prepared_statistics() or self._fit(progress)
         statistics.save(path)
         return statistics
@@ -112,15 +120,22 @@ class RunData:
             f"{steps:,} step{'s' if steps > 1 else ''} of {batch} images per epoch"
         )
 
+    @cached_property
+    def fingerprint(self) -> dict[str, str]:
+        """As `fingerprint` of the source."""
+        return fingerprint(self.source)
+
     def describe(self) -> dict[str, Any]:
         """What `source.json` says."""
         splits = {"train": len(self.train), "val": len(self.validation)}
         splits |= {name: len(split) for name, split in self.source.splits.items() if name not in ("train", "val")}
         return {
             "source": self.source.spec,
+            "path": self.place,
             "classes": list(self.source.classes),
             "splits": splits,
             "majority": self.source.classes[self.majority],
+            "fingerprint": self.fingerprint,
             "validation": "held out of train" if self.held_out else "the source's own",
             **({"words": list(self.source.words)} if self.source.words else {}),
         }
@@ -131,33 +146,126 @@ def missing_split(source: Source, name: str) -> DataError:
     return DataError(f"{source.spec} has no {name} split (it has {', '.join(source.splits)}); choose one with --split")
 
 
+def place_of(spec: str) -> str | None:
+    """The absolute path that a source's specification means here and now; None for digits, `hf:…` and other names."""
+    if spec == "digits" or spec.startswith("hf:"):
+        return None
+    path = os.path.abspath(os.path.expanduser(spec))
+    return path if os.path.exists(path) else None
+
+
+def fingerprint(source: Source) -> dict[str, str]:
+    """Split → number of images, and the sha256 of their labels and names in order. No image is read."""
+    prints = {}
+    for name, split in source.splits.items():
+        digest = hashlib.sha256(split.labels.tobytes())
+        for image in split.image_names():
+            digest.update(image.encode(errors="surrogateescape") + b"\0")
+        prints[name] = f"{len(split)} {digest.hexdigest()}"
+    return prints
+
+
+def changed_since(known: Mapping[str, Any], source: Source) -> str:
+    """What of a source is not as a run's source.json says, in words; empty where nothing is."""
+    changes = []
+    if odd := sorted(set(known.get("classes", source.classes)) ^ set(source.classes)):
+        changes.append(f"other classes ({', '.join(quoted(name)[1:-1] for name in odd[:5])})")
+    elif known.get("classes", list(source.classes)) != list(source.classes):
+        changes.append("classes in another order")
+    before: Mapping[str, str] = known.get("fingerprint", {})
+    now = fingerprint(source) if before else {}
+    for name in [*now, *(name for name in before if name not in now)]:
+        then, here = (prints.get(name, "0").partition(" ") for prints in (before, now))
+        if then[0] != here[0]:
+            changes.append(f"{here[0]} {quoted(name)[1:-1]} images, not {quoted(then[0])[1:-1]}")
+        elif then != here:
+            changes.append(f"{quoted(name)[1:-1]} images of other names or labels")
+    return ", ".join(changes)
+
+
+def open_known_source(run: Run, data: str | None = None) -> tuple[Source, str | None, str]:
+    """A run's images, where they were when it began or where `data` says: source, absolute path, and what has changed.
+
+    What was typed when the run began means nothing in another folder, so the path decides. Raises DataError where the
+    images are no longer there.
+    """
+    known = run.source if (run.path / "source.json").exists() else {}
+    if data is not None:
+        source, place = open_source(data), place_of(data)
+    elif (place := known.get("path")) is not None:
+        if not os.path.exists(place):
+            raise DataError(
+                f"the images of {run.path} are no longer at {place}: put them back, or say with --data where they are"
+            )
+        source = dataclasses.replace(open_source(place), spec=run.config.data.source)
+    else:
+        source = open_source(run.config.data.source)
+        place = place_of(run.config.data.source) if not known else None
+    return source, place, changed_since(known, source)
+
+
+def open_resumed_data(run: Run, config: Config, progress: Progress, data: str | None = None) -> RunData:
+    """A run's images to go on with. Raises RunError where their classes are others than when it began; else warns."""
+    source, place, changes = open_known_source(run, data)
+    exif_rotate = config.data.exif_rotate
+    if source.exif_rotate not in (None, exif_rotate):
+        raise RunError(f"{source.spec} was prepared with{'out' if exif_rotate else ''} --exif-rotate, unlike this run")
+    if "classes" in changes:
+        raise RunError(
+            f"{source.spec} no longer has the classes that {run.path} began with: {changes}; put them back to go on, "
+            "or begin another run"
+        )
+    if changes:
+        progress.warn(
+            f"{source.spec} is not as it was when the run began ({changes}): it goes on, but not exactly as it would "
+            "have"
+        )
+    return dataclasses.replace(open_run_data(config, source, place), changed=changes)
+
+
+def load_statistics(path: Path, size: int) -> Statistics:
+    """A run's statistics, for squares of a side. Raises DataError for those of another size or without sense."""
+    most = 12 * size * size + (1 << 16)
+    try:
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+            whole = os.fstat(file.fileno()).st_size
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or whole > most:
+                raise DataError(f"{path} should be a file of at most {most:,} bytes; it holds {whole:,}")
+            if sum(entry.file_size for entry in zipfile.ZipFile(file).infolist()) > most:
+                raise DataError(f"{path}: it should hold at most {most:,} bytes")
+    except FileNotFoundError:
+        pass  # as `load` says it
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        raise DataError(f"{path}: it does not hold statistics; it is damaged") from None
+    try:
+        statistics = Statistics.load(path)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise error if isinstance(error, DataError) else DataError(f"{path}: its count should be a number") from None
+    shapes = {"mean_image": (size, size, 3), "rgb_mean": (3,), "rgb_covariance": (3, 3), "eigenvalues": (3,)}
+    for name, shape in {**shapes, "eigenvectors": (3, 3)}.items():
+        value = getattr(statistics, name)
+        dtype = np.dtype(np.float32 if name == "mean_image" else np.float64)
+        if not isinstance(value, np.ndarray) or value.shape != shape or value.dtype != dtype:
+            raise DataError(f"{path}: its {name} should be {dtype} numbers of the shape {shape}")
+        if not (np.isfinite(value).all() and (np.abs(value) < 1e6).all()):
+            raise DataError(f"{path}: its {name} has values that no pixels have")
+    if not (statistics.mean_image.min() >= 0 and statistics.mean_image.max() <= 255):
+        raise DataError(f"{path}: its mean_image should be within 0 to 255")
+    return statistics
+
+
 class SourceManifest:
     """A run's `source.json`: the source as it was, and the images that could not be read, with the reason."""
 
-    def __init__(self, run: Run, data: RunData, progress: Progress) -> None:
-        """Writes the file. Raises RunError where a resumed run's source has other classes than before."""
+    def __init__(self, run: Run, data: RunData) -> None:
+        """Writes the file."""
         self.path = run.path / "source.json"
         self.described = data.describe()
         self.before: dict[str, str] = {}  # what an earlier process could not read
         self.written: dict[str, Any] = {}
         if self.path.exists():
-            self._compare(run, progress)
+            self.before = run.source.get("unreadable", {})
         self.write({})
-
-    def _compare(self, run: Run, progress: Progress) -> None:
-        before, now, spec = run.source, self.described, self.described["source"]
-        if before["classes"] != now["classes"]:
-            changed = sorted(set(before["classes"]) ^ set(now["classes"])) or ["their order"]
-            raise RunError(
-                f"{spec} no longer has the classes that {run.path} began with (changed: "
-                f"{', '.join(changed)}); put them back to go on, or begin another run"
-            )
-        if before["splits"] != now["splits"]:
-            progress.warn(
-                f"{spec} has {_counts(now)} images, and had {_counts(before)} when the run began: "
-                "it goes on, but not exactly as it would have"
-            )
-        self.before = before.get("unreadable", {})
 
     def write(self, unreadable: dict[str, str]) -> None:
         """Bring the list of unreadable images (name → reason) up to date."""
@@ -168,12 +276,8 @@ class SourceManifest:
             self.written = entry
 
 
-def _counts(described: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in described["splits"].items())
-
-
-def open_run_data(config: Config, source: Source | None = None) -> RunData:
-    """Open a config's source, unless it is given, and choose its splits.
+def open_run_data(config: Config, source: Source | None = None, place: str | None = None) -> RunData:
+    """Open a config's source, unless it is given with its absolute path, and choose its splits.
 
     Pictures are turned as `config.data.exif_rotate` says; a store was prepared one way or the other, which the returned
     config tells. Raises UsageError where none is named, DataError for a source that cannot be trained on.
@@ -182,7 +286,7 @@ def open_run_data(config: Config, source: Source | None = None) -> RunData:
     if source is None:
         if not config.data.source:
             raise UsageError(f"preset {config.preset} has no images of its own: name yours with --data SRC")
-        source = open_source(config.data.source)
+        source, place = open_source(config.data.source), place_of(config.data.source)
         if exif_rotate and source.exif_rotate is False:
             raise DataError(f"{source.spec} was prepared without --exif-rotate, but data.exif_rotate asks for it")
     if source.exif_rotate is not None:
@@ -199,4 +303,4 @@ def open_run_data(config: Config, source: Source | None = None) -> RunData:
         validation = source.splits["val"]
     network = dataclasses.replace(config.network, classes=len(source.classes))
     data = dataclasses.replace(config.data, exif_rotate=exif_rotate)
-    return RunData(dataclasses.replace(config, network=network, data=data), source, train, validation, held_out)
+    return RunData(dataclasses.replace(config, network=network, data=data), source, train, validation, held_out, place)

@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from alexnet import __version__
-from alexnet.architecture import Network
-from alexnet.checkpoint import load_weights
+from alexnet.architecture import Network, check_network
+from alexnet.checkpoint import MAX_ENTRIES, check_shapes, load_weights, read_header, read_tensors, shapes_of
 from alexnet.data.augment import IMAGENET_MEAN, IMAGENET_STD
-from alexnet.errors import AlexnetError, MissingLibrary, UsageError, suggestion
+from alexnet.errors import CheckpointError, MissingLibrary, UsageError, suggestion
 from alexnet.files import write_bytes
 from alexnet.formats.onnx_graph import Unsupported, graph
 from alexnet.model.alexnet import AlexNet
 from alexnet.model.net import Net
-from alexnet.model.zoo import build
+from alexnet.model.zoo import blank, build
+from alexnet.records import check_fields, parse_json
 
 if TYPE_CHECKING:
     import onnx
@@ -37,6 +37,8 @@ FORMATS = ("onnx", "safetensors")
 CENTRED = "float32 (N, 3, {side}, {side}), RGB in 0..255 units, centred as in training"
 RAW = "float32 (N, 3, {side}, {side}), RGB 0..255: the central crop of a picture of {size}x{size}"
 MEAN_IMAGE = "mean_image"  # the name of the tensor beside the weights
+# The types of the facts in a file.
+FACTS = {"preset?": str, "classes?": list[str], "words?": list[str], "size?": int, "center?": str, "exif_rotate?": bool}
 
 
 @dataclass(frozen=True)
@@ -105,30 +107,33 @@ def export(model: Net, format: str, out: str | Path, facts: Facts | None = None)
 def import_model(path: str | Path) -> tuple[Net, Facts]:
     """The model that `export(…, "safetensors", path)` wrote, in evaluation mode, and its facts. Raises UsageError."""
     try:
-        with safe_open(path, framework="pt") as file:
-            described = json.loads((file.metadata() or {}).get("alexnet", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error}") from None
-    except (SafetensorError, json.JSONDecodeError) as error:
+        header = read_header(path)
+    except CheckpointError as error:
         raise UsageError(f"{path} is not a file that `alexnet export --format safetensors` wrote: {error}") from None
-    if not isinstance(described, dict) or "network" not in described:
-        raise UsageError(f"{path} says nothing of its network; write it with `alexnet export`")
-    mean = tensors.pop(MEAN_IMAGE, None)
     try:
-        names = [field.name for field in dataclasses.fields(Facts) if field.name in described]
-        facts = Facts(**{name: described[name] for name in names})
-        facts = dataclasses.replace(
-            facts,
-            classes=tuple(facts.classes),
-            words=tuple(facts.words),
-            mean_image=None if mean is None else mean.float().numpy(),
-        )
-        model = build(Network.from_dict(described["network"]), seed=None)
-    except (AlexnetError, KeyError, TypeError, ValueError) as error:
+        described = parse_json(header.texts.get("alexnet", "{}"), MAX_ENTRIES)
+        if not isinstance(described, dict) or not isinstance(described.get("network"), dict):
+            raise ValueError("it says nothing of its network; write it with `alexnet export`")
+        known = {field.name: described[field.name] for field in dataclasses.fields(Facts) if field.name in described}
+        check_fields(known, FACTS, "its description")
+        network = Network.from_dict(described["network"])
+        check_network(network)
+        shapes = shapes_of(blank(network))
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: its description cannot be read: {error}") from None
+    facts = Facts(**{**known, **{name: tuple(known.get(name, ())) for name in ("classes", "words")}})
+    if facts.classes and len(facts.classes) != network.classes:
+        raise UsageError(f"{path} names {len(facts.classes)} classes, but its network has {network.classes}")
+    if MEAN_IMAGE in header.shapes:
+        shapes[MEAN_IMAGE] = (facts.size, facts.size, 3)
+    check_shapes(shapes, header.shapes, str(path))
+    tensors = read_tensors(path)
+    mean = tensors.pop(MEAN_IMAGE, None)
+    if mean is not None and not (mean.dtype == torch.float32 and ((mean >= 0) & (mean <= 255)).all()):
+        raise UsageError(f"{path}: its mean image should be float32 within 0 to 255")
+    model = build(network, seed=None)  # whose size is that of the file
     load_weights(model, tensors, str(path))
-    return model.eval(), facts
+    return model.eval(), dataclasses.replace(facts, mean_image=None if mean is None else mean.numpy())
 
 
 def onnx_model(model: Net, products: bool = False) -> onnx.ModelProto:

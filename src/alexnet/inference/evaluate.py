@@ -20,7 +20,7 @@ from alexnet.data.dataset import Source, Split
 from alexnet.data.loader import BatchLoader
 from alexnet.data.readers.ilsvrc import wnid
 from alexnet.data.readers.open import open_source
-from alexnet.data.run_data import missing_split, open_run_data
+from alexnet.data.run_data import missing_split, open_known_source, open_run_data, place_of
 from alexnet.errors import DataError, UsageError, suggestion
 from alexnet.evaluation.measure import check_readable, measure_split
 from alexnet.evaluation.metrics import Measurement
@@ -37,7 +37,8 @@ class Evaluation(Measurement):
     """A measurement, and what was measured on what.
 
     `models` are the descriptions of the predictors averaged (run, checkpoint, step, sha256 of the weights, backend,
-    precision), `weights` their weights where they are not equal.
+    precision), `weights` their weights where they are not equal. `path` is the absolute path of the images where they
+    have one, `data_changed` says in words what of them is not as it was when the run began.
     """
 
     views: int
@@ -45,6 +46,8 @@ class Evaluation(Measurement):
     split: str
     models: tuple[dict[str, Any], ...]
     weights: tuple[float, ...] | None = None
+    path: str | None = None
+    data_changed: str | None = None
 
     @property
     def runs(self) -> list[str]:
@@ -56,6 +59,7 @@ class Evaluation(Measurement):
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values |= {"runs": self.runs, "models": [dict(model) for model in self.models]}
         weights = values.pop("weights")
+        values = {name: value for name, value in values.items() if value or name not in ("path", "data_changed")}
         return values if weights is None else {**values, "weights": [round(weight, 6) for weight in weights]}
 
 
@@ -109,6 +113,8 @@ def evaluate(
         split=target.name,
         models=tuple(described.get("members", [described])),
         weights=predictor.weights if isinstance(predictor, Ensemble) and weights is not None else None,
+        path=target.path,
+        data_changed=target.changed or None,
     )
 
 
@@ -141,17 +147,22 @@ def _searched(ensemble: Ensemble, data: str | None, views: int, progress: Progre
 class _Target:
     """The split that a predictor is measured on: its images as the predictor takes them, its labels among its classes.
 
-    Attributes: `source`, `name` (of the split), `loader`, `labels` (int64 (N,), by position in the split).
+    Attributes: `source`, `path` (the images' absolute path or None), `changed` (what of them is not as it was when the
+    run began), `name` (of the split), `loader`, `labels` (int64 (N,), by position in the split).
     """
 
     def __init__(self, predictor: Predictor, data: str | None, split: str | None, progress: Progress) -> None:
         # Another source is opened as the run's would be; without a run, any preset's settings will do.
         config = predictor.run.config if predictor.run else presets.preset("digits")
+        self.changed = ""
         if data is not None:
-            config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=str(data)))
+            self.source, self.path = open_source(str(data)), place_of(str(data))
         elif predictor.run is None:
             raise UsageError("the model is not a run that knows its images; name them with --data")
-        self.source = open_source(config.data.source)
+        else:
+            self.source, self.path, self.changed = open_known_source(predictor.run)
+        if self.changed:
+            progress.warn(f"{self.source.spec} is not as it was when the run began: {self.changed}")
         self.name = split or ("test" if "test" in self.source.splits else "val")
         chosen: Split
         if "train" in self.source.splits:  # a val split may have to be held out of it

@@ -6,25 +6,29 @@ A model is a run directory, a safetensors file that `alexnet export` wrote, or `
 from __future__ import annotations
 
 import dataclasses
+import io
+import os
+import pickletools
+import re
+import stat
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from alexnet import presets
-from alexnet.checkpoint import has_checkpoint, load_checkpoint, load_weights
-from alexnet.config import Config, Data
+from alexnet.checkpoint import has_checkpoint, load_checkpoint, load_weights, read_tensors
+from alexnet.config import Config, Data, check
 from alexnet.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from alexnet.data.readers.words import checked_words
+from alexnet.data.run_data import load_statistics
 from alexnet.data.statistics import Statistics
 from alexnet.device import choose_device
-from alexnet.errors import CheckpointError, RunError, UsageError, one_line, suggestion
+from alexnet.errors import CheckpointError, RunError, UsageError, one_line, quoted, suggestion
 from alexnet.formats.export import import_model
 from alexnet.inference.backends import Backend, OpenVinoBackend, TorchBackend, choose
 from alexnet.inference.ensemble import Ensemble
@@ -32,10 +36,12 @@ from alexnet.inference.network import NetworkPredictor
 from alexnet.inference.predictor import Predictor
 from alexnet.inference.quantization import quantized_run
 from alexnet.model.net import Net
-from alexnet.model.zoo import build
+from alexnet.model.zoo import blank, build
 from alexnet.run import Run
 
 TORCHVISION = "torchvision:"
+TENSOR = re.compile(r"collections OrderedDict|torch\._utils _rebuild_(tensor|tensor_v2|parameter)|torch \w*Storage")
+OLD_PICKLES = 5  # in a file that torch saved before 2020: magic number, version, system, weights, storages
 Model = str | Path | Predictor
 
 
@@ -119,26 +125,34 @@ def _open_run(run: Run, checkpoint: str | None) -> _Opened:
         checkpoint = "best" if has_checkpoint(run.checkpoints, "best") else "last"
     if checkpoint not in ("best", "last"):
         raise RunError(f"checkpoint {checkpoint!r} of {run.path} should be best or last")
-    model = build(run.config.network, seed=None)
-    saved = load_checkpoint(run.checkpoints, checkpoint)
+    network, classes = run.config.network, run.classes
+    saved = load_checkpoint(run.checkpoints, checkpoint, blank(network))
+    model = build(network, seed=None)  # whose size is that of the checkpoint
     load_weights(model, saved.weights, str(run.checkpoints / f"{checkpoint}.safetensors"))
     if saved.damage:  # an older save is used
         warnings.warn(saved.damage, stacklevel=4)
-    origin = {"run": str(run.path), "checkpoint": checkpoint, "step": saved.state.get("train", {}).get("steps")}
-    words = checked_words(run.source.get("words"), len(run.classes))
-    return _Opened(model, run.config, Statistics.load(run.statistics_file), run.classes, origin, run, words)
+    place = saved.state.get("train")
+    steps = place.get("steps") if isinstance(place, dict) else None
+    origin = {"run": str(run.path), "checkpoint": checkpoint, "step": steps if type(steps) is int else None}
+    statistics = load_statistics(run.statistics_file, run.config.data.size)
+    words = checked_words(run.source.get("words"), len(classes))
+    return _Opened(model, run.config, statistics, classes, origin, run, words)
 
 
 def _open_file(name: str, checkpoint: str | None) -> _Opened:
     if checkpoint is not None:
         raise UsageError(f"{name} is one file of weights; leave --checkpoint {checkpoint} out")
     model, facts = import_model(name)
-    if not facts.size or not facts.classes:
+    if not facts.size or not facts.classes:  # of a file that was exported without
         raise UsageError(f"{name} does not say its classes and preprocessing; write it with `alexnet export`")
     if facts.center == "mean-image" and facts.mean_image is None:
         raise UsageError(f"{name} has no mean image, which its preprocessing needs; write it with `alexnet export`")
     data = Data(source="", size=facts.size, center=facts.center, exif_rotate=facts.exif_rotate)  # type: ignore[arg-type]
     config = Config(preset=facts.preset, network=model.network, data=data)
+    try:
+        check(config)
+    except UsageError as error:
+        raise UsageError(f"{name}: its description cannot be used: {error}") from None
     words = checked_words(facts.words, len(facts.classes))
     return _Opened(model, config, _statistics(facts.size, facts.mean_image), facts.classes, {"run": name}, words=words)
 
@@ -170,7 +184,11 @@ def _open_torchvision(name: str, checkpoint: str | None) -> _Opened:
                 f"the weights of {name} are not on this machine: put {published.url} at {kept}, or name a file of "
                 "weights, or random, as the checkpoint"
             )
-        model.body = models.get_model(short, weights=published)  # from the file: it is there
+        try:
+            _check_archive(str(kept))
+            model.body = models.get_model(short, weights=published)  # from the file: it is there
+        except Exception as error:  # as in `_read_weights`
+            raise CheckpointError(f"{kept} is not a file of weights: {one_line(error)}") from None
     elif checkpoint != "random":
         load_weights(model.get_submodule("body"), _read_weights(checkpoint), checkpoint)
     origin = {"run": name, "checkpoint": checkpoint or kept.name}
@@ -179,15 +197,49 @@ def _open_torchvision(name: str, checkpoint: str | None) -> _Opened:
 
 def _read_weights(path: str) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors file or of one that torch saved. Raises CheckpointError."""
+    if path.endswith(".safetensors"):
+        return read_tensors(path)
     try:
-        if path.endswith(".safetensors"):
-            return load_file(path)
+        _check_archive(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError, UnpicklingError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # torch, pickle and zip raise many kinds for a file that is damaged or of another kind
         raise CheckpointError(f"{path} is not a file of weights: {one_line(error)}") from None
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
+    ):
         raise CheckpointError(f"{path} does not hold weights by name")
     return weights
+
+
+def _check_archive(path: str) -> None:
+    """Raise ValueError for what is not a regular file, unpacks to more than it holds, or names more than tensors."""
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is not a regular file")
+        if zipfile.is_zipfile(file):
+            archive = zipfile.ZipFile(file)
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > status.st_size or any(entry.compress_type for entry in archive.infolist()):
+                raise ValueError(f"its {status.st_size:,} bytes unpack to {unpacked:,}")
+            for entry in archive.infolist():
+                if entry.filename.endswith(".pkl"):
+                    _check_pickle(io.BytesIO(archive.read(entry)), 1)
+        else:
+            file.seek(0)
+            _check_pickle(file, OLD_PICKLES)
+
+
+def _check_pickle(file: IO[bytes], parts: int) -> None:
+    """Raise ValueError for a pickle that names anything but tensors: torch would call `bytearray(4_000_000_000)`."""
+    for _ in range(parts):
+        for operation, argument, _ in pickletools.genops(file):
+            if operation.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
+                raise ValueError(f"its pickle has the operation {operation.name}, which no weights need")
+            if operation.name == "GLOBAL" and not TENSOR.fullmatch(str(argument)):
+                raise ValueError(f"its pickle names {quoted(argument)}, which no weights need")
 
 
 def _statistics(size: int, mean_image: np.ndarray | None = None) -> Statistics:

@@ -18,12 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from alexnet.config import Config
 from alexnet.data.augment import Augmentation
 from alexnet.data.dataset import Subset
 from alexnet.data.loader import BatchLoader
-from alexnet.data.run_data import open_run_data
-from alexnet.data.statistics import Statistics
+from alexnet.data.run_data import load_statistics, open_known_source, open_run_data
 from alexnet.errors import DataError, MissingLibrary
 from alexnet.files import write_bytes
 from alexnet.formats.export import onnx_model
@@ -45,7 +43,7 @@ def quantized_run(run: Run, model: Net, images: int = CALIBRATION) -> Any:
     path = run.path / "int8" / f"{weights_sha256(model, f'{RECIPE} {images}')[:16]}.xml"
     if path.exists() and path.with_suffix(".bin").exists():
         return openvino_core().read_model(path)
-    graph = quantize(model, calibration_views(run.config, Statistics.load(run.statistics_file), images))
+    graph = quantize(model, calibration_views(run, images))
     with contextlib.suppress(OSError):  # a run that cannot be written to is quantized each time
         _keep(graph, path)
     return graph
@@ -88,9 +86,11 @@ def check_libraries() -> None:
         raise MissingLibrary("int8 needs nncf, openvino and onnx; pip install 'alexnet[openvino]'")
 
 
-def calibration_views(config: Config, statistics: Statistics, images: int = CALIBRATION) -> np.ndarray:
+def calibration_views(run: Run, images: int = CALIBRATION) -> np.ndarray:
     """Centre views of a run's training images, float32 (N, 3, V, V). Raises DataError where they are gone."""
-    train = open_run_data(config).train
+    config, statistics = run.config, load_statistics(run.statistics_file, run.config.data.size)
+    source, place, _ = open_known_source(run)
+    train = open_run_data(config, source, place).train
     chosen = np.linspace(0, len(train) - 1, min(images, len(train))).astype(np.int64)
     loader = BatchLoader(
         Subset(train, chosen, "train"),

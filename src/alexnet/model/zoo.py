@@ -35,6 +35,18 @@ def build(network: Network, seed: int | None = 0) -> Net:
     return LibraryNet(network, seed or 0) if network.library else AlexNet(network, seed)
 
 
+def blank(network: Network) -> Net:
+    """The model of a description without values, on the device `meta`: for its names and shapes, at no cost.
+
+    Raises UsageError for one that no memory holds.
+    """
+    try:
+        with torch.device("meta"):
+            return build(network, None)
+    except (RuntimeError, OverflowError, TypeError):  # as torch says it of sizes beyond 64 bits
+        raise UsageError(f"the network {network.name} is too large for any memory") from None
+
+
 class LibraryConv2d(nn.Conv2d):
     """A torchvision network's convolution."""
 

@@ -17,7 +17,7 @@ from alexnet.data.dataset import Split, Subset
 from alexnet.data.decode import Pixels
 from alexnet.data.loader import BatchLoader
 from alexnet.data.random import permutation
-from alexnet.data.run_data import RunData, open_run_data
+from alexnet.data.run_data import RunData, open_known_source, open_run_data
 from alexnet.errors import DataError
 from alexnet.evaluation.metrics import ErrorCounter, Measurement
 from alexnet.inference.predictor import Predictor
@@ -66,7 +66,7 @@ class Analysis:
     """A split in the centre view; `confusion` (C, C) counts true class by predicted class.
 
     `hidden_layer` and its `hidden_units` are what images are compared by, `searched` of `training_images` those that
-    were searched for the nearest.
+    were searched for the nearest; `changed` says what of the images is not as it was when the run began.
     """
 
     split: str
@@ -77,31 +77,41 @@ class Analysis:
     hidden_units: int
     searched: int
     training_images: int
+    changed: str = ""
 
 
-def analyse(predictor: Predictor, run: Run, progress: Progress = quiet, searched: int = SEARCHED) -> Analysis:
+def analyse(
+    predictor: Predictor, run: Run, progress: Progress = quiet, searched: int = SEARCHED, data: str | None = None
+) -> Analysis:
     """What a predictor does with a run's test split, with validation where there is none.
+
+    `data` says where the images are now, if they were moved.
 
     The nearest images are looked for among at most `searched` training images. The same run gives the same analysis.
     Raises DataError where the images are no longer there.
     """
-    data = open_run_data(run.config)
-    split = data.split("test" if "test" in data.source.splits else "val")
+    source, place, changed = open_known_source(run, data)
+    if changed:
+        progress.warn(f"{source.spec} is not as it was when the run began: {changed}")
+    if tuple(source.classes) != predictor.classes:
+        raise DataError(f"{source.spec} has other classes than the run: {changed}")
+    opened = open_run_data(run.config, source, place)
+    split = opened.split("test" if "test" in source.splits else "val")
     progress.note(f"classifying the {len(split):,} images of the {split.name} split")
-    guesses, measurement = _classify(predictor, _loader(data, split, progress), data)
-    confusion = np.zeros((len(data.source.classes),) * 2, np.int64)
+    guesses, measurement = _classify(predictor, _loader(opened, split, progress), opened)
+    confusion = np.zeros((len(source.classes),) * 2, np.int64)
     np.add.at(confusion, (guesses.truths, guesses.labels[:, 0]), 1)
-    examples = _examples(guesses, split, data, progress)
-    layer = hidden_layer(data.config.network)
+    examples = _examples(guesses, split, opened, progress)
+    layer = hidden_layer(opened.config.network)
     queries = features(predictor, torch.from_numpy(np.stack([example.image for example in examples])), layer)
-    train = data.train
+    train = opened.train
     if len(train) > searched:
         train = Subset(train, np.sort(permutation(len(train), 0, 0)[:searched]), "train")
     progress.note(f"comparing {len(examples)} of them with {len(train):,} training images")
-    batches = (batch for batch in _loader(data, train, progress).epoch(0) if len(batch.labels))
+    batches = (batch for batch in _loader(opened, train, progress).epoch(0) if len(batch.labels))
     vectors = ((torch.from_numpy(batch.positions), features(predictor, batch.images, layer)) for batch in batches)
     distances, positions = nearest(queries, vectors, NEIGHBOURS)
-    pictures = _squares(data, train, np.unique(positions.numpy()), progress)
+    pictures = _squares(opened, train, np.unique(positions.numpy()), progress)
     neighbours = [
         tuple(
             Neighbour(pictures[i], train.image_name(i), int(train.labels[i]), distance)
@@ -117,7 +127,8 @@ def analyse(predictor: Predictor, run: Run, progress: Progress = quiet, searched
         layer,
         queries.shape[1],
         len(train),
-        len(data.train),
+        len(opened.train),
+        changed,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from alexnet.errors import RunError
 from alexnet.run import Run
+from alexnet.training.history import ended, replay
 from alexnet.training.schedule import LRSchedule
 
 Points = tuple[tuple[float, float], ...]  # (epoch, value)
@@ -33,7 +34,8 @@ class History:
     """The curves of a run: losses in nats, errors in percent, and (epoch, new learning rate) of each of its drops.
 
     `epochs` and `steps` are how far the run came; `seconds` of training, `estimated` before the first epoch is over,
-    None without metrics; `unfinished` says in words how far a run is, or where it stopped; empty for one that ended.
+    None without metrics; `unfinished` says in words how far a run is, or where it stopped, and `finished` of one that
+    ended why; the other is empty.
     """
 
     losses: tuple[Curve, ...]
@@ -45,6 +47,7 @@ class History:
     seconds: float | None
     estimated: bool
     unfinished: str
+    finished: str
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -78,7 +81,7 @@ def read_history(run: Run) -> History:
         last,
         seconds,
         estimated,
-        _unfinished(run, done, last, validations),
+        *_standing(run, done, last, epochs, validations),
     )
 
 
@@ -93,24 +96,19 @@ def in_training(run: Run) -> bool:
         return True
 
 
-def _unfinished(run: Run, epochs: float, steps: int, validations: Sequence[dict[str, Any]]) -> str:
-    """`epoch 24 of 30, still training` or `stopped in epoch 24 of 30`; empty for a run that came to its end."""
-    settings = run.config.train
-    at = min(math.floor(epochs + 1e-9) + 1, settings.epochs)
+def _standing(
+    run: Run, done: float, steps: int, epochs: Sequence[dict[str, Any]], validations: Sequence[dict[str, Any]]
+) -> tuple[str, str]:
+    """How far a run is that has not ended, such as `stopped in epoch 24 of 30`, and of one that has, why."""
+    settings, schedule = run.config.train, LRSchedule(run.config.schedule, run.config.optimizer)
+    at = min(math.floor(done + 1e-9) + 1, settings.epochs)
     if in_training(run):
-        return f"epoch {at} of {settings.epochs}, still training"
-    if epochs >= settings.epochs or 0 < settings.steps <= steps or _schedule_ended(run, validations):
-        return ""
-    whole = epochs > 0 and abs(epochs - round(epochs)) < 1e-9
-    return f"stopped {f'after epoch {round(epochs)}' if whole else f'in epoch {at}'} of {settings.epochs}"
-
-
-def _schedule_ended(run: Run, validations: Sequence[dict[str, Any]]) -> bool:
-    """Whether the validation errors so far ended the training, as they do at the plateau after the last drop."""
-    schedule = LRSchedule(run.config.schedule, run.config.optimizer)
-    for line in validations:
-        schedule.after_epoch(line["epoch"], line["top1_error"], line["step"])
-    return schedule.finished
+        return f"epoch {at} of {settings.epochs}, still training", ""
+    schedule.state = replay(schedule, epochs, validations).state
+    if why := ended(settings, schedule, len(epochs), steps):
+        return "", why
+    whole = done > 0 and abs(done - round(done)) < 1e-9
+    return f"stopped {f'after epoch {round(done)}' if whole else f'in epoch {at}'} of {settings.epochs}", ""
 
 
 def _seconds(run: Run, train: Sequence[dict[str, Any]], epochs: Sequence[dict[str, Any]]) -> tuple[float | None, bool]:
@@ -128,7 +126,7 @@ def _seconds(run: Run, train: Sequence[dict[str, Any]], epochs: Sequence[dict[st
 
 def _steps_per_epoch(run: Run, epochs: Sequence[dict[str, Any]]) -> float:
     if epochs:
-        return epochs[-1]["step"] / epochs[-1]["epoch"]
+        return max(1, epochs[-1]["step"]) / epochs[-1]["epoch"]
     return max(1, -(-run.source["splits"]["train"] // run.config.train.batch_size))
 
 

@@ -22,7 +22,7 @@ from alexnet.architecture import Dropout, shape_text
 from alexnet.checkpoint import has_checkpoint
 from alexnet.comparison import difference
 from alexnet.config import Config, fields, flags, text_of
-from alexnet.data.statistics import Statistics
+from alexnet.data.run_data import load_statistics
 from alexnet.errors import DataError, UsageError
 from alexnet.files import write_text
 from alexnet.inference.load import load
@@ -40,24 +40,27 @@ JOINERS = "\u200c\u200d"  # which Persian, Hindi and emoji need
 WNID = re.compile(r"^n\d{8}[ _-]")
 
 
-def write_report(run: Run, progress: Progress = quiet, searched: int = SEARCHED) -> Path:
+def write_report(run: Run, progress: Progress = quiet, searched: int = SEARCHED, data: str | None = None) -> Path:
     """Write `report.html` and `figures/*.png` of a run and return the page's path; a run still in training may be read.
 
     The images shown are of the test split, of validation where there is none; their nearest are looked for among at
-    most `searched` training images. What a run does not have yet, or what needs images that are no longer there, is
-    left out with a sentence. Raises RunError or CheckpointError for a run that cannot be read, OSError for a full disk.
+    most `searched` training images; `data` is where they are now, if they were moved. What a run does not have yet, or
+    what needs images that are no longer there, is left out with a sentence. Raises RunError or CheckpointError for a
+    run that cannot be read, OSError for a full disk.
     """
     history = read_history(run)
     kernels: Kernels | None = None
     analysis: Analysis | None = None
     missing = "The network is not saved yet; `alexnet train --resume` goes on with the run."
+    shown: dict[str, Any] = {}
     checkpoint = next((name for name in ("best", "last") if has_checkpoint(run.checkpoints, name)), None)
     if checkpoint:
         predictor = load(run.path, checkpoint=checkpoint)
-        grey = grey_images(Statistics.load(run.statistics_file))
+        shown = predictor.description
+        grey = grey_images(load_statistics(run.statistics_file, run.config.data.size))
         kernels = first_kernels(predictor.model, run.config.network.columns, grey)  # type: ignore[attr-defined]
         try:
-            analysis = analyse(predictor, run, progress, searched)
+            analysis = analyse(predictor, run, progress, searched, data)
         except DataError as error:
             missing = f"The images cannot be read: {error}."
             progress.warn(f"the report goes without images: {error}")
@@ -75,7 +78,7 @@ def write_report(run: Run, progress: Progress = quiet, searched: int = SEARCHED)
         analysis=analysis,
         missing=missing,
         summary=summary(run.config.network),
-        evaluations=_other_evaluations(run, checkpoint),
+        evaluations=_other_evaluations(run, shown),
         figures=_draw(run, history, kernels, analysis, classes),
         confused=_most_confused(analysis.confusion) if analysis else [],
         hardest=_hardest(analysis.confusion) if analysis else [],
@@ -140,7 +143,6 @@ def _environment() -> Environment:
         "name": _name,
         "text": text_of,
         "shell": lambda words: shlex.join(map(str, words)),
-        "measured": _measured,
     }
     return environment
 
@@ -164,20 +166,34 @@ def _draw(
     return {name: [figures.svg(panel, f"{name}{i}") for i, panel in enumerate(group)] for name, group in panels.items()}
 
 
-def _other_evaluations(run: Run, checkpoint: str | None) -> list[dict[str, Any]]:
-    """What was measured of this run alone and the report does not measure itself: several views, other images, …"""
-    own = (1, run.config.data.source, checkpoint, "torch", run.config.train.precision)
-    return [entry for entry in run.evaluations() if (entry["views"], entry["data"], *_weights(entry)) != own]
+def _other_evaluations(run: Run, shown: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was measured of this run alone and the report does not measure itself: several views, other images, …
+
+    `shown` describes the weights that the report is about; each entry's `weights` say in words which were measured.
+    """
+    own = (1, run.config.data.source, run.source.get("path"), *_weights(shown)) if shown else None
+    entries = [
+        entry
+        for entry in run.evaluations()
+        if (entry["views"], entry["data"], entry.get("path"), *_weights(entry["models"][0])) != own
+        or entry.get("data_changed")
+    ]
+    blank = {"path": None, "data_changed": ""}
+    return [{**blank, **entry, "weights": _which(entry["models"][0], shown)} for entry in entries]
 
 
-def _weights(entry: dict[str, Any]) -> tuple[Any, ...]:
-    """Which weights an evaluation measured, and how: checkpoint, backend and precision."""
-    return tuple(entry["models"][0][key] for key in ("checkpoint", "backend", "precision"))
+def _weights(model: dict[str, Any]) -> tuple[Any, ...]:
+    """Which weights a model has, and how they are computed."""
+    return tuple(model.get(key) for key in ("checkpoint", "sha256", "backend", "precision"))
 
 
-def _measured(entry: dict[str, Any]) -> str:
-    """Which weights an evaluation measured, and how, in words."""
-    return "{} weights, {}, {}".format(*_weights(entry))
+def _which(model: dict[str, Any], shown: dict[str, Any]) -> str:
+    """Which weights were measured, and how, in words; of other weights than those shown, that they are others."""
+    other = ""
+    if model.get("sha256") != shown.get("sha256"):
+        step = model.get("step")
+        other = f" of step {step:,}, not those shown here" if step is not None else ", not those shown here"
+    return f"{model['checkpoint']} weights{other}, {model['backend']}, {model['precision']}"
 
 
 def _most_confused(counts: NDArray[np.int64]) -> list[tuple[int, int, int, int]]:

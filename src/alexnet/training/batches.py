@@ -21,12 +21,9 @@ class Batches:
     """The training and validation batches of a run."""
 
     def __init__(self, run: Run, data: RunData, device: torch.device, progress: Progress, world: World) -> None:
-        """Brings the run's source.json and statistics up to date.
-
-        Raises RunError where a resumed run's source has other classes than before.
-        """
+        """Brings the run's source.json and statistics up to date."""
         self.data, self.progress, self.world = data, progress, world
-        self.manifest = SourceManifest(run, data, progress) if world.writes else None
+        self.manifest = SourceManifest(run, data) if world.writes else None
         self.augmentation = Augmentation(data.config, data.statistics(run.statistics_file, progress), device)
         share = {"rank": world.rank, "world_size": world.size}
         self.loader = data.loader(

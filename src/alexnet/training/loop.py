@@ -8,31 +8,35 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alexnet.checkpoint import Checkpoint, has_checkpoint, load_weights, read_record, recover_checkpoint
+from alexnet.checkpoint import Checkpoint, check_fit, has_checkpoint, load_weights, read_record, recover_checkpoint
 from alexnet.config import Config
 from alexnet.data.batch import Batch
 from alexnet.data.random import fold_in
-from alexnet.data.run_data import RunData, open_run_data
+from alexnet.data.run_data import RunData, open_resumed_data, open_run_data
 from alexnet.device import autocast, choose_device
 from alexnet.engine.memory import keep_freed_memory
 from alexnet.errors import CheckpointError, TrainingError
 from alexnet.evaluation.measure import measure_split
 from alexnet.evaluation.metrics import Measurement
 from alexnet.model.dropout import set_dropout_keys
-from alexnet.model.zoo import build
+from alexnet.model.zoo import blank, build
 from alexnet.progress import Progress, quiet
 from alexnet.run import Run
+from alexnet.training import resuming
 from alexnet.training.adapt import Later, fitted
 from alexnet.training.batches import Batches
 from alexnet.training.diagnostics import Diagnostics
-from alexnet.training.history import check_history
+from alexnet.training.history import check_history, ended, longer
 from alexnet.training.init import copy_initial_weights
 from alexnet.training.parallel import World, unwrap
 from alexnet.training.schedule import LRSchedule
@@ -52,21 +56,30 @@ def train(
     Raises UsageError, RunError or DataError for a wrong request (which leaves nothing behind), TrainingError when the
     loss is not finite or too many images cannot be read, KeyboardInterrupt (state saved) on Ctrl-C, SIGTERM or SIGUSR1.
     """
-    return _train(Run(Path(out)), config, progress, command, resumed=False)
+    return _train(Run(Path(out)), config, progress, command, None)
 
 
-def resume(run: str | Path, progress: Progress = quiet) -> TrainingResult:
+def resume(
+    run: str | Path, progress: Progress = quiet, changes: Mapping[str, str] = MappingProxyType({})
+) -> TrainingResult:
     """Go on with an interrupted run as if it had not been interrupted.
 
-    Raises as `train` does, and CheckpointError for a checkpoint that is damaged or of another network.
+    `changes` are settings by path as on the command line; `resuming.CHANGEABLE` may change. The run remembers them and
+    says where it is no longer exact; a finished run says so, and what trains it longer. Raises as `train` does, and
+    CheckpointError for a checkpoint that is damaged or of another network.
     """
     opened = Run.open(run)
-    return _train(opened, opened.config, progress, None, resumed=True)
+    return _train(opened, resuming.changed_config(opened, changes), progress, None, changes)
 
 
-def _train(run: Run, config: Config, progress: Progress, command: list[str] | None, resumed: bool) -> TrainingResult:
-    with stop_on_signals() as stop:
-        data = open_run_data(config)
+def _train(
+    run: Run, config: Config, progress: Progress, command: list[str] | None, changes: Mapping[str, str] | None
+) -> TrainingResult:
+    """`changes` is None for a new run."""
+    resumed = changes is not None
+    with stop_on_signals() as stop, ExitStack() as stack:
+        source = changes.get("data.source") if changes is not None else None
+        data = open_resumed_data(run, config, progress, source) if resumed else open_run_data(config)
         if config.train.threads:
             torch.set_num_threads(config.train.threads)
         device = choose_device(config.train.device)
@@ -77,21 +90,23 @@ def _train(run: Run, config: Config, progress: Progress, command: list[str] | No
             later.note(data.summary_line())
         else:
             data = fitted(data, device, later)
+        saved = resumed and has_checkpoint(run.checkpoints, "last")
+        if saved:
+            check_fit(run.checkpoints, "last", blank(data.config.network))
         model = build(data.config.network, config.train.seed).to(device)
         trackers = Trackers(config.train.track, progress)
         trainer = Trainer(run, data, model, task_of(config), trackers, progress)
-        saved = resumed and has_checkpoint(run.checkpoints, "last")
         report = copy_initial_weights(model, data, later) if config.train.init and not saved else None
-        if not resumed:  # only now, so that a wrong request leaves nothing behind
-            Run.create(run.path, data.config, command)
+        # Only now, so that a wrong request leaves nothing behind.
+        stack.enter_context(run.held() if resumed else run.begun(data.config, command, data.describe()))
+        later.tell(progress)
         if report:
             report.save(run.init_file)
-        later.tell(progress)
-        with run.held():
-            batches = Batches(run, data, device, progress, trainer.world)
-            if saved:
-                trainer.restore()
-            return trainer.fit(batches, stop)
+        if saved:
+            trainer.restore()
+        if resumed:
+            trainer.change()
+        return trainer.fit(Batches(run, data, device, progress, trainer.world), stop)
 
 
 class Trainer:
@@ -112,6 +127,7 @@ class Trainer:
     ) -> None:
         """`model` may be wrapped. Raises UsageError where a setting fits no layer of the network."""
         self.run, self.config, self.model, self.task, self.progress = run, data.config, model, task, progress
+        self.images_changed = data.changed
         self.world = world or World()
         config = data.config
         self.device = next(model.parameters()).device
@@ -128,19 +144,41 @@ class Trainer:
 
     def restore(self) -> None:
         """Go back to the last checkpoint. Raises CheckpointError naming what does not fit the network or the schema."""
-        checkpoint = recover_checkpoint(self.run.checkpoints, "last")
+        checkpoint = recover_checkpoint(self.run.checkpoints, "last", unwrap(self.model))
         if checkpoint.damage:
             self.progress.warn(checkpoint.damage)
         origin = checkpoint.origin
         try:
             state = read_record(SavedState, checkpoint.state, "state")
+            schedule = state.schedule
             if self.world.writes:
-                check_history(state, self.run, self.schedule, self.optimizer.param_groups)
+                schedules = resuming.schedules(self.run, self.config)
+                schedule = check_history(state, self.run, schedules, self.optimizer.param_groups)
         except CheckpointError as error:
             raise CheckpointError(f"{origin}: {error}") from None
         load_weights(unwrap(self.model), checkpoint.weights, origin)
         self.optimizer.load_velocities(dict(checkpoint.velocities), state.velocity_lr, origin)
-        self.state, self.schedule.state, self.diagnostics.state = state.train, state.schedule, state.diagnostics
+        self.state, self.schedule.state, self.diagnostics.state = state.train, schedule, state.diagnostics
+
+    def change(self) -> None:
+        """Keep what is new in the settings in the run, and say where it ends to be exact and whether it has ended.
+
+        Raises RunError where the new settings make the run shorter than it is, or no longer.
+        """
+        state, schedule = self.state, self.schedule
+        changed = resuming.differences(self.run.config, self.config)
+        resuming.check_length(self.run, self.config, state, schedule, changed)
+        if self.images_changed:
+            changed.setdefault("data.source", [self.config.data.source] * 2)
+        if changed and self.world.writes:
+            why = resuming.exactness(self.run, changed, state, self.images_changed)
+            if why:
+                self.progress.warn(f"from step {state.steps} on the run is not exact: {why}")
+            self.run.change(self.config, resuming.entry(state, changed, why))
+        done = state.epoch - 1
+        if why := ended(self.config.train, schedule, done, state.steps):
+            flags = longer(self.config.train, schedule, done, state.steps)
+            self.progress.note(f"the run {why}; to train it longer give {flags}")
 
     def fit(self, batches: Batches, stop: StopRequest | None = None) -> TrainingResult:
         """Run to the end. Raises KeyboardInterrupt, with the state saved, once a stop is asked for."""
@@ -251,9 +289,12 @@ class Trainer:
             self._diverged("a weight is not finite after", self.state.steps)
 
     def _diverged(self, what: str, step: int) -> NoReturn:
+        kept = "the last checkpoint is kept"
+        if not has_checkpoint(self.run.checkpoints, "last"):
+            kept = "nothing was saved yet, so that the same command may begin anew"
         raise TrainingError(
-            f"{what} step {step} (epoch {self.state.epoch}, learning rate {self.schedule.lr:g}); the last checkpoint "
-            f"is kept: try a lower --optimizer.lr than {self.config.optimizer.lr:g}"
+            f"{what} step {step} (epoch {self.state.epoch}, learning rate {self.schedule.lr:g}); {kept}: "
+            f"try a lower --optimizer.lr than {self.config.optimizer.lr:g}"
         )
 
     def _end_epoch(self, batches: Batches) -> None:

@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from alexnet.errors import MissingLibrary, UsageError, suggestion
+from alexnet.errors import MissingLibrary, RunError, UsageError, suggestion
 from alexnet.files import write_json
 from alexnet.progress import Progress, quiet
+from alexnet.records import checked, read_json
 
 
 class Tracker(Protocol):
@@ -136,8 +136,8 @@ class Trackers:
             return
         file = path / "trackers.json"
         try:
-            identities = dict(json.loads(file.read_text())) if file.exists() else {}
-        except (ValueError, TypeError):  # without it they start new runs
+            identities = checked(dict[str, str], read_json(file, 1 << 20), str(file))
+        except (FileNotFoundError, RunError):  # without it they start new runs
             identities = {}
         known = dict(identities)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,10 @@ class HubSplit(Split):
         """As `Split.image_name`."""
         path = self._rows[i][self._image].get("path")
         return os.path.basename(path) if path else f"{self.name}#{i}"
+
+    def image_names(self) -> Iterable[str]:
+        """As `Split.image_names`: their numbers, since their names would cost reading every row."""
+        return (f"{self.name}#{i}" for i in range(len(self)))
 
     def read_bytes(self, i: int) -> bytes:
         """As `Split.read_bytes`. Raises `UnreadableImage` for a row without an image."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 import io
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,7 @@ class StoreSplit(Split):
         self.root = root
         self.size = manifest.size
         self.labels = read_labels(root, name, manifest)
+        self.shards = entry.shards
         self._ends = np.cumsum([shard.count for shard in entry.shards], dtype=np.int64)
         self._mapped = MmapCache([root / shard.file for shard in entry.shards])
         self._names: tuple[int, list[str]] = (-1, [])  # of one row group of files.parquet
@@ -109,6 +110,10 @@ class StoreSplit(Split):
                 return self._names[1][row]
         except DataError:
             return f"{self.name}#{i}"
+
+    def image_names(self) -> Iterable[str]:
+        """As `Split.image_names`, by the checksums of the shards: they stand for every image."""
+        return (f"{shard.file} {shard.sha256}" for shard in self.shards)
 
 
 class RawSplit(StoreSplit):
