@@ -235,6 +235,8 @@ def load_statistics(path: Path, size: int) -> Statistics:
                 raise DataError(f"{path}: it should hold at most {most:,} bytes")
     except FileNotFoundError:
         pass  # as `load` says it
+    except DataError:
+        raise
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
         raise DataError(f"{path}: it does not hold statistics; it is damaged") from None
     try:
