@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from alexnet.data.decode import MAX_PIXELS, decode, decode_with_notes
+from alexnet.data.decode import MAX_JPEG_PIXELS, MAX_PIXELS, decode, decode_with_notes
 from alexnet.data.preprocess import square
 from alexnet.errors import UnreadableImage
 
@@ -170,7 +170,7 @@ def test_a_bomb_is_refused_before_its_pixels_are_allocated(width, height):
 
 
 def test_a_jpeg_that_claims_too_many_pixels_names_the_limit(photo, encoded):
-    with pytest.raises(UnreadableImage, match=f"limit of {MAX_PIXELS}"):
+    with pytest.raises(UnreadableImage, match=f"limit of {MAX_JPEG_PIXELS}"):
         decode(jpeg_claiming(encoded(photo(1)), 65500, 65500))
 
 

@@ -253,3 +253,16 @@ def test_a_valid_picture_is_changed_by_every_change() -> None:
         data = make(rng)
         for change in fuzz.CHANGES:
             assert any(change(rng, data) != data for _ in range(9)), change
+
+
+def test_a_jpeg_of_a_subsampling_that_the_fast_decoder_does_not_know_is_read(
+    photo: Photo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(_: bytes) -> None:
+        raise KeyError(6)
+
+    data = saved(Image.fromarray(photo(1)), "JPEG")
+    expected = decode(data)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg_header", unknown)
+    decoded = decode_with_notes(data)
+    assert (decoded.pixels == expected).all() and decoded.notes == ()

@@ -22,7 +22,8 @@ Pixels = NDArray[np.uint8]
 Bytes = bytes | bytearray | memoryview
 
 MAX_BYTES = 1 << 27  # of a file
-MAX_PIXELS = 1 << 27
+MAX_PIXELS = 1 << 26
+MAX_JPEG_PIXELS = 1 << 27  # larger, as cameras make them and their decoder is fast
 MAX_SIDE = 65535
 MAX_MEMORY = 600 << 20  # bytes: the most that a process may grow by while a picture is read, decoded and squared
 # A progressive JPEG visits every block once a scan, so scans times pixels bounds its time.
@@ -65,20 +66,23 @@ def decode_with_notes(data: Bytes, *, shortest: int = 0, exif_rotate: bool = Fal
     first is taken. EXIF orientation is applied only on request, as nobody applied it in 2012.
 
     Raises `UnreadableImage` for another format than those of `alexnet.data.headers.READ`, for what cannot be an image,
-    and before decoding for one of more than `MAX_PIXELS` pixels or that would take more than `MAX_MEMORY` (600 MiB).
+    and before decoding for one of more than `MAX_PIXELS` pixels (a JPEG `MAX_JPEG_PIXELS`) or that would take more than
+    `MAX_MEMORY`, 600 MiB.
     """
     if len(data) == 0:
         raise UnreadableImage("the file is empty")
     data = bytes(data)
     try:
         decoded = _decode_jpeg(data, shortest, exif_rotate) if data[:3] == b"\xff\xd8\xff" else None
-    except ValueError as error:
-        if isinstance(error, UnreadableImage):
-            raise
-        # Files with stray bytes are read by everybody else's tools; Pillow is lenient, but not to truncated ones.
-        return _decode_others(data, exif_rotate, damaged=True)
+    except UnreadableImage:
+        raise
     except MemoryError:
         raise UnreadableImage("there is not enough memory to decode it") from None
+    except KeyError:  # an uncommon subsampling
+        decoded = None
+    except Exception:
+        # Files with stray bytes are read by everybody else's tools; Pillow is lenient, but not to truncated ones.
+        return _decode_others(data, exif_rotate, damaged=True)
     return decoded or _decode_others(data, exif_rotate)
 
 
@@ -89,14 +93,12 @@ def notes_of(decoded: Decoded, name: str) -> tuple[str, ...]:
     return decoded.notes
 
 
-def check_pixels(height: int, width: int) -> None:
-    """Raise `UnreadableImage` for an image with no pixels or more than `MAX_PIXELS`, before any is allocated."""
+def check_pixels(height: int, width: int, most: int = MAX_PIXELS) -> None:
+    """Raise `UnreadableImage` for an image with no pixels or more than `most`, before any is allocated."""
     if height < 1 or width < 1:
         raise UnreadableImage(f"it has no pixels ({width}x{height})")
-    if height * width > MAX_PIXELS or max(height, width) > MAX_SIDE:
-        raise UnreadableImage(
-            f"{width}x{height} pixels are more than the limit of {MAX_PIXELS}, or of {MAX_SIDE} for a side"
-        )
+    if height * width > most or max(height, width) > MAX_SIDE:
+        raise UnreadableImage(f"{width}x{height} pixels are more than the limit of {most}, or of {MAX_SIDE} for a side")
 
 
 def _check_memory(file: int, decoder: int, height: int, width: int, turned: bool) -> None:
@@ -117,7 +119,7 @@ def _decode_jpeg(data: bytes, shortest: int, exif_rotate: bool) -> Decoded | Non
     """Decode a JPEG by the fast way, or return None for the colours it does not know. Raises ValueError for others."""
     height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     height, width = int(height), int(width)
-    check_pixels(height, width)
+    check_pixels(height, width, MAX_JPEG_PIXELS)
     _check_scans(data, height, width)
     if space not in ("YCbCr", "RGB", "Gray"):
         return None
