@@ -5,14 +5,27 @@ A message says what is wrong, with which file or field, and how to mend it.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import os
+import reprlib
 from collections.abc import Iterable
+
+MOST = 900  # characters of a message: names in it may be a file's, and of any length
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 200, 200
 
 
 class AlexnetError(Exception):
-    """Work that failed. `exit_code` is the command's."""
+    """Work that failed. `exit_code` is the command's.
+
+    Its text is one printable line of at most `MOST` characters, whatever names it was made with.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return _printable(super().__str__(), MOST)
 
 
 class UsageError(AlexnetError, ValueError):
@@ -47,8 +60,37 @@ class TrainingError(AlexnetError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean …?` for a misspelt name, or an empty text."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name[:100], list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def quoted(name: object, most: int = 80) -> str:
+    """What a file says, for a message: as Python writes it, printable, at most `most` characters, cut in the middle.
+
+    The text is short work for any value, such as names of megabytes, numbers of a million digits and deep nesting.
+    """
+    if isinstance(name, os.PathLike):
+        name = os.fspath(name)
+    if isinstance(name, str | bytes):
+        text = repr(name) if len(name) <= 2 * most else repr(name[:most]) + repr(name[-most:])
+    elif isinstance(name, int) and name.bit_length() > 1024:
+        text = f"a number of {name.bit_length()} bits"
+    else:
+        text = f"a {type(name).__name__}"
+        with contextlib.suppress(Exception):  # whatever it is, it is named
+            text = _SHORT.repr(name)
+    return _printable(text, most)
+
+
+def _printable(text: str, most: int) -> str:
+    """The text with what is not printable written as escapes, and its middle cut out where it is longer than `most`."""
+    if len(text) > most:
+        text = text[:most] + text[-most:]
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    if len(text) <= most:
+        return text
+    head = most // 2
+    return text[:head] + "…" + text[len(text) - (most - head - 1) :]
 
 
 def one_line(error: BaseException) -> str:
