@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.data.dataset import Labels, Source, Split, check_source
-from alexnet.data.readers.tar_index import Member, TarSplit, build_index, members
+from alexnet.data.readers.tar import Member, members
+from alexnet.data.readers.tar_index import TarSplit, build_index
 from alexnet.errors import DataError
 
 WNID = re.compile(r"n\d{8}")

@@ -40,12 +40,12 @@ def open_source(spec: str | os.PathLike[str], download: bool = False) -> Source:
 
 def _open_files(spec: str, root: Path) -> Source:
     """Open what is on disk by looking at the names of the files."""
-    from alexnet.data.readers import folder, ilsvrc, parquet, store, tar_index, webdataset
+    from alexnet.data.readers import folder, ilsvrc, parquet, store, tar, webdataset
 
     if not root.is_dir():
         if root.suffix != ".tar" or not root.is_file():
             raise DataError(f"{spec}: it is a file, but a folder of images or a tar is needed")
-        first = next(iter(tar_index.members(root)), None)
+        first = next(iter(tar.members(root)), None)
         if first is not None and first.name.endswith(".tar"):
             return ilsvrc.open_synset_tars(spec, root)
         return webdataset.open_webdataset(spec, root.parent, {"train": [root]})
