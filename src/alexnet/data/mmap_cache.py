@@ -24,11 +24,10 @@ MAX_OPEN = 384
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a regular file for unbuffered reading. Raises OSError, at once also for a pipe, a device or a folder."""
-    # A pipe without a writer would block an ordinary open.
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
+    if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+    # A pipe that has taken its place since would block an ordinary open.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     return open(handle, "rb", buffering=0)
 
 
