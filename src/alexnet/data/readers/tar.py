@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,23 @@ def walk(file: BinaryIO, where: str, start: int, end: int) -> Iterator[Member]:
                 yield Member(own if name is None else name, position, length)
         position += _padded(length)
         name = size = None
+
+
+def inflated(data: bytes, most: int) -> bytes:
+    """Return what gzip's first stream in `data` holds, or `data` if it is none.
+
+    Raises ValueError for more than `most` bytes, before there are more, and for a damaged stream.
+    """
+    if not data.startswith(b"\x1f\x8b"):
+        return data
+    stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        out = stream.decompress(data, most)
+    except zlib.error:
+        raise ValueError("it is a damaged gzip file; fetch it again") from None
+    if not stream.eof:
+        raise ValueError(f"it is cut short, or expands to more than the limit of {most:,} bytes")
+    return out
 
 
 def _read(file: BinaryIO, where: str, position: int, length: int, end: int) -> bytes:
