@@ -44,6 +44,8 @@ SOURCE = {
     "splits": dict[str, int],
     "fingerprint?": dict[str, str],
     "validation": str,
+    "majority?": str,
+    "words?": Any,  # no reason to refuse a run
     "unreadable?": dict[str, str],
 }
 ENVIRONMENT = {

@@ -220,11 +220,11 @@ def test_statistics_that_make_no_sense_are_named_by_field(
     path = tmp_path / "statistics.npz"
     good = open_run_data(short(seven)).statistics(path, quiet)
     for name, value, words in (
-        ("mean_image", good.mean_image.astype(np.float64), "mean_image should be float32"),
-        ("mean_image", good.mean_image[:3], "mean_image should be float32 numbers of the shape"),
-        ("mean_image", good.mean_image - 300, "mean_image should be within 0 to 255"),
-        ("eigenvalues", np.full(3, np.nan), "eigenvalues has values that no pixels have"),
-        ("rgb_mean", np.zeros(9999), "should be a file of at most|rgb_mean should be"),
+        ("mean_image", good.mean_image.astype(np.float64), "mean_image is float64"),
+        ("mean_image", good.mean_image[:3], "mean_image is float32"),
+        ("mean_image", good.mean_image - 300, "mean_image in it should have numbers from 0 to 255"),
+        ("eigenvalues", np.full(3, np.nan), "eigenvalues in it should have numbers"),
+        ("rgb_mean", np.zeros(9999), "rgb_mean is"),
     ):
         replace(good, **{name: value}).save(path)
         with pytest.raises(DataError, match=words):

@@ -4,6 +4,9 @@
 SEEDS: dict[str, int] = {
     "images": 100,
     "image_bombs": 20,
+    "archives": 60,
+    "parquet": 60,
+    "ilsvrc": 60,
     "stores": 60,
     "runs": 40,
     "models": 40,

@@ -57,7 +57,13 @@ def run(trained: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def flat(seven: Path, short: Callable[..., Config], tmp_path: Path) -> tuple[Config, Path]:
     """A run whose plateau schedule ended it after three epochs of nine."""
-    settings = {"schedule__patience": "1", "schedule__drops": "1", "schedule__threshold": "99", "train__epochs": "9"}
+    settings = {
+        "schedule__patience": "1",
+        "schedule__patience_steps": "0",
+        "schedule__drops": "1",
+        "schedule__threshold": "99",
+        "train__epochs": "9",
+    }
     config = short(seven, **settings)
     train(config, tmp_path / "flat")
     assert len(Run.open(tmp_path / "flat").metrics("epoch")) == 3
@@ -95,7 +101,13 @@ def test_a_run_that_its_schedule_ended_needs_another_drop_and_is_then_exact(
         resume(out, changes={"train.epochs": "12"})
     assert Run.open(out).config.train.epochs == 9
     resume(out, changes={"schedule.drops": "2"})
-    settings = {"schedule__patience": "1", "schedule__drops": "2", "schedule__threshold": "99", "train__epochs": "9"}
+    settings = {
+        "schedule__patience": "1",
+        "schedule__patience_steps": "0",
+        "schedule__drops": "2",
+        "schedule__threshold": "99",
+        "train__epochs": "9",
+    }
     train(short(seven, **settings), tmp_path / "whole")
     assert same(out, tmp_path / "whole")
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
+import os
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +20,15 @@ from alexnet.errors import UnreadableImage
 
 # Well below the 1,024 open files that many systems allow a process.
 MAX_OPEN = 384
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file for unbuffered reading. Raises OSError, at once also for a pipe, a device or a folder."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+    # A pipe that has taken its place since would block an ordinary open.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    return open(handle, "rb", buffering=0)
 
 
 class MmapCache:
@@ -34,7 +47,7 @@ class MmapCache:
             if mapped is not None:
                 self._open.move_to_end(k)
                 return mapped
-            with open(self.paths[k], "rb") as file:
+            with open_regular(self.paths[k]) as file:
                 # The array keeps the map alive, so dropping it here never pulls it from under a reader.
                 mapped = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
             self._open[k] = mapped
@@ -48,8 +61,10 @@ class MmapCache:
             raise UnreadableImage(f"its {size} bytes are more than the limit of {MAX_BYTES}")
         try:
             part = self[k][offset : offset + size]
-        except (OSError, ValueError) as error:
-            raise UnreadableImage(f"{self.paths[k]} cannot be read: {error}") from None
+        except OSError as error:
+            raise UnreadableImage(f"{self.paths[k]} cannot be read: {error.strerror}") from None
+        except ValueError:  # there is nothing to map
+            raise UnreadableImage(f"{self.paths[k]} is empty") from None
         if len(part) != size:
             raise UnreadableImage(f"{self.paths[k]} ends before it: the file is cut short")
         return part

@@ -1,6 +1,8 @@
 """Collections by name, without a network: a stand-in for the library, and data sets that are not there."""
 
+import http.server
 import sys
+import threading
 import types
 
 import numpy as np
@@ -50,7 +52,13 @@ def stand_in(monkeypatch, splits, asked):
         return {key: Rows(rows, features) for key, rows in splits.items()}
 
     module.Image, module.ClassLabel, module.load_dataset = Image, ClassLabel, load_dataset
+    module.config = types.SimpleNamespace(HF_HUB_OFFLINE=False)
     monkeypatch.setitem(sys.modules, "datasets", module)
+    library = types.ModuleType("huggingface_hub")
+    library.constants = types.SimpleNamespace(ENDPOINT="https://hub.example", HF_HUB_OFFLINE=False)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", library)
+    monkeypatch.setattr(hub, "_is_reachable", lambda address: True)
+    return library
 
 
 def test_a_hub_data_set_is_read_encoded(monkeypatch, tmp_path, photo, encoded):
@@ -76,6 +84,49 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch):
     with pytest.raises(DataError) as caught:
         open_source("hf:owner/name")
     assert "no network" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_hub_out_of_reach_is_given_up_at_once(monkeypatch):
+    library = stand_in(monkeypatch, None, [])
+    monkeypatch.setattr(hub, "_is_reachable", lambda address: False)
+    with pytest.raises(DataError, match="cannot be reached"):
+        open_source("hf:owner/name")
+    assert library.constants.HF_HUB_OFFLINE and sys.modules["datasets"].config.HF_HUB_OFFLINE
+
+
+def test_whether_a_server_answers_is_found_out():
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_error(404)
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        assert hub._is_reachable(f"http://127.0.0.1:{server.server_port}/")
+        closed = server.server_port
+    assert not hub._is_reachable(f"http://127.0.0.1:{closed}/")
+    assert not hub._is_reachable("no address")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "../x", "/etc", "a/b/c", "a b", "a\nb", "x" * 5000, "a/..", ".hidden", "a@../b", "a\0"]
+)
+def test_a_name_that_is_none_of_the_hubs_is_refused(monkeypatch, name):
+    asked = []
+    stand_in(monkeypatch, {}, asked)
+    with pytest.raises(DataError, match="should be hf:owner/name") as caught:
+        open_source(f"hf:{name}")
+    assert not asked and len(str(caught.value)) < 200 and str(caught.value).isprintable()
+
+
+def test_a_folder_is_not_taken_for_a_data_set_of_the_hub(monkeypatch, tmp_path):
+    stand_in(monkeypatch, {}, [])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    with pytest.raises(DataError, match="there is a folder owner/name here"):
+        open_source("hf:owner/name")
 
 
 def test_a_torchvision_data_set_is_not_fetched_unasked(monkeypatch, tmp_path):

@@ -1,11 +1,16 @@
 """The official archives: labels by the devkit's ids, read without unpacking."""
 
+import gzip
+import os
+import zlib
+
 import numpy as np
 import pytest
 
 from alexnet.data.readers import tar_index as tars
 from alexnet.data.readers.open import open_source
 from alexnet.errors import DataError
+from tests.data.conftest import meta_mat
 
 # By ILSVRC id: id 1 is label 0, and so on; the ids are not in the order of the wnids.
 CLASSES = ("n02119789 kit fox", "n02100735 English setter", "n01440764 tench", "n02096294 Australian terrier")
@@ -203,10 +208,68 @@ def test_a_large_index_is_kept_and_found_again(ilsvrc, monkeypatch):
         ]
 
 
-def test_a_damaged_index_is_made_anew(ilsvrc, monkeypatch):
+def rubbish(data):
+    return b"rubbish"
+
+
+def another_offset(data):
+    """One bit of one offset, in an index that is otherwise whole."""
+    at = data.index((512).to_bytes(8, "little"))
+    return data[:at] + (513).to_bytes(8, "little") + data[at + 8 :]
+
+
+@pytest.mark.parametrize("damage", [rubbish, another_offset, lambda data: data[:-50], lambda data: b""])
+def test_a_damaged_index_is_made_anew(ilsvrc, monkeypatch, damage):
     monkeypatch.setattr(tars, "CACHED_FROM", 1)
     root = ilsvrc()
-    open_source(root)
+    whole = open_source(root).splits["val"].read_bytes(7)
     for path in tars.cache_folder().glob("*.arrow"):
-        path.write_bytes(b"rubbish")
-    assert len(open_source(root).splits["train"]) == 12
+        kept = path.read_bytes()
+        if damage is not another_offset or (512).to_bytes(8, "little") in kept:
+            path.write_bytes(damage(kept))
+    source = open_source(root)
+    assert len(source.splits["train"]) == 12
+    assert source.splits["val"].read_bytes(7) == whole
+
+
+def kit_of(root):
+    return root / "ILSVRC2012_devkit_t12.tar.gz"
+
+
+def test_a_devkit_that_expands_without_end_is_given_up(ilsvrc):
+    root = ilsvrc()
+    stream = zlib.compressobj(9, zlib.DEFLATED, 31)
+    kit_of(root).write_bytes(b"".join(stream.compress(bytes(1 << 20)) for _ in range(65)) + stream.flush())
+    expect_error(root, kit_of(root).name, "expands to more than")
+
+
+@pytest.mark.parametrize("name", ["meta.mat", "ILSVRC2012_validation_ground_truth.txt"])
+def test_a_file_of_the_devkit_that_is_too_large_is_not_read(ilsvrc, make_tar, name):
+    root = ilsvrc()
+    kit_of(root).write_bytes(
+        gzip.compress(make_tar({"data/meta.mat": meta_mat(2012), f"data/{name}": bytes(9 << 20)}), 1)
+    )
+    expect_error(root, name, "9,437,184 bytes")
+
+
+@pytest.mark.parametrize(
+    "text, words", [(b"1\ncat\n", "number 2 is b'cat'"), (b"9" * 4999, "id per line"), (b"-1", "b'-1'")]
+)
+def test_a_ground_truth_that_is_none_is_named(ilsvrc, text, words):
+    root = ilsvrc()
+    (root / "ILSVRC2012_validation_ground_truth.txt").write_bytes(text)
+    expect_error(root, "ILSVRC2012_validation_ground_truth.txt", words)
+
+
+@pytest.mark.parametrize("name", ["meta.mat", "ILSVRC2012_validation_ground_truth.txt", "ILSVRC2012_devkit_t12.tar.gz"])
+def test_a_pipe_in_the_devkit_is_refused_at_once(ilsvrc, name):
+    root = ilsvrc()
+    (root / name).unlink(missing_ok=True)
+    os.mkfifo(root / name)
+    expect_error(root, name, "not a regular file")
+
+
+def test_a_damaged_meta_mat_is_one_line(ilsvrc):
+    root = ilsvrc()
+    (root / "meta.mat").write_bytes(meta_mat(2012)[:1000])
+    expect_error(root, "meta.mat", "cannot be read")

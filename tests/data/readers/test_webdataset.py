@@ -1,6 +1,8 @@
 """Tar shards: samples by name, labels from .cls or .json, and other people's way of writing them."""
 
 import json
+import os
+import tarfile
 
 import pytest
 
@@ -57,7 +59,14 @@ def test_samples_without_an_image_are_passed_over(tmp_path, make_tar, photo, enc
     [
         ({"1.jpg": b"x"}, "no label"),
         ({"1.jpg": b"x", "1.cls": b"cat"}, "whole number"),
-        ({"1.jpg": b"x", "1.json": b"[]"}, "whole number"),
+        ({"1.jpg": b"x", "1.json": b"[]"}, "no label or cls: b'\\[\\]'"),
+        ({"1.jpg": b"x", "1.json": b"[" * 100_000}, "sample '1': its .json is not JSON"),
+        ({"1.jpg": b"x", "1.json": b'{"label": [[7]]}'}, "the label \\[\\[7\\]\\] is not a whole number"),
+        ({"1.jpg": b"x", "1.json": b'{"label": Infinity}'}, "the label inf is not a whole number"),
+        ({"1.jpg": b"x", "1.json": b'{"label": 3.7}'}, "the label 3.7 is not a whole number"),
+        ({"1.jpg": b"x", "1.cls": b"50000000"}, "the label '50000000' is out of range"),
+        ({"1.jpg": b"x", "1.cls": b"900000"}, "label 900000, and no names"),
+        ({"a/1.jpg": b"x", "1.cls": b"0"}, "sample 'a/1' has an image but no label"),
     ],
 )
 def test_a_sample_without_a_usable_label_is_named(tmp_path, make_tar, files, word):
@@ -74,3 +83,37 @@ def test_a_store_of_jpegs_is_webdataset_for_others(tmp_path):
     shards = open_source(tmp_path / "store" / "train" / "00001.tar")
     assert shards.splits["train"].labels.tolist() == store.splits["train"].labels[500:1000].tolist()
     assert shards.splits["train"].read_bytes(7) == store.splits["train"].read_bytes(507)
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (b"cat\n\ndog\n", "class 1 must be a text"),
+        (b"cat\ncat\n", "both called 'cat'"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"x" * 5000, "1000 characters"),
+    ],
+)
+def test_a_list_of_classes_that_is_none_is_named(tmp_path, make_tar, text, words):
+    (tmp_path / "train-0.tar").write_bytes(make_tar({"1.jpg": b"x", "1.cls": b"0"}))
+    (tmp_path / "classes.txt").write_bytes(text)
+    with pytest.raises(DataError, match=words) as caught:
+        open_source(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path / "classes.txt"))
+
+
+@pytest.mark.parametrize("name", ["train-0.tar", "classes.txt"])
+def test_a_pipe_in_place_of_a_file_is_refused_at_once(tmp_path, make_tar, name):
+    (tmp_path / "train-0.tar").write_bytes(make_tar({"1.jpg": b"x", "1.cls": b"0"}))
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match=f"{name}: .*not a regular file"):
+        open_source(tmp_path)
+
+
+def test_a_file_that_is_there_twice_is_named(tmp_path):
+    with tarfile.open(tmp_path / "train-0.tar", "w") as archive:
+        for name in ("1.jpg", "1.cls", "1.jpg"):
+            archive.addfile(tarfile.TarInfo(name))
+    with pytest.raises(DataError, match="holds '1.jpg' twice"):
+        open_source(tmp_path)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import os
+import re
+import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +18,12 @@ import numpy as np
 from alexnet.data.dataset import SPLITS, ArraySplit, Labels, Source, Split, check_source
 from alexnet.data.preprocess import read_image_file
 from alexnet.data.readers.folder import FolderSplit
-from alexnet.errors import DataError, UnreadableImage, one_line
+from alexnet.errors import DataError, UnreadableImage, one_line, quoted
 from alexnet.files import cache_folder
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
+_CONFIGURATION = re.compile(r"[\w.+-]{1,96}", re.ASCII)
+_PATIENCE = 5.0  # seconds to wait for the hub's first answer
 
 
 @dataclass(frozen=True)
@@ -134,16 +143,49 @@ class HubSplit(Split):
         raise UnreadableImage("the row holds no bytes")
 
 
+def _is_reachable(address: str) -> bool:
+    """Whether a web server answers within `_PATIENCE` seconds, through the system's proxy if there is one."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=_PATIENCE).close()
+        except urllib.error.HTTPError:
+            pass  # an answer too
+        except (OSError, ValueError, http.client.HTTPException):
+            finished.set()
+            return
+        answered.set()
+        finished.set()
+
+    finished = threading.Event()
+    threading.Thread(target=ask, daemon=True).start()  # looking up a name has no limit of its own
+    finished.wait(_PATIENCE)
+    return answered.is_set()
+
+
 def open_hub(spec: str) -> Source:
     """Open `hf:owner/name`, or `hf:owner/name@configuration`, through the optional `datasets` library."""
+    name, _, configuration = spec.removeprefix("hf:").partition("@")
+    if not _HUB_NAME.fullmatch(name) or ".." in name or (configuration and not _CONFIGURATION.fullmatch(configuration)):
+        raise DataError(f"{quoted(spec)} should be hf:owner/name or hf:owner/name@configuration")
+    if os.path.exists(name):  # the library would take it in place of the hub's
+        raise DataError(f"{spec}: there is a folder {name} here; give its path, or work in another folder")
     try:
         import datasets
+        import huggingface_hub
     except ImportError:
         raise DataError(f"{spec}: this needs the datasets library; pip install 'alexnet[hub]'") from None
-    name, _, configuration = spec.removeprefix("hf:").partition("@")
+    reachable = _is_reachable(huggingface_hub.constants.ENDPOINT)
+    if not reachable:  # what was fetched before is read all the same, and the rest is given up at once
+        huggingface_hub.constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
     try:
         published = datasets.load_dataset(name, configuration or None)
     except Exception as error:  # The library raises its own, the network's and the disk's errors.
+        if not reachable:
+            raise DataError(
+                f"{spec}: the hub cannot be reached, and this data set was not fetched before; look at the network"
+            ) from None
         raise DataError(f"{spec}: it could not be loaded: {one_line(error)}") from None
     splits: dict[str, Split] = {}
     classes: list[str] = []

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import re
-import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +14,18 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.data.dataset import Labels, Source, Split, check_source
-from alexnet.data.readers.tar_index import Member, TarSplit, build_index, members
-from alexnet.errors import DataError
+from alexnet.data.readers.matlab import read_records
+from alexnet.data.readers.tar import Member, inflated, members, walk
+from alexnet.data.readers.tar_index import TarSplit, build_index
+from alexnet.errors import DataError, quoted
+from alexnet.files import read_regular
 
 WNID = re.compile(r"n\d{8}")
-# Bytes of a devkit's file that are read at most; the real ones have under a megabyte.
-_MAX_DEVKIT_FILE = 1 << 26
+# Bytes of a devkit, packed or not, and of its files that are read at most; the real ones have about three megabytes.
+_MAX_DEVKIT = 1 << 26
+_MAX_META = 1 << 23
+_MAX_TRUTH = 1 << 21
+_ID = re.compile(rb"[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -129,27 +134,28 @@ def open_ilsvrc(spec: str, root: Path, known: Edition) -> Source:
 
 def read_synsets(root: Path, known: Edition) -> list[Synset]:
     """Return the categories without children of a devkit's `meta.mat`, by ILSVRC id. Raises `DataError`."""
-    from scipy.io import loadmat
-
-    data = _devkit_file(root, known, "meta.mat")
+    data = _devkit_file(root, known, "meta.mat", _MAX_META)
     if data is None:
         raise DataError(f"{root}: meta.mat is missing; put {known.devkit} beside the tars")
+    fields = (f"ILSVRC{known.year}_ID", "WNID", "words", "num_children")
     try:
-        rows = loadmat(io.BytesIO(data), squeeze_me=True, struct_as_record=True)["synsets"]
-        synsets = [
-            Synset(int(row[f"ILSVRC{known.year}_ID"]), str(row["WNID"]), str(row["words"]))
-            for row in np.atleast_1d(rows)
-            if int(row["num_children"]) == 0
-        ]
-    except Exception as error:  # loadmat raises anything on a damaged file.
+        rows = [tuple(row[field] for field in fields) for row in read_records(data, "synsets", fields)]
+    except ValueError as error:
         raise DataError(f"{root}: meta.mat of {known.devkit} cannot be read: {error}") from None
-    synsets.sort(key=lambda synset: synset.ilsvrc_id)
-    ids = [synset.ilsvrc_id for synset in synsets]
-    if ids != list(range(1, len(ids) + 1)):
-        raise DataError(f"{root}: the ids of the categories in meta.mat are not 1 to {len(ids)}")
+    synsets = []
+    for number, wnid, words, children in rows:
+        if children != 0:
+            continue
+        if not isinstance(wnid, str) or not WNID.fullmatch(wnid) or not isinstance(words, str):
+            raise DataError(f"{root}: meta.mat names a category {quoted(wnid)} with the words {quoted(words)}")
+        synsets.append(Synset(number, wnid, words))
+    if sorted(synset.ilsvrc_id for synset in synsets if isinstance(synset.ilsvrc_id, int | float)) != list(
+        range(1, len(synsets) + 1)
+    ):
+        raise DataError(f"{root}: the ids of the categories in meta.mat are not 1 to {len(synsets)}")
     if len({synset.wnid for synset in synsets}) != len(synsets):
         raise DataError(f"{root}: meta.mat names a category twice")
-    return synsets
+    return sorted((replace(synset, ilsvrc_id=int(synset.ilsvrc_id)) for synset in synsets), key=lambda s: s.ilsvrc_id)
 
 
 def is_synset_tars(root: Path) -> bool:
@@ -179,7 +185,7 @@ def _synset_members(_: int, path: Path) -> Iterable[tuple[str, Member]]:
     for inner in members(path):
         wnid = Path(inner.name).stem
         if Path(inner.name).suffix != ".tar" or not WNID.fullmatch(wnid):
-            raise DataError(f"{path}: it holds {inner.name!r} where tars of synsets (n01440764.tar) are expected")
+            raise DataError(f"{path}: it holds {quoted(inner.name)} where tars of synsets (n01440764.tar) are expected")
         for member in members(path, inner.offset, inner.size):
             yield wnid, member
 
@@ -192,29 +198,34 @@ def _flat_members(_: int, path: Path) -> Iterable[tuple[str, Member]]:
 
 
 def _ground_truth(root: Path, known: Edition, truth: str) -> list[int]:
-    data = _devkit_file(root, known, truth)
+    data = _devkit_file(root, known, truth, _MAX_TRUTH)
     if data is None:
         raise DataError(f"{root}: {truth} is missing; put {known.devkit} or that file beside the tars")
-    try:
-        return [int(line) for line in data.decode("ascii").split()]
-    except ValueError:
-        raise DataError(f"{root}: {truth} must hold one id per line") from None
+    ids = data.split()
+    for line, number in enumerate(ids, 1):
+        if not _ID.fullmatch(number):
+            raise DataError(f"{root}: {truth} must hold one id per line, but number {line} is {quoted(number)}")
+    return [int(number) for number in ids]
 
 
-def _devkit_file(root: Path, known: Edition, name: str) -> bytes | None:
-    """Return a file of the devkit: beside the tars, from its unpacked folder, or out of its tar.gz, into memory."""
-    for place in (root / name, root / known.devkit_folder / "data" / name, root / "data" / name):
-        if place.is_file():
-            return place.read_bytes()
+def _devkit_file(root: Path, known: Edition, name: str, most: int) -> bytes | None:
+    """Return a file of the devkit of at most so many bytes: beside the tars, from its unpacked folder or its tar.gz."""
     path = root / known.devkit
-    if not path.is_file():
-        return None
     try:
-        with tarfile.open(path) as archive:
-            for info in archive:
-                if info.isreg() and info.name.rsplit("/", 1)[-1] == name and info.size <= _MAX_DEVKIT_FILE:
-                    file = archive.extractfile(info)
-                    return file.read() if file else None
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(f"{path}: it cannot be read: {error}") from None
+        for place in (root / name, root / known.devkit_folder / "data" / name, root / "data" / name):
+            if place.exists():
+                path = place
+                return read_regular(place, most)
+        if not path.exists():
+            return None
+        content = inflated(read_regular(path, _MAX_DEVKIT), _MAX_DEVKIT)
+    except OSError as error:
+        raise DataError(f"{path}: it cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
+    for member in walk(io.BytesIO(content), str(path), 0, len(content)):
+        if member.name.rsplit("/", 1)[-1] == name:
+            if member.size > most:
+                raise DataError(f"{path}: {name} in it has {member.size:,} bytes; the limit is {most:,}")
+            return content[member.offset : member.offset + member.size]
     return None

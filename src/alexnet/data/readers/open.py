@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from alexnet.data.dataset import Source
-from alexnet.errors import DataError, suggestion
+from alexnet.errors import DataError, describe_os_error, one_line, quoted, suggestion
 
 
 def open_source(spec: str | os.PathLike[str], download: bool = False) -> Source:
@@ -14,8 +14,8 @@ def open_source(spec: str | os.PathLike[str], download: bool = False) -> Source:
 
     `digits` (scikit-learn's, always there); a folder of class folders with or without train, val and test, of Parquet
     files in the Hugging Face layout, of official ILSVRC tars and devkit, of synset tars, or of tar shards in WebDataset
-    layout; a store made by `alexnet data prepare`; `hf:owner/name`; a torchvision data set by name, fetched only if
-    `download`. Raises `DataError` with one line that says what is wrong and how to mend it.
+    layout; one tar or Parquet file; a store made by `alexnet data prepare`; `hf:owner/name`; a torchvision data set by
+    name, fetched only if `download`. Raises `DataError` with one line that says what is wrong and how to mend it.
     """
     spec = os.fspath(spec)
     if spec == "digits":
@@ -26,28 +26,39 @@ def open_source(spec: str | os.PathLike[str], download: bool = False) -> Source:
         from alexnet.data.readers.hub import open_hub
 
         return open_hub(spec)
-    root = Path(spec).expanduser()
-    if not root.exists():
+    try:
+        root = Path(spec).expanduser()
+        there = root.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, a home that is none, a folder closed to us
+        raise DataError(f"{quoted(spec, 200)}: it cannot be opened: {one_line(error)}") from None
+    if not there:
         from alexnet.data.readers.hub import TORCHVISION, open_torchvision
 
         if spec in TORCHVISION:
             return open_torchvision(spec, download)
+        if root.is_symlink():
+            raise DataError(f"{spec}: it is a link to something that is not there")
         close = suggestion(spec, ["digits", *TORCHVISION])
         hint = close.removeprefix("; ") or "give a folder of images, or `digits`"
         raise DataError(f"{spec}: there is no such folder or data set; {hint}")
     from alexnet.data.readers.words import with_words
 
-    return with_words(_open_files(spec, root), root)
+    try:
+        return with_words(_open_files(spec, root), root)
+    except OSError as error:
+        raise DataError(f"{spec}: it cannot be read: {describe_os_error(error)}") from None
 
 
 def _open_files(spec: str, root: Path) -> Source:
     """Open what is on disk by looking at the names of the files."""
-    from alexnet.data.readers import folder, ilsvrc, parquet, store, tar_index, webdataset
+    from alexnet.data.readers import folder, ilsvrc, parquet, store, tar, webdataset
 
     if not root.is_dir():
-        if root.suffix != ".tar" or not root.is_file():
-            raise DataError(f"{spec}: it is a file, but a folder of images or a tar is needed")
-        first = next(iter(tar_index.members(root)), None)
+        if root.suffix == ".parquet":
+            return parquet.open_parquet(spec, {"train": [root]})
+        if root.suffix != ".tar":
+            raise DataError(f"{spec}: it is no folder of images, no tar and no Parquet file")
+        first = next(iter(tar.members(root)), None)
         if first is not None and first.name.endswith(".tar"):
             return ilsvrc.open_synset_tars(spec, root)
         return webdataset.open_webdataset(spec, root.parent, {"train": [root]})
@@ -61,8 +72,8 @@ def _open_files(spec: str, root: Path) -> Source:
         return ilsvrc.open_ilsvrc(spec, root, known)
     if ilsvrc.is_synset_tars(root):
         return ilsvrc.open_synset_tars(spec, root)
-    if parquet.shards(root):
-        return parquet.open_parquet(spec, root)
+    if shards := parquet.shards(root):
+        return parquet.open_parquet(spec, shards)
     if tars := webdataset.shards(root):
         return webdataset.open_webdataset(spec, root, tars)
     return folder.open_folders(spec, root)

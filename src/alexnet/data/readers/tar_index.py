@@ -1,13 +1,12 @@
-"""Tar files read without unpacking: an index of where each member's bytes lie, also within tars inside a tar."""
+"""An index of many tars' members, to read images without unpacking, also out of tars inside a tar."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import tarfile
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,48 +16,13 @@ from numpy.typing import NDArray
 
 from alexnet.data.dataset import Labels, Split
 from alexnet.data.mmap_cache import MmapCache
+from alexnet.data.readers.tar import Member
 from alexnet.errors import DataError
 from alexnet.files import atomic_write, cache_folder
 
 # An index is kept for later openings once there are this many members: a million takes about a minute to find.
 CACHED_FROM = 20_000
 _COLUMNS = ("file", "group", "offset", "size", "name")
-
-
-@dataclass(frozen=True)
-class Member:
-    """A regular file in a tar: its name, the offset of its bytes in the outermost file, and their number."""
-
-    name: str
-    offset: int
-    size: int
-
-
-def members(path: Path, offset: int = 0, size: int | None = None) -> Iterator[Member]:
-    """Yield the regular files of a tar, or of a tar of `size` bytes at `offset` within a file, in the archive's order.
-
-    Raises `DataError` if it is not a plain tar or ends too soon.
-    """
-    try:
-        with open(path, "rb", buffering=0) as file:
-            whole = os.fstat(file.fileno()).st_size
-            end = whole if size is None else min(whole, offset + size)
-            file.seek(offset)  # tarfile counts from where the file stands
-            with tarfile.open(fileobj=file, mode="r:") as archive:
-                while (info := archive.next()) is not None:
-                    archive.members = []  # type: ignore[attr-defined]  # else it keeps every one of a million
-                    if info.isreg() and not info.issparse():
-                        if info.offset_data + info.size > end:
-                            raise DataError(f"{path}: the archive is cut short within {info.name}; fetch it again")
-                        yield Member(info.name, info.offset_data, info.size)
-                # tarfile takes a missing or broken header for the end; a whole archive ends with a block of zeros.
-                file.seek(archive.offset)
-                if archive.offset >= end or file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                    raise DataError(f"{path}: the archive is damaged or cut short; fetch it again")
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such archive") from None
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(f"{path}: it is not a readable uncompressed tar: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -122,7 +86,7 @@ def build_index(paths: list[Path], kind: str, find: Callable[[int, Path], Iterab
     Large indexes are kept in the user's cache folder under the files' paths, sizes and times, and read back.
     """
     path = _cache_path(paths, kind)
-    if path.exists() and (kept := _read(path)) is not None:
+    if path and path.is_file() and (kept := _read(path)) is not None:
         return kept
     # Flat arrays: a list of a million objects per field would take gigabytes for the larger archives.
     files, group, offsets, sizes, ends = array("i"), array("i"), array("q"), array("q"), array("q", [0])
@@ -145,17 +109,24 @@ def build_index(paths: list[Path], kind: str, find: Callable[[int, Path], Iterab
         pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(files), buffers),
         tuple(groups),
     )
-    if len(index) >= CACHED_FROM:
+    if path and len(index) >= CACHED_FROM:
         _write(path, index)
     return index
 
 
-def _cache_path(paths: list[Path], kind: str) -> Path:
+def _cache_path(paths: list[Path], kind: str) -> Path | None:
+    """Where the index of these tars is kept; None where the user has no home. Raises `DataError` for a missing one."""
     digest = hashlib.sha256(kind.encode())
     for path in paths:
-        status = path.stat()
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise DataError(f"{path}: it cannot be read: {error.strerror}") from None
         digest.update(f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape"))
-    return cache_folder() / f"tars-{digest.hexdigest()[:24]}.arrow"
+    try:
+        return cache_folder() / f"tars-{digest.hexdigest()[:24]}.arrow"
+    except RuntimeError:
+        return None
 
 
 def _read(path: Path) -> Index | None:
@@ -164,7 +135,8 @@ def _read(path: Path) -> Index | None:
             table = reader.read_all()
         files, group, offsets, sizes, names = (table.column(name).chunk(0) for name in _COLUMNS)
         groups = tuple(json.loads(table.schema.metadata[b"groups"]))
-        return Index(files.to_numpy(), group.to_numpy(), offsets.to_numpy(), sizes.to_numpy(), names, groups)
+        index = Index(files.to_numpy(), group.to_numpy(), offsets.to_numpy(), sizes.to_numpy(), names, groups)
+        return index if table.schema.metadata[b"sha256"].decode() == _digest(index) else None
     except Exception:  # A damaged cache is only a cache: it is made again.
         return None
 
@@ -173,10 +145,20 @@ def _write(path: Path, index: Index) -> None:
     table = pa.table(
         dict(zip(_COLUMNS, (index.files, index.group, index.offsets, index.sizes, index.names), strict=True))
     )
-    table = table.replace_schema_metadata({"groups": json.dumps(index.groups)})
+    table = table.replace_schema_metadata({"groups": json.dumps(index.groups), "sha256": _digest(index)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file, pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(table)
     except OSError:
-        return  # no room for a cache, or no home folder: the index is made again next time
+        return  # no room for a cache: the index is made again next time
+
+
+def _digest(index: Index) -> str:
+    """The sha256 of an index: a flipped bit in an offset would give other bytes for an image."""
+    digest = hashlib.sha256(repr(index.groups).encode(errors="surrogateescape"))
+    for values in (index.files, index.group, index.offsets, index.sizes):
+        digest.update(values.tobytes())
+    for buffer in index.names.buffers():
+        digest.update(buffer or b"")
+    return digest.hexdigest()

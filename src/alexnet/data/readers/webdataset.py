@@ -10,13 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.data.dataset import SPLITS, Labels, Source, Split, check_source
-from alexnet.data.readers.tar_index import Member, TarSplit, build_index, members
-from alexnet.errors import DataError
+from alexnet.data.readers.labels import check_label, check_names, numbered
+from alexnet.data.readers.tar import Member, members, opened
+from alexnet.data.readers.tar_index import TarSplit, build_index
+from alexnet.errors import DataError, quoted
+from alexnet.files import read_regular
 
 IMAGES = frozenset(("jpg", "jpeg", "png", "webp", "gif", "bmp", "ppm"))
 _SPLIT = re.compile(r"(?:^|[^a-z])(train|validation|valid|val|test)(?:[^a-z]|$)")
 _SPLIT_FOLDERS = ("train", "val", "valid", "validation", "test")
 _MAX_LABEL_BYTES = 1 << 20
+_MAX_NAMES_BYTES = 1 << 26
 
 
 def shards(root: Path) -> dict[str, list[Path]]:
@@ -34,12 +38,21 @@ def open_webdataset(spec: str, root: Path, tars: dict[str, list[Path]]) -> Sourc
     """Open tar shards; class names come from `classes.txt` (one per line) beside them, or else are the numbers."""
     splits: dict[str, Split] = {name: _open_split(name, tars[name]) for name in SPLITS if name in tars}
     listed = root / "classes.txt"
-    if listed.is_file():
-        classes = [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
-    else:
-        highest = max(int(split.labels.max(initial=-1)) for split in splits.values())
-        classes = [str(number) for number in range(highest + 1)]
+    classes = _class_names(listed) if listed.exists() else numbered(spec, splits.values())
     return check_source(spec, classes, splits)
+
+
+def _class_names(path: Path) -> list[str]:
+    """One name per line, in the order of the labels."""
+    try:
+        lines = read_regular(path, _MAX_NAMES_BYTES).decode("utf-8-sig").rstrip().splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: it cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: it is not UTF-8 text with the name of a class on each line") from None
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
+    return check_names(str(path), [line.strip() for line in lines])
 
 
 def _open_split(name: str, paths: list[Path]) -> TarSplit:
@@ -51,18 +64,18 @@ def _open_split(name: str, paths: list[Path]) -> TarSplit:
 
 def _labelled_members(_: int, path: Path) -> Iterator[tuple[str, Member]]:
     """Yield the images of a shard, each under its label's digits."""
-    with open(path, "rb") as file:
+    with opened(path) as file:
         for key, parts in _samples(path):
             image = next((parts[kind] for kind in parts if kind.lower() in IMAGES), None)
             if image is None:
                 continue
             label = parts.get("cls") or parts.get("json")
             if label is None:
-                raise DataError(f"{path}: sample {key} has an image but no label ({key}.cls or {key}.json)")
+                raise DataError(f"{path}: sample {quoted(key)} has an image but no label in a .cls or .json beside it")
             if label.size > _MAX_LABEL_BYTES:
-                raise DataError(f"{path}: the label of sample {key} has {label.size} bytes")
+                raise DataError(f"{path}: the label of sample {quoted(key)} has {label.size} bytes")
             file.seek(label.offset)
-            yield str(_label(path, key, file.read(label.size), "cls" in parts)), image
+            yield str(_label(f"{path}: sample {quoted(key)}", file.read(label.size), "cls" in parts)), image
 
 
 def _samples(path: Path) -> Iterator[tuple[str, dict[str, Member]]]:
@@ -78,16 +91,22 @@ def _samples(path: Path) -> Iterator[tuple[str, dict[str, Member]]]:
             yield key, parts
             parts = {}
         key = own
+        if kind in parts:
+            raise DataError(f"{path}: it holds {quoted(member.name)} twice")
         parts[kind] = member
     if parts:
         yield key, parts
 
 
-def _label(path: Path, key: str, text: bytes, is_number: bool) -> int:
+def _label(where: str, text: bytes, is_number: bool) -> int:
+    if is_number:
+        return check_label(where, text)
     try:
-        if is_number:
-            return int(text)
-        label = json.loads(text)
-        return int(label["label"] if "label" in label else label["cls"])
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{path}: the label of sample {key} is not a whole number: {text[:40]!r}") from None
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        raise DataError(f"{where}: its .json is not JSON: {quoted(text)}") from None
+    if isinstance(content, dict):
+        for name in ("label", "cls"):
+            if name in content:
+                return check_label(where, content[name])
+    raise DataError(f"{where}: its .json has no label or cls: {quoted(text)}")
