@@ -21,6 +21,9 @@ from alexnet.errors import UnreadableImage
 from tests.fuzz import images as fuzz
 from tests.fuzz.images import FORMATS, chunk, exif, png_head, resized, saved
 
+# pytest undoes the filters that the module sets for its users.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+
 Photo = Callable[..., np.ndarray]
 
 
