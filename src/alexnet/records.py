@@ -116,12 +116,12 @@ def read_json_lines(path: Path, limit: int, length: int | None = None) -> Iterat
             if after - first > MAX_LINE:
                 raise ValueError(f"it is longer than {MAX_LINE} bytes")
             line = content[first : after - 1].strip()
-            value = parse_json(line.decode()) if line else None
+            value = parse_json(line.decode()) if line else {}
         except UnicodeDecodeError:
             raise RunError(f"{path} is not one JSON object per line: line {number} is not UTF-8") from None
         except ValueError as problem:
             raise RunError(f"{path} is not one JSON object per line: line {number}: {problem}") from None
-        if line and not isinstance(value, dict):
+        if not isinstance(value, dict):
             raise RunError(f"{path}: line {number} is not an object in braces")
         if line:
             yield value
