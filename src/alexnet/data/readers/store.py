@@ -238,7 +238,7 @@ def open_files(root: Path, name: str, count: int) -> Iterator[pq.ParquetFile]:
             yield file
     except DataError:
         raise
-    except (OSError, ValueError, TypeError, pa.ArrowException) as error:
+    except (OSError, ValueError, TypeError, LookupError, pa.ArrowException) as error:
         raise DataError(f"{path}: it is not a list of the source files: {one_line(error)}") from None
 
 
@@ -258,7 +258,7 @@ def read_rows(file: pq.ParquetFile, group: int, columns: list[str]) -> dict[str,
         longest = max((len(name) for name in rows.get("file", [])), default=0)
         if longest > _LONGEST_NAME:
             raise ValueError(f"it has a name of {longest} characters")
-    except (OSError, ValueError, TypeError, KeyError, IndexError, pa.ArrowException) as error:
+    except (OSError, ValueError, TypeError, LookupError, pa.ArrowException) as error:
         raise DataError(f"its list of source files is damaged: {one_line(error)}") from None
     return rows
 
