@@ -489,7 +489,7 @@ def test_an_unknown_preset_is_told_with_the_nearest(wrong: Callable[..., str], t
         (("--bogus", "3"), "unknown flag --bogus"),
         (("--foo", "3"), "unknown flag --foo; see `alexnet train --help`"),
         (("--data.size", "99999"), "of at least 1 and of at most 4096"),
-        (("--data", "/dev/zero"), "/dev/zero: it is a file, but a folder of images or a tar is needed"),
+        (("--data", "/dev/zero"), "/dev/zero: it is no folder of images, no tar and no Parquet file"),
         (("--lr", "3"), "unknown flag --lr; did you mean --optimizer.lr?"),
         (("--epoch=3",), "unknown flag --epoch; did you mean --epochs"),
         (("--network.conv1.kernels", "31"), "31 maps do not divide into 2 columns"),

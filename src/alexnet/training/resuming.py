@@ -16,7 +16,7 @@ from alexnet.training.schedule import LRSchedule
 from alexnet.training.state import TrainState
 
 ANY_TIME = ("data.source", "data.workers", "data.memory", "train.epochs", "train.steps", "train.save_every")
-SCHEDULE = ("schedule.drops", "schedule.patience", "schedule.milestones")
+SCHEDULE = ("schedule.drops", "schedule.patience", "schedule.patience_steps", "schedule.milestones")
 ROUNDING = ("train.device", "train.threads")  # sums are made in another order
 CHANGEABLE = (*ANY_TIME, *SCHEDULE, *ROUNDING)
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from alexnet.data.dataset import Source
-from alexnet.errors import DataError, describe_os_error, one_line, quoted, suggestion
+from alexnet.errors import DataError, describe_os_error, quoted, suggestion
 
 
 def open_source(spec: str | os.PathLike[str], download: bool = False) -> Source:
@@ -30,7 +30,8 @@ def open_source(spec: str | os.PathLike[str], download: bool = False) -> Source:
         root = Path(spec).expanduser()
         there = root.exists()
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, a home that is none, a folder closed to us
-        raise DataError(f"{quoted(spec, 200)}: it cannot be opened: {one_line(error)}") from None
+        why = error.strerror if isinstance(error, OSError) else "it is no path"
+        raise DataError(f"{quoted(spec, 200)}: it cannot be opened: {why}") from None
     if not there:
         from alexnet.data.readers.hub import TORCHVISION, open_torchvision
 
