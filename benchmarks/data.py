@@ -44,7 +44,7 @@ from alexnet.data.decode import decode
 from alexnet.data.loader import BatchLoader
 from alexnet.data.random import coins, integers, random_words
 from alexnet.data.readers.open import open_source
-from alexnet.data.readers.store_format import LABELS, MANIFEST, NPY_HEADER, read_manifest
+from alexnet.data.readers.store_format import LABELS, MANIFEST, NPY_HEADER, STATISTICS, read_manifest
 from alexnet.data.statistics import Accumulator
 from alexnet.data.store.prepare import prepare
 from alexnet.data.store.writers import npy_header
@@ -359,6 +359,7 @@ def sparse_store(template: Path, root: Path, images: int, shard_images: int = 40
     split = manifest["splits"]["train"]
     shard, size = split["shards"][0], int(manifest["size"])
     split["count"], split["shards"] = images, []
+    manifest["source_splits"]["train"]["count"] = images
     for number, first in enumerate(range(0, images, shard_images)):
         count = min(shard_images, images - first)
         path = place(root / "train" / f"{number:05d}.npy")
@@ -368,6 +369,8 @@ def sparse_store(template: Path, root: Path, images: int, shard_images: int = 40
         name = str(path.relative_to(root))
         split["shards"].append({**shard, "file": name, "count": count, "bytes": path.stat().st_size})
     np.lib.format.open_memmap(root / "train" / LABELS, "w+", np.int64, (images,)).flush()
+    split["files"][LABELS]["bytes"] = (root / "train" / LABELS).stat().st_size
+    shutil.copy(template / STATISTICS, root / STATISTICS)
     write_json(root / MANIFEST, manifest)
 
 

@@ -267,7 +267,8 @@ def test_a_source_is_described_and_verified(seven: Path, alexnet: Callable[..., 
     code, out, _ = alexnet("data", "verify", seven, "--json")
     assert code == 0 and json.loads(out)["issues"] == []
     code, out, _ = alexnet("data", "info", seven)
-    assert code == 0 and "train: 56 images, 8 per class; 16 pixels wide, 16 high" in out and "{" not in out
+    assert code == 0 and "train: 56 images, 8 per class; the largest class is 14.3 % of them" in out
+    assert "files 16 pixels wide, 16 high" in out and "{" not in out
     assert alexnet("data", "verify", seven)[0] == 0
 
 

@@ -185,9 +185,9 @@ def _split_lines(name: str, split: dict[str, Any]) -> list[str]:
     few, most = split["smallest"], split["largest"]
     line = f"{name}: {split['count']:,} images, "
     if few["count"] == most["count"]:
-        line += f"{few['count']:,} of each class"
+        line += f"{few['count']:,} per class"
     else:
-        line += f"from {few['count']:,} ({few['name']}) to {most['count']:,} ({most['name']}) of a class"
+        line += f"{few['count']:,} ({few['name']}) to {most['count']:,} ({most['name']}) per class"
     line += f"; the largest class is {split['majority']:.1f} % of them"
     if not split["sampled"]:
         return [line, "  none of the files looked at can be read"]

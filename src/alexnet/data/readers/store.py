@@ -46,6 +46,7 @@ from alexnet.data.readers.store_format import (
     REPORT,
     STATISTICS,
     Manifest,
+    leads_out,
     read_manifest,
     wrong_with,
 )
@@ -220,7 +221,7 @@ def open_files(root: Path, name: str, count: int) -> Iterator[pq.ParquetFile]:
     Its columns are bounded before they are read: a hostile file of a few KB may hold gigabytes.
     """
     path = root / name / FILES
-    if not os.path.realpath(path).startswith(os.path.realpath(root) + os.sep):
+    if leads_out(root, path):
         raise DataError(f"{path}: it is a link that leads out of the store")
     try:
         # Of dictionaries, so that a long text that is repeated stands in memory once.

@@ -35,7 +35,7 @@ FILES_SCHEMA = pa.schema(
         ("notes", pa.string()),
     ]
 )
-MOST_IMAGES = 1 << 26  # of a split
+MOST_IMAGES = 1 << 25  # of a split
 MOST_MANIFEST = 16 << 20  # bytes
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -129,7 +129,7 @@ def is_store(root: Path) -> bool:
 def read_manifest(root: Path) -> Manifest:
     """Return a store's manifest. Raises `DataError` naming the first field that no store of this version has."""
     path = root / MANIFEST
-    if not os.path.realpath(path).startswith(os.path.realpath(root) + os.sep):
+    if leads_out(root, path):
         raise DataError(f"{path}: it is a link that leads out of the store")
     try:
         entry = read_json(path, MOST_MANIFEST, DataError)
@@ -198,14 +198,21 @@ def _demands_of_split(manifest: Manifest, name: str, split: StoredSplit) -> Iter
     yield f"{where}.files", list(split.files), split.files.keys() == wanted, " and ".join(sorted(wanted))
 
 
+def leads_out(root: Path, path: Path) -> bool:
+    """Return whether a file right in a store, or in a folder of it, lies elsewhere through a link."""
+    if not path.is_symlink() and (path.parent == root or not path.parent.is_symlink()):
+        return False
+    return not os.path.realpath(path).startswith(os.path.realpath(root) + os.sep)
+
+
 def wrong_with(root: Path, file: str, known: StoredFile | Shard) -> str:
     """Return what is wrong with a file of a store, as a look at the folder shows, or an empty text.
 
     It should be a regular file of the length that the manifest says, and no link should lead out of the store.
     """
-    path, real_root = root / file, os.path.realpath(root)
+    path = root / file
     try:
-        if not os.path.realpath(path).startswith(real_root + os.sep):
+        if leads_out(root, path):
             return "it is a link that leads out of the store"
         status = os.stat(path)
     except (OSError, ValueError) as error:

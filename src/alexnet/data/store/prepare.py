@@ -25,6 +25,7 @@ from alexnet.data.readers.folder import FolderSplit
 from alexnet.data.readers.open import open_source
 from alexnet.data.readers.store_format import (
     CODECS,
+    MOST_IMAGES,
     MOST_MANIFEST,
     Manifest,
     SourceSplit,
@@ -94,7 +95,7 @@ def prepare(
     for split in opened.splits.values():
         if isinstance(split, FolderSplit) and Path(split.root).resolve() in root.resolve().parents:
             raise DataError(f"{root}: it would be a class folder of {opened.spec}; choose a folder outside")
-    _check_classes(opened)
+    _check_source(opened)
     _enter(root, work, wanted)
     busy = DataError(f"{root}: another preparation is at work there; wait for it")
     with _disk_errors(root), lock(work / "lock", busy):
@@ -135,8 +136,10 @@ def _describe(source: Source, settings: Settings, shard_images: int) -> Manifest
     )
 
 
-def _check_classes(source: Source) -> None:
-    """Refuse names that the manifest could not hold: a folder's may be of any bytes."""
+def _check_source(source: Source) -> None:
+    """Refuse what a store could not hold: too many images, and names of classes that are of any bytes."""
+    if (largest := max(map(len, source.splits.values()))) > MOST_IMAGES:
+        raise DataError(f"{source.spec}: a split of it has {largest:,} images; a store holds {MOST_IMAGES:,} of each")
     for name in source.classes:
         try:
             name.encode()
