@@ -179,6 +179,8 @@ def test_a_run_on_a_store_remembers_how_its_pictures_were_turned(
     store = store_of(pictures, tmp_path, {"train": 4, "val": 2}, exif_rotate=True)
     assert open_run_data(short(store)).config.data.exif_rotate is True
     assert open_run_data(short(tmp_path / "some")).config.data.exif_rotate is False
+    with pytest.raises(DataError, match="prepared with --exif-rotate"):
+        open_run_data(short(store, data__exif_rotate="false"))
 
 
 def test_a_store_that_was_not_turned_cannot_be_asked_to_be(

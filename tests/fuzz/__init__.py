@@ -2,14 +2,14 @@
 
 # One per kind of input, each with FAMILIES, and how many seeds of each family the long run takes.
 SEEDS: dict[str, int] = {
-    "images": 100,
-    "image_bombs": 20,
-    "archives": 60,
-    "parquet": 60,
-    "ilsvrc": 60,
-    "stores": 60,
-    "runs": 40,
-    "models": 40,
-    "surface": 100,
+    "images": 265,
+    "image_bombs": 25,
+    "archives": 20,
+    "parquet": 20,
+    "ilsvrc": 20,
+    "stores": 20,
+    "runs": 10,
+    "models": 20,
+    "surface": 50,
 }
 MODULES = [f"tests.fuzz.{name}" for name in SEEDS]

@@ -13,14 +13,12 @@ import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-from alexnet.environment import environment
 from alexnet.files import write_json
 from tests.fuzz import MODULES, SEEDS
-from tests.fuzz.harness import Outcome, Server, run
+from tests.fuzz.harness import Outcome, Server, run, where
 
 
 def main(arguments: list[str]) -> int:
@@ -69,8 +67,7 @@ def summarize(outcomes: dict[str, list[Outcome]]) -> dict[str, Any]:
     for module, group in outcomes.items():
         names = dict.fromkeys(outcome.family for outcome in group)
         modules[module] = {name: counts([outcome for outcome in group if outcome.family == name]) for name in names}
-    where = {name: value for name, value in environment().items() if name in ("versions", "hardware", "platform")}
-    return {"date": date.today().isoformat(), **where, "modules": modules}
+    return {**where(), "modules": modules}
 
 
 def counts(group: list[Outcome]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from datetime import date
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -306,6 +307,15 @@ def run(module: str, seeds: Iterator[int] | range, names: list[str] | None = Non
         for seed in seeds:
             for name in names or families(module):
                 yield server.run(name, seed)
+
+
+def where() -> dict[str, Any]:
+    """What a record says of when and where: date, versions, hardware, platform, commit."""
+    from alexnet.environment import environment
+
+    known = environment()
+    names = ("versions", "hardware", "platform", "commit")
+    return {"date": date.today().isoformat(), **{name: known[name] for name in names}}
 
 
 if __name__ == "__main__":

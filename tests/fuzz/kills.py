@@ -26,6 +26,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from alexnet.files import write_json
+from tests.fuzz.harness import where
+
 TIMES = ("seconds", "images_per_second", "waiting")
 PLACED = ("seconds", "metrics_bytes")  # of a checkpoint's state: times, and the length of lines with times
 TRAIN = "--train.threads 1 --data.workers 1 --train.batch_size 8 --epochs 3 --train.log_every 2 --train.save_every 0"
@@ -247,7 +250,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"{activity.name}: {share} kills, {killer.record.ends[activity.name]} ends", file=sys.stderr)
         record = killer.record.to_json()
     if args.record:
-        Path(args.record).write_text(json.dumps(record, indent=1) + "\n")
+        command = f"python -m tests.fuzz.kills --kills {args.kills} --seed {args.seed}"
+        write_json(Path(args.record), {"command": command, **where(), **record})
     print(json.dumps({name: record[name] for name in ("total", "kills", "ends", "differences", "equal")}))
     return int(not record["equal"])
 

@@ -60,7 +60,14 @@ def _sum(entries: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _kills() -> list[str]:
-    return []
+    record = json.loads((RECORDS / "kills.json").read_text())
+    counts = ", ".join(f"{number} in {name}" for name, number in record["kills"].items())
+    middle = sum("writing" in fall["left"] for fall in record["falls"])
+    result = "all to the same bits" if record["equal"] else f"with {len(record['differences'])} differences"
+    return [
+        f"{_where(record)} {record['total']} kills at random moments ({counts}), {middle} of them in the middle of "
+        f"writing a file; the same commands then went on and ended {sum(record['ends'].values())} times, {result}."
+    ]
 
 
 if __name__ == "__main__":

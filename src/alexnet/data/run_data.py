@@ -266,6 +266,8 @@ def open_run_data(config: Config, source: Source | None = None, place: str | Non
         if exif_rotate and source.exif_rotate is False:
             raise DataError(f"{source.spec} was prepared without --exif-rotate, but data.exif_rotate asks for it")
     if source.exif_rotate is not None:
+        if source.exif_rotate and not exif_rotate and "data.exif_rotate" in config.chosen:
+            raise DataError(f"{source.spec} was prepared with --exif-rotate, but data.exif_rotate is false")
         exif_rotate = source.exif_rotate
     elif exif_rotate:
         source = source.rotated()
