@@ -1,28 +1,23 @@
-// Convolution forward and backward on channels-last maps, for processors with 512-bit vectors.
+// Convolution forward and backward on channels-last maps.
 //
 // One operand is read where it lies and broadcast, 32 bits at a time; the other is packed once into rows of vectors.
-// Those 32 bits, a unit, are one float32 number or a pair of bfloat16 numbers, which the processor multiplies and adds
-// in float32; beside that the two arithmetics share all code. No patches are copied out: an image is copied once with
-// its zeros around it, and kernels walk over it. For the gradient of the weights, where the sum runs over positions,
-// the members of a pair are two neighbouring images.
+// Those 32 bits, a unit, are one float32 number or, where the processor multiplies them, a pair of bfloat16 numbers,
+// whose products it adds up in float32; beside that the two arithmetics share all code. Elsewhere bfloat16 numbers are
+// widened as they are packed, multiplied as float32 and rounded as they are stored. No patches are copied out: an image
+// is copied once with its zeros around it, and kernels walk over it. For the gradient of the weights, where the sum runs
+// over positions, the members of a pair are two neighbouring images.
 
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
 
-#include "numbers.h"
-#include "parallel.h"
-
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
-#include <immintrin.h>
+#include "vector.h"
 
 namespace {
 
 using Unit = std::uint32_t;
-constexpr Index LANES = 16;
 #define ALONE __attribute__((noinline))  // inlined, the inner loops would share their registers with what is around them
-
 
 // n images of h x w positions and c maps become p x q positions and o kernels, both in `groups` groups.
 struct Shape {
@@ -59,97 +54,101 @@ inline void put(float& to, Bfloat16 from) { to = from_bfloat16(from); }
 inline float number(float f) { return f; }
 inline float number(Bfloat16 h) { return from_bfloat16(h); }
 
-template <bool BF16> struct Arithmetic;
-template <> struct Arithmetic<false> {
+// What is multiplied: `Number`, FOLD of them to a unit; and the type of the maps that come out or whose gradient comes in.
+struct Float32 {
   using Number = float;
-  static constexpr Index FOLD = 1;  // numbers in a unit
-  static inline __m512 step(__m512 sum, __m512i a, __m512i b) {
-    return _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum);
-  }
+  using Stored = float;
+  static constexpr Index FOLD = 1;
 };
-template <> struct Arithmetic<true> {
+struct WidenedBfloat16 : Float32 {
+  using Stored = Bfloat16;
+};
+inline Vector add_products(Float32, Vector sum, Bits32 a, Bits32 b) { return sum + (Vector)a * (Vector)b; }
+#if defined(WIDE_MASKS) && defined(__AVX512BF16__)
+struct NativeBfloat16 {
   using Number = Bfloat16;
+  using Stored = Bfloat16;
   static constexpr Index FOLD = 2;
-#ifdef __AVX512BF16__
-  static inline __m512 step(__m512 sum, __m512i a, __m512i b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
-#else
-  static inline __m512 step(__m512 sum, __m512i, __m512i) { return sum; }
-#endif
 };
-
-inline void store(float* to, __mmask16 mask, __m512 value) { _mm512_mask_storeu_ps(to, mask, value); }
-inline void store(Bfloat16* to, __mmask16 mask, __m512 value) {
-#ifdef __AVX512BF16__
-  _mm256_mask_storeu_epi16(to, mask, (__m256i)_mm512_cvtneps_pbh(value));
-#endif
+inline Vector add_products(NativeBfloat16, Vector sum, Bits32 a, Bits32 b) {
+  return (Vector)_mm512_dpbf16_ps((__m512)sum, bits<__m512bh>(a), bits<__m512bh>(b));
 }
+#else
+using NativeBfloat16 = WidenedBfloat16;
+#endif
 
-inline __m512i broadcast(const char* at) {
+inline Bits32 broadcast(const char* at) {
   Unit unit;
   std::memcpy(&unit, at, sizeof unit);
-  return _mm512_set1_epi32(int(unit));
+  return splat(unit);
 }
 
 // ---- the two inner loops: R rows of V vectors of sums stay in registers ---------------------------------------------
 
 // Row r walks along `length` units from at[r] + segment, for every segment; b is read straight through.
-template <bool BF16, int V, int R>
+template <class A, int V, int R>
 ALONE void walk_kernel(const char* const* at, const Index* segments, Index count, Index length, const Unit* b, float* tile) {
-  __m512 sum[R][V];
+  Vector sum[R][V];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) sum[r][v] = _mm512_setzero_ps();
+    for (int v = 0; v < V; ++v) sum[r][v] = Vector{};
   for (Index s = 0; s < count; ++s) {
     const Index first = segments[s], last = first + 4 * length;
     for (Index i = first; i < last; i += 4, b += V * LANES) {
-      __m512i across[V];
+      Bits32 across[V];
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) across[v] = _mm512_load_si512(b + v * LANES);
+      for (int v = 0; v < V; ++v) across[v] = load_whole<Bits32>(b + v * LANES);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        const __m512i down = broadcast(at[r] + i);
+        const Bits32 down = broadcast(at[r] + i);
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) sum[r][v] = Arithmetic<BF16>::step(sum[r][v], down, across[v]);
+        for (int v = 0; v < V; ++v) sum[r][v] = add_products(A(), sum[r][v], down, across[v]);
       }
     }
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) _mm512_store_ps(tile + (r * V + v) * LANES, sum[r][v]);
+    for (int v = 0; v < V; ++v) store_all(tile + (r * V + v) * LANES, sum[r][v]);
 }
 
 // Row r is the r-th unit at each of `length` positions, `step` bytes apart, from each segment's start.
-template <bool BF16, int V, int R>
+template <class A, int V, int R>
 ALONE void walk_positions(const char* at, const Index* segments, Index count, Index length, Index step, const Unit* b,
                            float* tile) {
-  __m512 sum[R][V];
+  Vector sum[R][V];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) sum[r][v] = _mm512_setzero_ps();
+    for (int v = 0; v < V; ++v) sum[r][v] = Vector{};
   for (Index s = 0; s < count; ++s) {
     const char* from = at + segments[s];
     for (Index i = 0; i < length; ++i, from += step, b += V * LANES) {
-      __m512i across[V];
+      Bits32 across[V];
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) across[v] = _mm512_load_si512(b + v * LANES);
+      for (int v = 0; v < V; ++v) across[v] = load_whole<Bits32>(b + v * LANES);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        const __m512i down = broadcast(from + 4 * r);
+        const Bits32 down = broadcast(from + 4 * r);
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) sum[r][v] = Arithmetic<BF16>::step(sum[r][v], down, across[v]);
+        for (int v = 0; v < V; ++v) sum[r][v] = add_products(A(), sum[r][v], down, across[v]);
       }
     }
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) _mm512_store_ps(tile + (r * V + v) * LANES, sum[r][v]);
+    for (int v = 0; v < V; ++v) store_all(tile + (r * V + v) * LANES, sum[r][v]);
 }
 
-constexpr int tall(int vectors) { return vectors == 4 ? 6 : vectors == 3 ? 8 : vectors == 2 ? 12 : 14; }
+// Rows of sums, and vectors of each, that fit into the registers beside the operands.
+constexpr int MOST = REGISTERS == 32 ? 4 : 2;
+constexpr int tall(int vectors) {
+  if (REGISTERS == 32) return vectors == 4 ? 6 : vectors == 3 ? 8 : vectors == 2 ? 12 : 14;
+  return vectors == 2 ? 6 : 12;
+}
+constexpr int low(int vectors) { return vectors == MOST ? 4 : vectors == 3 ? 6 : 8; }
 
 // Columns of sums, cut into panels of V vectors with as little left over as possible.
 struct Panels {
@@ -157,7 +156,7 @@ struct Panels {
   int vectors;
   explicit Panels(Index columns) {
     const Index all = (columns + LANES - 1) / LANES;
-    count = (all + 3) / 4;
+    count = (all + MOST - 1) / MOST;
     vectors = int((all + count - 1) / count);
   }
   Index width() const { return vectors * LANES; }
@@ -167,8 +166,8 @@ template <class Call> void with_vectors(int vectors, Call call) {
   switch (vectors) {
     case 1: return call(std::integral_constant<int, 1>());
     case 2: return call(std::integral_constant<int, 2>());
-    case 3: return call(std::integral_constant<int, 3>());
-    default: return call(std::integral_constant<int, 4>());
+    case 3: return call(std::integral_constant<int, std::min(3, MOST)>());
+    default: return call(std::integral_constant<int, MOST>());
   }
 }
 
@@ -211,10 +210,10 @@ struct Weights {
 };
 
 // [group][panel][ky][kx][j], whole rows of a kernel in one segment where there is one group.
-template <bool BF16>
+template <class A>
 void pack_weights(Unit* to, const Weights& w, const Shape& s, const Panels& panels, Index first, Index last) {
-  constexpr Index FOLD = Arithmetic<BF16>::FOLD;
-  using Number = typename Arithmetic<BF16>::Number;
+  constexpr Index FOLD = A::FOLD;
+  using Number = typename A::Number;
   const bool whole = s.groups == 1;
   const Index maps = s.own_maps(), along = whole ? s.size * maps : maps, units = (along + FOLD - 1) / FOLD;
   const Index segments = whole ? s.size : s.size * s.size, block = segments * units * panels.width();
@@ -247,11 +246,12 @@ struct Correlation {
   bool relu;
 };
 
-template <bool BF16, int V>
+template <class A, int V>
 void correlate(const Correlation& job, const Panels& panels, Index first, Index last, Index together) {
   constexpr int R = tall(V);
-  constexpr Index FOLD = Arithmetic<BF16>::FOLD;
-  using Number = typename Arithmetic<BF16>::Number;
+  constexpr Index FOLD = A::FOLD;
+  using Number = typename A::Number;
+  using Stored = typename A::Stored;
   const Shape& s = job.shape;
   const Index line = s.columns() * s.c, image = (s.rows() * line + 31) / 32 * 32, places = s.p * s.q;
   const Index maps = s.own_maps(), bytes = sizeof(Number);
@@ -281,32 +281,31 @@ void correlate(const Correlation& job, const Panels& panels, Index first, Index 
         pad_image(padded + i * image, static_cast<const float*>(job.x) + at,
                   job.gate ? static_cast<const float*>(job.gate) + at : nullptr, s);
     }
-    Number* out = static_cast<Number*>(job.out) + start * places * s.o;
+    Stored* out = static_cast<Stored*>(job.out) + start * places * s.o;
     for (Index panel = 0; panel < s.groups * panels.count; ++panel) {
       const Index group = panel / panels.count, column = panel % panels.count * V * LANES;
       const Index columns = std::min<Index>(V * LANES, s.own_kernels() - column), kernel = group * s.own_kernels() + column;
       const Unit* b = job.weights + panel * count * units * V * LANES;
-      __mmask16 mask[V];
-      __m512 start_at[V];
+      Index left[V];
+      Vector start_at[V];
       for (int v = 0; v < V; ++v) {
-        const Index left = std::min<Index>(std::max<Index>(columns - v * LANES, 0), LANES);
-        mask[v] = __mmask16((1u << left) - 1);
-        start_at[v] = job.bias ? _mm512_maskz_loadu_ps(mask[v], job.bias + kernel + v * LANES) : _mm512_setzero_ps();
+        left[v] = std::min<Index>(std::max<Index>(columns - v * LANES, 0), LANES);
+        start_at[v] = job.bias ? load(job.bias + kernel + v * LANES, left[v]) : Vector{};
       }
       const char* base = reinterpret_cast<const char*>(padded + group * maps);
       for (Index i = 0; i < all; i += R) {
         const char* rows[R];
         for (int r = 0; r < R; ++r) rows[r] = base + (i + r < all ? offsets[i + r] : 0);
         alignas(64) float tile[R * V * LANES];
-        walk_kernel<BF16, V, R>(rows, segments, count, units, b, tile);
+        walk_kernel<A, V, R>(rows, segments, count, units, b, tile);
         const Index valid = std::min<Index>(R, all - i);
         for (Index r = 0; r < valid; ++r) {
-          Number* to = out + (i + r) * s.o + kernel;
+          Stored* to = out + (i + r) * s.o + kernel;
 #pragma GCC unroll 4
           for (int v = 0; v < V; ++v) {
-            __m512 value = _mm512_add_ps(_mm512_load_ps(tile + (r * V + v) * LANES), start_at[v]);
-            if (job.relu) value = _mm512_max_ps(_mm512_setzero_ps(), value);
-            store(to + v * LANES, mask[v], value);
+            Vector value = load_all(tile + (r * V + v) * LANES) + start_at[v];
+            if (job.relu) value = rectified(value);
+            store(to + v * LANES, value, left[v]);
           }
         }
       }
@@ -314,10 +313,10 @@ void correlate(const Correlation& job, const Panels& panels, Index first, Index 
   }
 }
 
-template <bool BF16> bool correlate(Correlation job, const Weights& w, Index threads) {
+template <class A> bool correlate(Correlation job, const Weights& w, Index threads) {
   const Shape& s = job.shape;
   const Panels panels(s.own_kernels());
-  const Index FOLD = Arithmetic<BF16>::FOLD, bytes = sizeof(typename Arithmetic<BF16>::Number);
+  const Index FOLD = A::FOLD, bytes = sizeof(typename A::Number);
   const Index maps = s.own_maps(), units = s.groups == 1 ? s.size * ((s.size * maps + FOLD - 1) / FOLD)
                                                          : s.size * s.size * ((maps + FOLD - 1) / FOLD);
   const Index blocks = s.groups * panels.count, packed = blocks * units * panels.width();
@@ -327,7 +326,7 @@ template <bool BF16> bool correlate(Correlation job, const Weights& w, Index thr
   Unit* weights = reinterpret_cast<Unit*>(memory.get());
   job.weights = weights;
   if (!parallel(blocks, packed, threads,
-                [&](Index first, Index last) { pack_weights<BF16>(weights, w, s, panels, first, last); }))
+                [&](Index first, Index last) { pack_weights<A>(weights, w, s, panels, first, last); }))
     return false;
   const Index image = s.rows() * s.columns() * s.c * bytes, budget = 400 << 10;
   const Index together = std::max<Index>(1, std::min({budget / image, (s.n + threads - 1) / threads, Index(64)}));
@@ -335,7 +334,7 @@ template <bool BF16> bool correlate(Correlation job, const Weights& w, Index thr
   bool done = false;
   with_vectors(panels.vectors, [&](auto vectors) {
     done = parallel(pieces, s.n * s.p * s.q * s.o * units, threads, [&](Index first, Index last) {
-      correlate<BF16, decltype(vectors)::value>(job, panels, first * together, std::min(s.n, last * together), together);
+      correlate<A, decltype(vectors)::value>(job, panels, first * together, std::min(s.n, last * together), together);
     });
   });
   return done;
@@ -350,27 +349,22 @@ struct Gradient {
   float *weights, *bias;
 };
 
-// 16 units of one pair of images (bfloat16), or of one image (float32, where `other` is not read).
-inline __m512i units_of(const float* own, const float*) { return _mm512_loadu_si512(own); }
-inline __m512i units_of(const Bfloat16* own, const Bfloat16* other) {
-  const __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(own)));
-  const __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(other)));
-  return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+// LANES units of one image, or of one pair of images (where `other` is the second).
+inline Bits32 units_of(const float* own, const float*) { return load_whole<Bits32>(own); }
+inline Bits32 units_of(const Bfloat16* own, const Bfloat16* other) {
+  return widen(load_whole<Bits16>(own)) | widen(load_whole<Bits16>(other)) << 16;
 }
 
-// Up to 16 numbers as the bits of float32, zero where `gate` is there and not above zero.
-inline __m512 read(__mmask16 mask, const float* from, const float* gate) {
-  if (gate) mask = _mm512_mask_cmp_ps_mask(mask, _mm512_maskz_loadu_ps(mask, gate), _mm512_setzero_ps(), _CMP_GT_OQ);
-  return _mm512_maskz_loadu_ps(mask, from);
-}
-inline __m512 read(__mmask16 mask, const Bfloat16* from, const Bfloat16* gate) {
-  if (gate) mask = _mm256_mask_cmpgt_epi16_mask(mask, _mm256_maskz_loadu_epi16(mask, gate), _mm256_setzero_si256());
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from)), 16));
+// The first `count` numbers, zero where `gate` is there and not above zero.
+template <class T> inline Vector read(Index count, const T* from, const T* gate) {
+  const Vector numbers = load(from, count);
+  return gate ? (load(gate, count) > Vector{} ? numbers : Vector{}) : numbers;
 }
 
-template <bool BF16> struct WeightGradient {
-  using Number = typename Arithmetic<BF16>::Number;
-  static constexpr Index FOLD = Arithmetic<BF16>::FOLD;
+template <class A> struct WeightGradient {
+  using Number = typename A::Number;
+  using Stored = typename A::Stored;
+  static constexpr Index FOLD = A::FOLD;
   Gradient job;
   Shape s = job.shape;
   Panels panels{s.own_kernels()};
@@ -388,11 +382,15 @@ template <bool BF16> struct WeightGradient {
   Index together = 1;
 
   int rows() const {
-    const int most = tall(panels.vectors), least = panels.vectors == 4 ? 4 : panels.vectors == 3 ? 6 : 8;
+    const int most = tall(panels.vectors), least = low(panels.vectors);
     int best = most;
     for (int r = most; r >= least; --r)
       if ((along + r - 1) / r * r < (along + best - 1) / best * best) best = r;
     return best;
+  }
+
+  static void store_units(Unit* to, const Number* own, const Number* other, Index count) {
+    for (Index i = 0; i < count; i += LANES) store(to + i, units_of(own + i, other + i), count - i);
   }
 
   // One pair of images into units, with zeros around them.
@@ -409,52 +407,50 @@ template <bool BF16> struct WeightGradient {
     Unit* to = x + slot * image;
     const Number *own = padded, *other = padded + (FOLD - 1) * size;
     if (whole) {
-      for (Index i = 0; i < size; i += LANES) _mm512_storeu_si512(to + i, units_of(own + i, other + i));
+      for (Index i = 0; i < size; i += LANES) store_whole(to + i, units_of(own + i, other + i));
       return;
     }
     const Index left = s.own_maps() - (tiles - 1) * r;
-    const __mmask16 full = __mmask16((1u << r) - 1), rest = __mmask16((1u << left) - 1);
     for (Index place = 0; place < s.rows() * s.columns(); ++place, to += r)
       for (Index group = 0; group < s.groups; ++group) {
         Unit* block = to + group * tiles * plane;
         for (Index t = 0; t + 1 < tiles; ++t, block += plane)
-          _mm512_mask_storeu_epi32(block, full, units_of(own + t * r, other + t * r));
-        _mm512_mask_storeu_epi32(block, rest, units_of(own + (tiles - 1) * r, other + (tiles - 1) * r));
+          store_units(block, own + t * r, other + t * r, r);
+        store_units(block, own + (tiles - 1) * r, other + (tiles - 1) * r, left);
         own += s.own_maps(), other += s.own_maps();
       }
   }
 
   // One pair of gradients into units, panel by panel, and their sums over positions.
   template <int V> void pack_gradients(Index pair, Index slot) {
-    const Number *from = static_cast<const Number*>(job.g), *gate = static_cast<const Number*>(job.gate);
+    const Stored *from = static_cast<const Stored*>(job.g), *gate = static_cast<const Stored*>(job.gate);
     const Index own = s.own_kernels(), first = pair * FOLD, second = std::min(first + FOLD - 1, s.n - 1);
     const bool odd = first + FOLD > s.n;
     for (Index panel = 0; panel < s.groups * panels.count; ++panel) {
       const Index skipped = panel % panels.count * V * LANES, column = panel / panels.count * own + skipped;
       Unit* to = g + (panel * together + slot) * places * V * LANES;
-      __mmask16 mask[V];
-      __m512 sum[V];
+      Index left[V];
+      Vector sum[V];
       for (int v = 0; v < V; ++v) {
-        const Index left = std::min<Index>(std::max<Index>(own - skipped - v * LANES, 0), LANES);
-        mask[v] = __mmask16((1u << left) - 1);
-        sum[v] = _mm512_setzero_ps();
+        left[v] = std::min<Index>(std::max<Index>(own - skipped - v * LANES, 0), LANES);
+        sum[v] = Vector{};
       }
       for (Index place = 0; place < places; ++place, to += V * LANES)
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) {
           const Index at = (first * places + place) * s.o + column + v * LANES;
-          const __m512 low = read(mask[v], from + at, gate ? gate + at : nullptr);
-          sum[v] = _mm512_add_ps(sum[v], low);
-          __m512i units = _mm512_castps_si512(low);
+          const Vector low = read(left[v], from + at, gate ? gate + at : nullptr);
+          sum[v] += low;
+          Bits32 units = (Bits32)low;
           if constexpr (FOLD == 2) {
             const Index next = at + (second - first) * places * s.o;
-            const __m512 high = odd ? _mm512_setzero_ps() : read(mask[v], from + next, gate ? gate + next : nullptr);
-            sum[v] = _mm512_add_ps(sum[v], high);
-            units = _mm512_or_si512(_mm512_srli_epi32(units, 16), _mm512_castps_si512(high));
+            const Vector high = odd ? Vector{} : read(left[v], from + next, gate ? gate + next : nullptr);
+            sum[v] += high;
+            units = units >> 16 | (Bits32)high;
           }
-          _mm512_store_si512(to + v * LANES, units);
+          store_whole(to + v * LANES, units);
         }
-      for (int v = 0; v < V; ++v) _mm512_mask_storeu_ps(bias + pair * s.o + column + v * LANES, mask[v], sum[v]);
+      for (int v = 0; v < V; ++v) store(bias + pair * s.o + column + v * LANES, sum[v], left[v]);
     }
   }
 
@@ -466,10 +462,10 @@ template <bool BF16> struct WeightGradient {
     const Index row = (whole ? ky * along : (ky * s.size + kx) * along) + t * R, valid = std::min<Index>(R, along - t * R);
     float* to = sums + (panel * s.size * s.size * s.own_maps() + row) * V * LANES;
     alignas(64) float tile[R * V * LANES];
-    walk_positions<BF16, V, R>(reinterpret_cast<const char*>(x + start), segments, used * s.p, s.q, step * 4,
+    walk_positions<A, V, R>(reinterpret_cast<const char*>(x + start), segments, used * s.p, s.q, step * 4,
                                g + panel * together * places * V * LANES, tile);
     for (Index i = 0; i < valid * V * LANES; i += LANES)
-      _mm512_store_ps(to + i, _mm512_add_ps(_mm512_load_ps(to + i), _mm512_load_ps(tile + i)));
+      store_all(to + i, load_all(to + i) + load_all(tile + i));
   }
 
   template <int V> void tiles_of(Index first, Index last, Index used) {
@@ -480,25 +476,15 @@ template <bool BF16> struct WeightGradient {
     for (Index unit = first; unit < last; ++unit) {  // panel, then block of maps, then place in the kernel
       const Index panel = unit / (tiles * places_of), t = unit / places_of % tiles, place = unit % places_of;
       const Index ky = whole ? place : place / s.size, kx = whole ? 0 : place % s.size;
-      auto go = [&](auto rows) { tile<V, decltype(rows)::value>(panel, ky, kx, t, used, segments); };
-      if constexpr (V == 4) {
-        if (r == 4) go(std::integral_constant<int, 4>());
-        else if (r == 5) go(std::integral_constant<int, 5>());
-        else go(std::integral_constant<int, 6>());
-      } else if constexpr (V == 3) {
-        if (r == 6) go(std::integral_constant<int, 6>());
-        else if (r == 7) go(std::integral_constant<int, 7>());
-        else go(std::integral_constant<int, 8>());
-      } else {
-        if (r == 8) go(std::integral_constant<int, 8>());
-        else if (r == 9) go(std::integral_constant<int, 9>());
-        else if (r == 10) go(std::integral_constant<int, 10>());
-        else if (r == 11) go(std::integral_constant<int, 11>());
-        else if (r == 12) go(std::integral_constant<int, 12>());
-        else if (r == 13) go(std::integral_constant<int, 13>());
-        else go(std::integral_constant<int, 14>());
-      }
+      with_rows<low(V), tall(V)>([&](auto rows) { tile<V, decltype(rows)::value>(panel, ky, kx, t, used, segments); });
     }
+  }
+
+  template <int R, int Last, class Call> void with_rows(Call call) {
+    if constexpr (R < Last) {
+      if (r != R) return with_rows<R + 1, Last>(call);
+    }
+    call(std::integral_constant<int, R>());
   }
 
   bool run(Index threads) {
@@ -555,10 +541,8 @@ extern "C" {
 int alexnet_conv_dtypes() {
 #if defined(__AMX_BF16__)
   return 1;
-#elif defined(__AVX512BF16__)
-  return 3;
 #else
-  return 1;
+  return 3;
 #endif
 }
 
@@ -569,7 +553,7 @@ int alexnet_conv_forward(const Index* shape, int dtype, const void* x, int x_dty
   const Index maps = s.own_maps(), kernel = s.size * s.size * maps;
   const Weights w{weights, weights_dtype, s.own_kernels() * kernel, kernel, s.size * maps, maps, 1, 0};
   const Correlation job{s, x, nullptr, x_dtype, nullptr, bias, out, relu != 0};
-  return !(dtype == BFLOAT16 ? correlate<true>(job, w, threads) : correlate<false>(job, w, threads));
+  return !(dtype == BFLOAT16 ? correlate<NativeBfloat16>(job, w, threads) : correlate<Float32>(job, w, threads));
 }
 
 // The gradient by the maps, stride 1: g (n, p, q, o), where `gate` (same shape, or null) is above zero -> (n, h, w, c).
@@ -581,25 +565,13 @@ int alexnet_conv_grad_input(const Index* shape, int dtype, const void* g, const 
   const Weights w{weights, weights_dtype, s.own_kernels() * kernel, 1, -s.size * maps, -maps, kernel,
                   (s.size * s.size - 1) * maps};
   const Correlation job{turned, g, gate, dtype, nullptr, nullptr, out, false};
-  return !(dtype == BFLOAT16 ? correlate<true>(job, w, threads) : correlate<false>(job, w, threads));
+  return !(dtype == BFLOAT16 ? correlate<NativeBfloat16>(job, w, threads) : correlate<Float32>(job, w, threads));
 }
 
 // The gradients by weights and biases, in float32, of the same layout as the weights.
 int alexnet_conv_grad_weights(const Index* shape, int dtype, const void* x, int x_dtype, const void* g,
                               const void* gate, float* weights, float* bias, Index threads) {
   const Gradient job{shape_of(shape), x, g, gate, x_dtype, weights, bias};
-  return !(dtype == BFLOAT16 ? WeightGradient<true>{job}.run(threads) : WeightGradient<false>{job}.run(threads));
+  return !(dtype == BFLOAT16 ? WeightGradient<NativeBfloat16>{job}.run(threads) : WeightGradient<Float32>{job}.run(threads));
 }
 }
-
-#else
-
-extern "C" {
-
-int alexnet_conv_dtypes() { return 0; }
-int alexnet_conv_forward() { return 1; }
-int alexnet_conv_grad_input() { return 1; }
-int alexnet_conv_grad_weights() { return 1; }
-}
-
-#endif

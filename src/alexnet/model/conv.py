@@ -73,13 +73,9 @@ def conv2d(
             return _Convolution.apply(maps, weight, bias, geometry, groups, relu, kind).permute(0, 3, 1, 2)
         # Rounded as bfloat16 factors are, multiplied and added up in float32, rounded once: bfloat16 arithmetic.
         x, w, b = (t.to(kind).float() for t in (maps, weight, bias))
-        if torch.float32 in supported_dtypes():
-            out = _Convolution.apply(x, w, b, geometry, groups, relu, torch.float32).permute(0, 3, 1, 2)
-        else:
-            top, bottom, left, right = geometry.pad
-            out = F.conv2d(F.pad(x, (left, right, top, bottom)), w, b, geometry.stride, groups=groups)
-            out = out.relu_() if relu else out
-        return out.to(kind)
+        top, bottom, left, right = geometry.pad
+        out = F.conv2d(F.pad(x, (left, right, top, bottom)), w, b, geometry.stride, groups=groups)
+        return (out.relu_() if relu else out).to(kind)
 
 
 class _Convolution(torch.autograd.Function):

@@ -1,0 +1,92 @@
+// Vectors of float32 numbers as wide as the processor's: the compiler's own, with the few operations it lacks.
+//
+// LANES numbers in a vector, REGISTERS vectors at hand. `count` says how many of a vector's first numbers are meant.
+
+#pragma once
+
+#include "numbers.h"
+#include "parallel.h"
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#define WIDE_MASKS 1
+constexpr Index LANES = 16, REGISTERS = 32;
+#elif defined(__AVX2__)
+constexpr Index LANES = 8, REGISTERS = 16;
+#elif defined(__aarch64__)
+constexpr Index LANES = 4, REGISTERS = 32;
+#else
+constexpr Index LANES = 4, REGISTERS = 16;
+#endif
+
+typedef float Vector __attribute__((vector_size(LANES * 4)));
+typedef std::uint32_t Bits32 __attribute__((vector_size(LANES * 4)));
+typedef std::uint16_t Bits16 __attribute__((vector_size(LANES * 2)));
+
+inline Bits32 splat(std::uint32_t unit) { return Bits32{} + unit; }
+inline Vector rectified(Vector v) { return v < Vector{} ? Vector{} : v; }  // what is not a number stays
+
+template <class V> inline V load_whole(const void* from) {
+  V v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+inline void store_whole(void* to, Vector v) { std::memcpy(to, &v, sizeof v); }
+inline void store_whole(void* to, Bits32 v) { std::memcpy(to, &v, sizeof v); }
+
+inline Bits32 widen(Bits16 halves) { return __builtin_convertvector(halves, Bits32); }
+inline Vector load_all(const float* from) { return load_whole<Vector>(from); }
+inline Vector load_all(const Bfloat16* from) { return (Vector)(widen(load_whole<Bits16>(from)) << 16); }
+
+inline Bits16 rounded(Vector v) {
+#if defined(WIDE_MASKS) && defined(__AVX512BF16__)
+  return bits<Bits16>(_mm512_cvtneps_pbh((__m512)v));
+#else
+  return __builtin_convertvector(round_to_bfloat16((Bits32)v), Bits16);
+#endif
+}
+inline void store_all(float* to, Vector v) { store_whole(to, v); }
+inline void store_all(Bfloat16* to, Vector v) {
+  const Bits16 halves = rounded(v);
+  std::memcpy(to, &halves, sizeof halves);
+}
+
+// The first `count` numbers, zeros after them; nothing beyond them is touched.
+#if defined(WIDE_MASKS)
+inline __mmask16 first(Index count) { return __mmask16((1u << count) - 1); }
+inline Vector load(const float* from, Index count) { return (Vector)_mm512_maskz_loadu_ps(first(count), from); }
+inline Vector load(const Bfloat16* from, Index count) {
+  return (Vector)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first(count), from)), 16);
+}
+inline void store(float* to, Vector v, Index count) { _mm512_mask_storeu_ps(to, first(count), (__m512)v); }
+inline void store(std::uint32_t* to, Bits32 v, Index count) {
+  _mm512_mask_storeu_epi32(to, first(count), (__m512i)v);
+}
+inline void store(Bfloat16* to, Vector v, Index count) {
+  _mm256_mask_storeu_epi16(to, first(count), bits<__m256i>(rounded(v)));
+}
+#else
+template <class T> inline Vector load(const T* from, Index count) {
+  if (count >= LANES) return load_all(from);
+  T numbers[LANES] = {};
+  for (Index i = 0; i < count; ++i) numbers[i] = from[i];
+  return load_all(numbers);
+}
+template <class T> inline void store(T* to, Vector v, Index count) {
+  if (count >= LANES) return store_all(to, v);
+  T numbers[LANES];
+  store_all(numbers, v);
+  for (Index i = 0; i < count; ++i) to[i] = numbers[i];
+}
+inline void store(std::uint32_t* to, Bits32 v, Index count) {
+#if defined(__AVX2__)
+  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  _mm256_maskstore_epi32(reinterpret_cast<int*>(to), _mm256_cmpgt_epi32(_mm256_set1_epi32(int(count)), lanes), (__m256i)v);
+#else
+  for (Index i = 0; i < std::min(count, LANES); ++i) to[i] = v[i];
+#endif
+}
+#endif
