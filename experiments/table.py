@@ -22,7 +22,7 @@ OWN_BEGIN, OWN_END = "<!-- own pictures: made by python -m experiments.table -->
 BEGIN, END = "<!-- results: made by python -m experiments.table -->", "<!-- /results -->"
 SPEED_BEGIN, SPEED_END = "<!-- measurements: made by python -m experiments.table -->", "<!-- /measurements -->"
 COLUMNS = ("preset", "images", "views", "top-1 error", "top-5 error", "n", "training", "published")
-OWN_COLUMNS = ("pictures", "test", "most frequent class", "top-1 error", "10 views", "n", "training, one core")
+OWN_COLUMNS = ("pictures", "test", "most frequent class", "top-1 error", "10 views", "n", "training")
 TITLES = {
     "train": "The training step",
     "parity": "The same losses",
@@ -49,8 +49,7 @@ def own_table(folder: Path = RECORDS) -> str:
 def _own_row(record: TrainingRecord) -> list[str]:
     first = record.runs[0].errors[0]
     errors = [_error(record.named(f"top1_error_views_{views}")) for views in (1, 10)]
-    steps, seconds = (max(getattr(run, name) for run in record.runs) for name in ("steps", "training_seconds"))
-    training = f"at most {steps:,} steps, {seconds / 60:.0f} min"
+    training = f"at most {max(run.steps for run in record.runs):,} steps"
     return [record.data, f"{first.count}", f"{first.majority_error:.2f} %", *errors, str(len(record.runs)), training]
 
 

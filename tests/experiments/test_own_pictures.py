@@ -84,3 +84,12 @@ def test_a_record_has_the_errors_to_compare_with_and_a_row(photographs: Path, tm
     (row,) = [line for line in table.own_table(tmp_path / "records").splitlines() if "photographs" in line]
     assert "| 4 | 50.00 % |" in row
     assert "photographs" not in table.results_table(tmp_path / "records")
+
+
+@pytest.mark.parametrize("name", own_pictures.MAKERS)
+def test_every_recorded_run_on_few_pictures_beats_the_most_frequent_class(name: str) -> None:
+    record = records.load(name)
+    assert record is not None and len(record.runs) == 3
+    for run in record.runs:
+        for error in run.errors:
+            assert error.majority_error is not None and error.top1_error < error.majority_error
