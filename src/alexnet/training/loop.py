@@ -73,9 +73,7 @@ def _train(run: Run, config: Config, progress: Progress, command: list[str] | No
         if device.type == "cpu":
             keep_freed_memory()
         later = Later()
-        if resumed:
-            later.note(data.summary_line())
-        else:
+        if not resumed:
             data = fitted(data, device, later)
         model = build(data.config.network, config.train.seed).to(device)
         trackers = Trackers(config.train.track, progress)
@@ -91,6 +89,8 @@ def _train(run: Run, config: Config, progress: Progress, command: list[str] | No
             batches = Batches(run, data, device, progress, trainer.world)
             if saved:
                 trainer.restore()
+            if resumed:
+                progress.note(data.summary_line())
             return trainer.fit(batches, stop)
 
 
