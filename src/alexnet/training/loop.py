@@ -86,9 +86,7 @@ def _train(
         if device.type == "cpu":
             keep_freed_memory()
         later = Later()
-        if resumed:
-            later.note(data.summary_line())
-        else:
+        if not resumed:
             data = fitted(data, device, later)
         saved = resumed and has_checkpoint(run.checkpoints, "last")
         if saved:
@@ -106,6 +104,7 @@ def _train(
             trainer.restore()
         if resumed:
             trainer.change()
+            progress.note(data.summary_line())
         return trainer.fit(Batches(run, data, device, progress, trainer.world), stop)
 
 
