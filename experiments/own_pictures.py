@@ -2,6 +2,7 @@
 
     python -m experiments.own_pictures own-tiny --data ../shared/data/tiny-imagenet --pictures runs/tiny-8 --seeds 0 1 2
     python -m experiments.own_pictures own-photographs --data ../shared/data/imagenet-samples --pictures runs/kinds
+    python -m experiments.own_pictures own-photographs-tuned … --init runs/tiny
 
 The folder of pictures is made first, with train/ and test/ in it: 500 pictures of eight classes of Tiny ImageNet, or
 240 photographs of ImageNet in six kinds. Which pictures are for the test is a rule, and nothing is chosen on them.
@@ -89,7 +90,7 @@ def photographs(data: Path) -> Iterator[tuple[str, str, bytes]]:
 
 
 MAKERS: dict[str, Callable[[Path], Iterator[tuple[str, str, bytes]]]]
-MAKERS = {"own-tiny": tiny, "own-photographs": photographs}
+MAKERS = {"own-tiny": tiny, "own-photographs": photographs, "own-photographs-tuned": photographs}
 
 
 def make_folder(name: str, data: Path, out: Path) -> None:

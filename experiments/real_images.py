@@ -48,6 +48,9 @@ EXPERIMENTS = {
     "tiny-64": Experiment("tiny-64", "Tiny ImageNet, 200 classes", views=(1, 10)),
     "own-tiny": Experiment("tiny-64", "500 pictures of 8 classes of Tiny ImageNet", views=(1, 10)),
     "own-photographs": Experiment("tiny-64", "183 photographs of 6 kinds", views=(1, 10)),
+    "own-photographs-tuned": Experiment(
+        "fine-tune", "the same 183 photographs, from weights of Tiny ImageNet", views=(1, 10)
+    ),
     "paper": Experiment("paper", "Tiny ImageNet enlarged to 256", FIRST_STEPS, measured=False),
     "code-145": Experiment("code-145", "Tiny ImageNet enlarged to 256", FIRST_STEPS, measured=False),
 }
