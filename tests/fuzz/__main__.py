@@ -52,7 +52,8 @@ def main(arguments: list[str]) -> int:
         outcomes = dict(zip(map(short, modules), pool.map(work, modules), strict=True))
     entry = summarize(outcomes)
     if args.record:
-        write_json(args.record, {"command": " ".join(["python -m tests.fuzz", *arguments]), **entry})
+        words = [word for word in arguments if word not in ("--record", str(args.record))]
+        write_json(args.record, {"command": " ".join(["python -m tests.fuzz", *words]), **entry})
     return int(any(outcome.fault for group in outcomes.values() for outcome in group))
 
 
