@@ -182,7 +182,7 @@ def load_file(case: Case) -> str:
     net = load(case[0])
     (prediction,) = net.predict([np.zeros((20, 30, 3), np.uint8)])
     assert abs(sum(prediction.probabilities) - 1) < 1e-3, "nonsense was predicted"
-    export(net.model, "safetensors", "out/again.safetensors", net.facts())  # type: ignore[attr-defined]
+    export(net.model, "safetensors", case[0].parent / "again" / "model.safetensors", net.facts())  # type: ignore[attr-defined]
     return prediction.labels[0][:50]
 
 
