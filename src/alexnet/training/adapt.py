@@ -47,9 +47,11 @@ class Later(Progress):
 
 def fitted(data: RunData, device: torch.device, progress: Progress) -> RunData:
     """The data of a new run, with the config fitted to them and to the device; says what they are and what changed."""
-    config, changes = adapt(choose_precision(data.config, device, progress), len(data.train))
+    of_precision = Later()
+    config, changes = adapt(choose_precision(data.config, device, of_precision), len(data.train))
     data = dataclasses.replace(data, config=config)
     progress.note(data.summary_line())
+    of_precision.tell(progress)
     if changes:
         progress.note(f"adapted to few images: {', '.join(changes)} (--train.adapt false keeps the preset's)")
     if len(data.train) < SMALL and not data.config.train.init and data.config.data.source != "digits":

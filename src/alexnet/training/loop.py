@@ -103,8 +103,8 @@ def _train(
         if saved:
             trainer.restore()
         if resumed:
-            trainer.change()
             progress.note(data.summary_line())
+            trainer.change()
         return trainer.fit(Batches(run, data, device, progress, trainer.world), stop)
 
 
