@@ -18,6 +18,11 @@ def _path(_: Random, folder: Path) -> Path:
     return path
 
 
+def _path_and_another(rng: Random, folder: Path) -> Path:
+    (folder.parent / "beside").write_bytes(b"secret")
+    return _path(rng, folder)
+
+
 def _read(path: Path) -> str:
     return path.read_text()
 
@@ -48,8 +53,8 @@ def _traceback(_: Path) -> str:
     return str(int("x"))
 
 
-def _reads_outside(_: Path) -> str:
-    return Path("/root/../var/lib/dpkg/status").open("rb").name
+def _reads_outside(path: Path) -> str:
+    return (path.parent.parent / "beside").open("rb").name
 
 
 def _writes_outside(path: Path) -> str:
@@ -74,7 +79,7 @@ FAMILIES = [
     Family("slow", _path, _slow, QUICK),
     Family("memory", _path, _memory, QUICK),
     Family("traceback", _path, _traceback, QUICK),
-    Family("reads outside", _path, _reads_outside, QUICK),
+    Family("reads outside", _path_and_another, _reads_outside, QUICK),
     Family("writes outside", _path, _writes_outside, QUICK),
     Family("process", _path, _starts_a_process, QUICK),
     Family("message", _path, _message, QUICK),
