@@ -26,6 +26,11 @@ FUNCTIONS = {
     "conv_forward": "pipipippin",
     "conv_grad_input": "pipppipn",
     "conv_grad_weights": "pipippppn",
+    "conv_pack": "pipippn",
+    "conv_packed": "pipippddppiin",
+    "full_forward": "pipipipddppiin",
+    "full_grad_input": "pippipn",
+    "full_grad_weights": "pipipppn",
     "pool_forward": "pipppn",
     "pool_backward": "pipppn",
     "colour_products": "pnip",
@@ -40,6 +45,7 @@ class Dtype(enum.IntEnum):
     FLOAT32 = 0
     BFLOAT16 = 1
     FLOAT16 = 2
+    INT8 = 3
 
 
 _lock = threading.Lock()
