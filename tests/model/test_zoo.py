@@ -222,3 +222,9 @@ def test_a_description_is_built_as_a_preset_is() -> None:
     assert torch.equal(
         build(network, 4).state_dict()["fc4.weight"], create_model("digits", seed=4).state_dict()["fc4.weight"]
     )
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_the_shapes_of_weights_that_the_description_says_are_the_models(name: str) -> None:
+    network = presets.preset(name).network
+    assert shapes_of(network) == {key: tuple(value.shape) for key, value in blank(network).state_dict().items()}
