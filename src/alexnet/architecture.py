@@ -306,7 +306,9 @@ def weight_shapes(network: Network) -> dict[str, tuple[int, ...]]:
             shapes[f"{name}.bias"] = (places, layer.kernels)
         elif isinstance(layer, Conv | Full):
             units = entry.shape[0]
-            kernel = (entry.inputs[0] // groups(network, layer), layer.size, layer.size) if isinstance(layer, Conv) else ()
+            kernel = (
+                (entry.inputs[0] // groups(network, layer), layer.size, layer.size) if isinstance(layer, Conv) else ()
+            )
             shapes[f"{name}.weight"] = (units, *(kernel or (math.prod(entry.inputs),)))
             shapes[f"{name}.bias"] = (units,)
     return shapes

@@ -317,10 +317,10 @@ def check_values(weights: Arrays, origin: str) -> None:
 
 
 def check_weights(network: Network, weights: Arrays, origin: str) -> None:
-    """Raise CheckpointError naming the first tensor that does not fit a described network or is not finite."""
-    check_shapes(weight_shapes(network), {name: value.shape for name, value in weights.items()}, origin)
+    """Raise CheckpointError naming the first tensor that does not fit a network or is not finite."""
+    check_shapes(shapes_of(network), {name: value.shape for name, value in weights.items()}, origin)
     for key in sorted(weights):
-        if weights[key].dtype != np.float32:
+        if weights[key].dtype != np.float32 and not network.library:  # whose batch norms count in whole numbers
             raise CheckpointError(f"{origin}: {key} is {weights[key].dtype}, here float32")
     check_values(weights, origin)
 

@@ -9,20 +9,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.config import Config
 from alexnet.data.dataset import Source, Split, hold_out
-from alexnet.data.loader import BatchLoader
 from alexnet.data.readers.open import open_source
 from alexnet.data.statistics import Statistics, fit
 from alexnet.errors import DataError, RunError, UsageError, quoted
 from alexnet.files import write_json
 from alexnet.progress import Progress
 from alexnet.run import Run
+
+if TYPE_CHECKING:
+    from alexnet.data.loader import BatchLoader
 
 HELD_OUT_SEED = 2012  # the held-out images are the same for every run on a source
 
@@ -48,6 +50,8 @@ class RunData:
 
     def loader(self, split: Split, progress: Progress, **options: Any) -> BatchLoader:
         """Batches of a split as the config's data settings say; `options` are those of `BatchLoader`."""
+        from alexnet.data.loader import BatchLoader
+
         data = self.config.data
         return BatchLoader(
             split,
