@@ -305,12 +305,11 @@ def weight_shapes(network: Network) -> dict[str, tuple[int, ...]]:
             shapes[f"{name}.weight"] = (places, entry.weights // places // layer.kernels, layer.kernels)
             shapes[f"{name}.bias"] = (places, layer.kernels)
         elif isinstance(layer, Conv | Full):
-            units = entry.shape[0]
-            kernel = (
-                (entry.inputs[0] // groups(network, layer), layer.size, layer.size) if isinstance(layer, Conv) else ()
-            )
-            shapes[f"{name}.weight"] = (units, *(kernel or (math.prod(entry.inputs),)))
-            shapes[f"{name}.bias"] = (units,)
+            kernel: tuple[int, ...] = (math.prod(entry.inputs),)
+            if isinstance(layer, Conv):
+                kernel = (entry.inputs[0] // groups(network, layer), layer.size, layer.size)
+            shapes[f"{name}.weight"] = (entry.shape[0], *kernel)
+            shapes[f"{name}.bias"] = entry.shape[:1]
     return shapes
 
 

@@ -330,8 +330,8 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor | NDArray[Any]],
     import torch
 
     own, theirs = model.state_dict(), arrays(weights)
-    shapes = ({name: tuple(value.shape) for name, value in tensors.items()} for tensors in (own, theirs))
-    check_shapes(*shapes, origin)
+    shapes = {name: tuple(value.shape) for name, value in own.items()}
+    check_shapes(shapes, {name: value.shape for name, value in theirs.items()}, origin)
     for key in sorted(own):
         kind = str(own[key].dtype).removeprefix("torch.")
         if theirs[key].dtype.name != kind:

@@ -12,10 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from alexnet import presets
 from alexnet.architecture import hidden_layer
+from alexnet.checkpoint import shapes_of
 from alexnet.model import native
 from alexnet.model.alexnet import AlexNet
 from alexnet.model.net import Net
-from alexnet.model.zoo import LibraryNet, build, create_model
+from alexnet.model.zoo import LibraryNet, blank, build, create_model
 
 
 def pictures(n: int, side: int = 224) -> Tensor:

@@ -4,7 +4,6 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 
 from alexnet.data.run_data import open_run_data
 from alexnet.errors import DataError
@@ -122,6 +121,6 @@ def _with_source(run, path, source):
 
 def _activations(predictor, split):
     """The last hidden layer's activations, one image at a time, float64."""
-    size = predictor.config.data.size
-    images = [torch.from_numpy(split.resize_crop(i, size).copy())[None] for i in range(len(split))]
-    return np.stack([predictor.taps(image, ["relu4"])["relu4"][0].double().numpy() for image in images])
+    size = predictor.size
+    images = [split.resize_crop(i, size)[None] for i in range(len(split))]
+    return np.stack([predictor.taps(image, ["relu4"])["relu4"][0].astype(np.float64) for image in images])

@@ -37,5 +37,5 @@ def centring(
     """
     if center == "imagenet":
         mean = np.broadcast_to(np.array(IMAGENET_MEAN, np.float32), (size, size, 3))
-        return np.ascontiguousarray(mean), 1 / np.array(IMAGENET_STD, np.float32)
+        return np.ascontiguousarray(mean), np.float32(1) / np.array(IMAGENET_STD, np.float32)
     return (mean_image if center == "mean-image" else None), None

@@ -28,8 +28,8 @@ def resize(pixels: Pixels, size: int) -> Pixels:
     out = np.empty((size, size, 3), np.uint8)
     taps = weights.shape[1]
     call(
-        "resize", pixels.ctypes.data, pixels.strides[0], len(pixels), size, first.ctypes.data, weights.ctypes.data, taps,
-        out.ctypes.data,
+        "resize", pixels.ctypes.data, pixels.strides[0], len(pixels), size,
+        first.ctypes.data, weights.ctypes.data, taps, out.ctypes.data,
     )  # fmt: skip
     return out
 

@@ -32,8 +32,8 @@ class Unsupported(Exception):
 def graph(network: Network, weights: Arrays, products: bool = False) -> onnx.ModelProto:
     """The network at test time: `images` (N, 3, image, image) float32 → `logits` (N, classes).
 
-    `weights` are by the names that they have in files. With `products` the sums of a normalization across maps are a product with
-    a band of ones, in place of the LRN node. Raises Unsupported for a layer without a standard node.
+    `weights` are by the names that they have in files. With `products` the sums of a normalization across maps are a
+    product with a band of ones, in place of the LRN node. Raises Unsupported for a layer without a standard node.
     """
     builder = Builder(network, products, weights)
     for entry in architecture.infer_shapes(network):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.data.views import View
-from alexnet.device import check_device, has_gpu_driver
+from alexnet.device import check_device, choose_device, has_gpu_driver
 from alexnet.errors import MissingLibrary, UsageError, suggestion
 
 BACKENDS = {"engine": ("float32", "bfloat16", "int8"), "torch": ("float32", "bfloat16")}
@@ -42,7 +42,7 @@ def choose(backend: str | None, precision: str, device: str = "auto", library: b
     check_device(device)
     if precision not in PRECISIONS:
         raise UsageError(f"precision {precision!r} should be one of {', '.join(PRECISIONS)}")
-    if backend not in (None, *BACKENDS):
+    if backend is not None and backend not in BACKENDS:
         raise UsageError(f"backend {backend!r} should be engine or torch{suggestion(backend, BACKENDS)}")
     gpu = device.startswith("cuda")
     if backend == "engine" and (gpu or library):
@@ -54,6 +54,8 @@ def choose(backend: str | None, precision: str, device: str = "auto", library: b
         raise UsageError(f"torch does not compute {precision}; choose the backend engine, float32 or bfloat16")
     if backend == "torch" and not find_spec("torch"):
         raise MissingLibrary("the backend torch needs torch; pip install 'alexnet[train]'")
+    if gpu:
+        choose_device(device)
     return backend
 
 

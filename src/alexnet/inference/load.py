@@ -38,8 +38,8 @@ def load(
 
     `checkpoint` says which weights: "best" (by validation error) or "last" of a run, by default best where there is
     one; a file of weights or "random" for `torchvision:NAME`, by default those that torchvision keeps on this machine.
-    `backend` is engine (the default on a CPU) or torch (on a GPU, which `device` "auto" takes where there is one, and for
-    networks of torchvision's). `precision` is float32, bfloat16 or int8, by default the run's own; int8 is computed by
+    `backend` is engine (the default on a CPU) or torch (on a GPU, which `device` "auto" takes where there is one, and
+    for torchvision's networks). `precision` is float32, bfloat16 or int8, by default the run's own; int8 is computed by
     the engine, calibrated on the run's training images at first use and kept in the run directory. `weights` are those
     of an ensemble, by default equal. Raises UsageError and its kinds: RunError, CheckpointError, MissingLibrary,
     DataError.

@@ -66,10 +66,8 @@ def predict_pictures(predictor: Predictor, pictures: Sequence[str], top: int = 5
             names = pictures[first : first + predictor.batch_size]
             squares = list(pool.map(lambda name: _square(predictor, name), names))
             good = [square for square in squares if isinstance(square, np.ndarray)]
-            predictions = iter(())
-            if good:
-                probabilities = predictor.probabilities(np.stack(good), views)
-                predictions = iter(best_labels(probabilities, predictor.classes, top, predictor.words))
+            probabilities = predictor.probabilities(np.stack(good), views) if good else np.empty((0, 1), np.float32)
+            predictions = iter(best_labels(probabilities, predictor.classes, top, predictor.words))
             for name, square in zip(names, squares, strict=True):
                 yield Answer(name, reason=square) if isinstance(square, str) else Answer(name, next(predictions))
 

@@ -61,13 +61,13 @@ def quantized(trained: Trained, images: int = CALIBRATION) -> Interpreter:
     if found is None or found.weights != sha256 or found.images != images:
         found = calibrate(trained, training_squares(run, images), sha256)
         with contextlib.suppress(OSError):  # a run that cannot be written to is calibrated each time
-            write_json(run.path / "int8.json", {**vars(found), "images": images})
+            write_json(run.int8_file, {**vars(found), "images": images})
     return trained.interpreter("int8", found.ranges)
 
 
 def read_calibration(run: Run, network: Network) -> Calibration | None:
     """What int8.json says; None where there is none. Raises RunError naming the field that is wrong."""
-    path = run.path / "int8.json"
+    path = run.int8_file
     try:
         value = read_json(path, MAX_BYTES)
     except FileNotFoundError:

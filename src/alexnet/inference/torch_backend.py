@@ -70,7 +70,7 @@ class TorchBackend:
         return (pixels.flip(2) if mirror else pixels).permute(0, 3, 1, 2)  # the layout stays channels-last
 
     def _images(self, squares: NDArray[np.uint8]) -> Tensor:
-        return torch.from_numpy(np.require(squares, requirements="CW")).to(self.device)
+        return torch.from_numpy(np.require(squares, requirements=["C", "W"])).to(self.device)
 
 
 def _rounded(model: Net) -> Net:

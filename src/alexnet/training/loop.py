@@ -18,7 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alexnet.checkpoint import Checkpoint, check_fit, has_checkpoint, load_weights, read_record, recover_checkpoint
+from alexnet.checkpoint import (
+    Checkpoint,
+    arrays,
+    check_fit,
+    has_checkpoint,
+    load_weights,
+    read_record,
+    recover_checkpoint,
+)
 from alexnet.config import Config
 from alexnet.data.batch import Batch
 from alexnet.data.random import fold_in
@@ -340,8 +348,9 @@ class Trainer:
             batches.note_unreadable()
         else:  # it is not gone on from
             velocities, lrs = {}, {}
+        weights = arrays(unwrap(self.model).state_dict())
         state = SavedState(self.state, self.schedule.state, self.diagnostics.state, lrs)
-        self.writer.save(name, Checkpoint(unwrap(self.model).state_dict(), velocities, state.to_json()))
+        self.writer.save(name, Checkpoint(weights, arrays(velocities), state.to_json()))
         self.saved = time.perf_counter()
 
 
