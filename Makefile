@@ -6,7 +6,7 @@ TESTED := dev,export,openvino,hub,tensorboard
 
 .PHONY: demo test fuzz lint bench clean
 
-demo: .venv/installed
+demo: .venv/engine
 	rm -rf runs/demo
 	$(BIN)/alexnet train --preset digits --out runs/demo
 	$(BIN)/alexnet evaluate runs/demo
@@ -30,13 +30,18 @@ bench: .venv/tools
 	$(BIN)/alexnet bench all $(if $(IMAGES),--images $(IMAGES))
 
 clean:
-	rm -rf .venv runs build src/*.egg-info
+	rm -rf .venv runs build dist src/*.egg-info src/alexnet/engine/built
 
-.venv/installed: pyproject.toml constraints.txt
+# The kernels, again where their sources changed since the package was installed.
+.venv/engine: .venv/installed $(wildcard src/alexnet/engine/*.cpp src/alexnet/engine/*.h) src/alexnet/engine/build.py
+	-$(BIN)/python -m alexnet.engine.build
+	touch $@
+
+.venv/installed: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) -e .
 	touch $@
 
-.venv/tools: .venv/installed
+.venv/tools: .venv/engine
 	$(PIP) -e '.[$(TESTED)]'
 	touch $@
