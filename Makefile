@@ -4,7 +4,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test fuzz lint bench clean
 
-demo: .venv/installed
+demo: .venv/engine
 	rm -rf runs/demo
 	$(BIN)/alexnet train --preset digits --out runs/demo
 	$(BIN)/alexnet evaluate runs/demo
@@ -28,13 +28,18 @@ bench: .venv/tools
 	$(BIN)/alexnet bench all $(if $(IMAGES),--images $(IMAGES))
 
 clean:
-	rm -rf .venv runs build src/*.egg-info
+	rm -rf .venv runs build dist src/*.egg-info src/alexnet/engine/built
 
-.venv/installed: pyproject.toml constraints.txt
+# The kernels, again where their sources changed since the package was installed.
+.venv/engine: .venv/installed $(wildcard src/alexnet/engine/*.cpp src/alexnet/engine/*.h) src/alexnet/engine/build.py
+	-$(BIN)/python -m alexnet.engine.build
+	touch $@
+
+.venv/installed: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) -e '.[train]'
 	touch $@
 
-.venv/tools: .venv/installed
+.venv/tools: .venv/engine
 	$(PIP) -e '.[dev]'
 	touch $@

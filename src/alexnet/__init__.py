@@ -17,13 +17,14 @@ _HOMES = {
     "prepare": "alexnet.data.store.prepare",
 }
 
-if os.environ.get("ALEXNET_NATIVE") == "avx2":  # torch plays such a processor too; it looks at its first operation
+_PLAYED = {"avx512": ("avx512", "AVX512_CORE"), "avx2": ("avx2", "AVX2"), "plain": ("default", "SSE41")}
+if _played := _PLAYED.get(os.environ.get("ALEXNET_ENGINE", "")):  # by torch too, which looks at its first operation
     from tempfile import gettempdir
 
-    os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
-    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+    os.environ.setdefault("ATEN_CPU_CAPABILITY", _played[0])
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", _played[1])
     # What torch.compile has kept for wider vectors gives wrong numbers here.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(gettempdir(), "torchinductor_avx2"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(gettempdir(), f"torchinductor_{_played[0]}"))
 
 if TYPE_CHECKING:
     from alexnet.data.store.prepare import prepare

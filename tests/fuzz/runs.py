@@ -42,7 +42,7 @@ def trained(name: str) -> Path:
     only what they need.
     """
     if name != "warm":  # the server's home is empty, so that it would compile the engine
-        os.environ["ALEXNET_NATIVE"] = "0"
+        os.environ["ALEXNET_ENGINE"] = "none"
     folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     train_run(folder)

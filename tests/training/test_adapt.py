@@ -129,7 +129,7 @@ def test_bfloat16_asked_for_is_obeyed_with_a_warning() -> None:
 
 
 def test_an_older_processor_is_played_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALEXNET_NATIVE", "avx2")
+    monkeypatch.setenv("ALEXNET_ENGINE", "avx2")
     native.multiplies_bfloat16.cache_clear()
     try:
         assert choose_precision(presets.preset("tiny-64"), CPU, Told()).train.precision == "float32"

@@ -40,11 +40,16 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Engine:
-    """The compiled library: whether it is in use, why not, and the types whose convolutions it computes."""
+    """The compiled kernels: whether they are in use, why not, and the types whose convolutions they compute.
+
+    `target` is the one in use, `targets` are all that this processor can run, the fastest first.
+    """
 
     in_use: bool
     why_not: str | None
     convolution_dtypes: tuple[str, ...]
+    target: str | None = None
+    targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,19 +143,19 @@ def diagnose(probe: bool = True) -> Diagnosis:
 
 
 def engine() -> Engine:
-    """Whether the engine is in use, which is compiled now where it is not yet."""
+    """Whether the engine is in use, and for which target."""
     from alexnet.engine.convolution import supported_dtypes
     from alexnet.engine.library import library
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        in_use = library() is not None
+        found = library()
         dtypes = sorted(dtype.name.lower() for dtype in supported_dtypes())
-    if in_use:
-        return Engine(True, None, tuple(dtypes))
-    if os.environ.get("ALEXNET_NATIVE") == "0":
-        return Engine(False, "switched off by ALEXNET_NATIVE=0", ())
-    return Engine(False, str(caught[0].message) if caught else "it could not be built or loaded", ())
+    if found is not None:
+        return Engine(True, None, tuple(dtypes), found.target, found.targets)
+    if os.environ.get("ALEXNET_ENGINE") == "none":
+        return Engine(False, "switched off by ALEXNET_ENGINE=none", ())
+    return Engine(False, str(caught[0].message) if caught else "it could not be loaded", ())
 
 
 def caches() -> list[Cache]:
@@ -159,7 +164,7 @@ def caches() -> list[Cache]:
 
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     places = {
-        "compiled engine, kept tracebacks": cache_folder(),
+        "kept tracebacks": cache_folder(),
         "torch: downloaded weights": Path(os.environ.get("TORCH_HOME") or home / "torch"),
         "Hugging Face: downloaded data": Path(os.environ.get("HF_HOME") or home / "huggingface"),
     }
@@ -252,7 +257,9 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
         lines.append(("GPU", f"{which}; everything runs on the CPU"))
     if diagnosis.engine.in_use:
         dtypes = " and ".join(diagnosis.engine.convolution_dtypes)
-        lines.append(("engine", f"in use; convolutions: {dtypes or 'torch is faster here'}"))
+        others = ", ".join(name for name in diagnosis.engine.targets if name != diagnosis.engine.target)
+        target = f"{diagnosis.engine.target}{f' (ALEXNET_ENGINE chooses {others})' if others else ''}"
+        lines.append(("engine", f"in use for {target}; convolutions: {dtypes or 'torch is faster here'}"))
     else:
         lines.append(("engine", f"not in use: {diagnosis.engine.why_not}"))
     lines += [("cache", f"{cache.path}: {cache.size / 2**20:,.0f} MiB, {cache.what}") for cache in diagnosis.caches]

@@ -7,11 +7,6 @@
 // is copied once with its zeros around it, and kernels walk over it. For the gradient of the weights, where the sum runs
 // over positions, the members of a pair are two neighbouring images.
 
-#include <cstdlib>
-#include <cstring>
-#include <memory>
-#include <new>
-
 #include "vector.h"
 
 namespace {
@@ -41,7 +36,7 @@ char* scratch(int which, Index bytes) {
     std::free(own.memory);
     own.bytes = 0;
     own.memory = static_cast<char*>(std::aligned_alloc(64, std::size_t((bytes + 63) / 64 * 64)));
-    if (!own.memory) throw std::bad_alloc();
+    if (!own.memory) out_of_memory();
     own.bytes = bytes;
   }
   return own.memory;
@@ -320,9 +315,8 @@ template <class A> bool correlate(Correlation job, const Weights& w, Index threa
   const Index maps = s.own_maps(), units = s.groups == 1 ? s.size * ((s.size * maps + FOLD - 1) / FOLD)
                                                          : s.size * s.size * ((maps + FOLD - 1) / FOLD);
   const Index blocks = s.groups * panels.count, packed = blocks * units * panels.width();
-  std::unique_ptr<char, void (*)(void*)> memory(
-      static_cast<char*>(std::aligned_alloc(64, std::size_t(packed) * sizeof(Unit))), std::free);
-  if (!memory) return false;
+  Memory memory(std::size_t(packed) * sizeof(Unit));
+  if (!memory.get()) return false;
   Unit* weights = reinterpret_cast<Unit*>(memory.get());
   job.weights = weights;
   if (!parallel(blocks, packed, threads,
@@ -493,9 +487,8 @@ template <class A> struct WeightGradient {
     const Index rows_all = s.groups * panels.count * s.size * s.size * s.own_maps(), width = panels.width();
     auto round = [](Index units) { return (units + 15) / 16 * 16; };
     const Index parts[] = {round(together * image), round(together * spread), round(rows_all * width), round(pairs * s.o)};
-    std::unique_ptr<char, void (*)(void*)> memory(
-        static_cast<char*>(std::aligned_alloc(64, std::size_t(parts[0] + parts[1] + parts[2] + parts[3]) * 4)), std::free);
-    if (!memory) return false;
+    Memory memory(std::size_t(parts[0] + parts[1] + parts[2] + parts[3]) * 4);
+    if (!memory.get()) return false;
     x = reinterpret_cast<Unit*>(memory.get());
     g = x + parts[0];
     sums = reinterpret_cast<float*>(g + parts[1]);
@@ -535,19 +528,8 @@ Shape shape_of(const Index* g) { return {g[0], g[1], g[2], g[3], g[4], g[5], g[6
 
 }  // namespace
 
-extern "C" {
-
-// The arithmetics in which these are the faster ones here, 1 float32 and 2 bfloat16: not where matrix units do the latter.
-int alexnet_conv_dtypes() {
-#if defined(__AMX_BF16__)
-  return 1;
-#else
-  return 3;
-#endif
-}
-
 // x (n, h, w, c), weights (o, size, size, c / groups) -> out (n, p, q, o), computed in `dtype`. 0 where done.
-int alexnet_conv_forward(const Index* shape, int dtype, const void* x, int x_dtype, const void* weights,
+KERNEL(conv_forward)(const Index* shape, int dtype, const void* x, int x_dtype, const void* weights,
                          int weights_dtype, const float* bias, void* out, int relu, Index threads) {
   const Shape s = shape_of(shape);
   const Index maps = s.own_maps(), kernel = s.size * s.size * maps;
@@ -557,7 +539,7 @@ int alexnet_conv_forward(const Index* shape, int dtype, const void* x, int x_dty
 }
 
 // The gradient by the maps, stride 1: g (n, p, q, o), where `gate` (same shape, or null) is above zero -> (n, h, w, c).
-int alexnet_conv_grad_input(const Index* shape, int dtype, const void* g, const void* gate, const void* weights,
+KERNEL(conv_grad_input)(const Index* shape, int dtype, const void* g, const void* gate, const void* weights,
                             int weights_dtype, void* out, Index threads) {
   const Shape s = shape_of(shape);
   const Index maps = s.own_maps(), kernel = s.size * s.size * maps;
@@ -569,9 +551,8 @@ int alexnet_conv_grad_input(const Index* shape, int dtype, const void* g, const 
 }
 
 // The gradients by weights and biases, in float32, of the same layout as the weights.
-int alexnet_conv_grad_weights(const Index* shape, int dtype, const void* x, int x_dtype, const void* g,
+KERNEL(conv_grad_weights)(const Index* shape, int dtype, const void* x, int x_dtype, const void* g,
                               const void* gate, float* weights, float* bias, Index threads) {
   const Gradient job{shape_of(shape), x, g, gate, x_dtype, weights, bias};
   return !(dtype == BFLOAT16 ? WeightGradient<NativeBfloat16>{job}.run(threads) : WeightGradient<Float32>{job}.run(threads));
-}
 }

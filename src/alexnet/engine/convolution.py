@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from functools import cache
 
 from alexnet.engine.library import Dtype, call, int64s, library
+from alexnet.environment import instruction_sets
 
 
 @cache
 def supported_dtypes() -> frozenset[Dtype]:
     """The arithmetics in which the compiled convolution is the faster one on this processor; none without it."""
-    lib = library()
-    bits = lib.alexnet_conv_dtypes() if lib is not None else 0
-    return frozenset(dtype for bit, dtype in ((1, Dtype.FLOAT32), (2, Dtype.BFLOAT16)) if bits & bit)
+    if library() is None:
+        return frozenset()
+    if instruction_sets()[1] == "amx-bf16":  # whose matrix units torch uses
+        return frozenset((Dtype.FLOAT32,))
+    return frozenset((Dtype.FLOAT32, Dtype.BFLOAT16))
 
 
 @dataclass(frozen=True)

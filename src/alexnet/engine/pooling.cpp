@@ -135,10 +135,8 @@ void backward_row(const Pool& pool, const typename Type::Number* grad, const std
 
 }  // namespace
 
-extern "C" {
-
 // `shape` is images, rows, columns, maps, size, stride, rows and columns of the output; `dtype` is float32 or bfloat16.
-int alexnet_pool_forward(const Index* shape, int dtype, const void* x, void* out, std::uint16_t* places, Index threads) {
+KERNEL(pool_forward)(const Index* shape, int dtype, const void* x, void* out, std::uint16_t* places, Index threads) {
   Pool pool;
   std::memcpy(&pool, shape, sizeof pool);
   const Index units = pool.images * pool.out_rows;
@@ -152,7 +150,7 @@ int alexnet_pool_forward(const Index* shape, int dtype, const void* x, void* out
   });
 }
 
-int alexnet_pool_backward(const Index* shape, int dtype, const void* grad, const std::uint16_t* places, void* out,
+KERNEL(pool_backward)(const Index* shape, int dtype, const void* grad, const std::uint16_t* places, void* out,
                           Index threads) {
   Pool pool;
   std::memcpy(&pool, shape, sizeof pool);
@@ -166,5 +164,4 @@ int alexnet_pool_backward(const Index* shape, int dtype, const void* grad, const
         backward_row<Float32>(pool, static_cast<const float*>(grad), places, static_cast<float*>(out), unit);
     }
   });
-}
 }

@@ -21,12 +21,10 @@ constexpr Index PIECE = 64;  // values of a row that are summed in registers
 
 }  // namespace
 
-extern "C" {
-
 // pixels: rows of `stride` bytes, each of `side` pixels of 3 bytes; out: (size, size, 3). Row or column i of the output
 // is the sum of `taps` of the input from first[i] on, by weights[i * taps ...], over 65536, rounded.
-int alexnet_resize(const std::uint8_t* pixels, Index stride, Index side, Index size, const std::int32_t* first,
-                   const float* weights, Index taps, std::uint8_t* out) {
+KERNEL(resize)(const std::uint8_t* pixels, Index stride, Index side, Index size, const std::int32_t* first,
+               const float* weights, Index taps, std::uint8_t* out) {
   try {
     const Index width = 3 * side;
     std::vector<float> row(width + PIECE);
@@ -67,5 +65,4 @@ int alexnet_resize(const std::uint8_t* pixels, Index stride, Index side, Index s
     return 1;
   }
   return 0;
-}
 }

@@ -11,6 +11,8 @@
 #include <immintrin.h>
 #endif
 
+namespace {
+
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #define WIDE_MASKS 1
 constexpr Index LANES = 16, REGISTERS = 32;
@@ -90,3 +92,5 @@ inline void store(std::uint32_t* to, Bits32 v, Index count) {
 #endif
 }
 #endif
+
+}  // namespace
