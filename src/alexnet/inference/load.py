@@ -66,7 +66,7 @@ def _load(
     # A request that cannot be met is refused before anything is read.
     choose(backend, precision or "float32", device, name.startswith(TORCHVISION))
     trained = open_model(name, checkpoint)
-    precision = precision or trained.config.train.precision
+    precision = precision or trained.config.train.precision.replace("auto", "float32")  # of a run that never began
     chosen = choose(backend, precision, device, bool(trained.network.library))
     computing: Backend
     if chosen == "torch":

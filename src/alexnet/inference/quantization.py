@@ -30,7 +30,7 @@ from alexnet.run import MAX_BYTES, Run
 CALIBRATION = 256  # training images, spread evenly over the split
 BATCH = 32  # of them at a time
 SAMPLE = 1 << 18  # activations of a tap that its range is chosen by
-CLIPS = np.linspace(0.3, 1, 36)  # of the largest activation: the ranges tried
+CLIPS = np.linspace(0.3, 1, 36, dtype=np.float32)  # of the largest activation: the ranges tried
 LOSS = 0.004  # of the images may get another label by an int8 last layer than by a bfloat16 one
 INPUT = "images"  # the name of the range of the centred pixels
 FIELDS = {"weights": str, "images": int, "ranges": dict[str, float], "agreement": dict[str, float]}
@@ -109,12 +109,14 @@ def feeding(network: Network) -> list[str]:
 
 
 def measure_ranges(trained: Trained, exact: Interpreter, squares: NDArray[np.uint8], view: View) -> dict[str, float]:
-    """The range of every tap that feeds a layer, by which 127 steps each way round a sample with the least error."""
+    """The range of every tap that feeds a layer, with the least squared error of rounding a sample of it."""
     names = feeding(trained.network)
+    mean, scale = trained.centring()
     samples: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
     for first in range(0, len(squares), BATCH):
         some = squares[first : first + BATCH]
-        taps = {INPUT: _centred(trained, some, view), **exact.taps(some, view, set(names) - {INPUT})}
+        taps = exact.taps(some, view, set(names) - {INPUT})
+        taps[INPUT] = (some - (np.float32(0) if mean is None else mean)) * (np.float32(1) if scale is None else scale)
         for name in names:
             values = np.abs(taps[name]).ravel()
             every = max(1, values.size * len(squares) // (len(some) * SAMPLE))
@@ -123,21 +125,10 @@ def measure_ranges(trained: Trained, exact: Interpreter, squares: NDArray[np.uin
 
 
 def _best_range(values: NDArray[np.float32]) -> float:
-    """Of absolute values: the range whose rounding to 127 steps has the least squared error."""
-    largest = float(values.max()) or 1.0
-    errors = []
-    for reach in CLIPS * largest:
-        step = np.float32(reach / 127)
-        errors.append(float(np.square(np.minimum(np.rint(values / step), 127) * step - values, dtype=np.float64).sum()))
-    return float(CLIPS[int(np.argmin(errors))] * largest)
-
-
-def _centred(trained: Trained, squares: NDArray[np.uint8], view: View) -> NDArray[np.float32]:
-    """A view's pixels (N, V, V, 3) as the first layer is given them."""
-    place = tuple(slice(start, start + trained.network.image) for start in view[:2])
-    mean, scale = trained.centring()
-    pixels = squares[:, *place].astype(np.float32) - (0 if mean is None else mean[place])
-    return pixels if scale is None else pixels * scale
+    """Of absolute values: the range of which 127 steps round them with the least squared error."""
+    steps = CLIPS * (float(values.max()) or 1.0) / 127
+    errors = [float(np.square(np.minimum(np.rint(values / step), 127) * step - values).sum()) for step in steps]
+    return float(127 * steps[int(np.argmin(errors))])
 
 
 def _labels(network: Interpreter, squares: NDArray[np.uint8], view: View) -> NDArray[np.int64]:
