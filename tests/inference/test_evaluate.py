@@ -145,8 +145,22 @@ def test_a_class_the_run_was_not_trained_on_is_named(
     pictures: Callable[..., Path], trained: Path, tmp_path: Path
 ) -> None:
     folder = pictures(tmp_path / "some", {"test": 2}, ("ant", "cats"))
-    with pytest.raises(DataError, match=r"'cats' that the model was not trained on; did you mean cat\?"):
+    with pytest.raises(DataError, match=r"'cats' that the model was not trained on; did you mean cat\?; name .*--data"):
         evaluate(trained, data=str(folder))
+
+
+def test_images_of_other_classes_than_the_runs_are_told_once(
+    pictures: Callable[..., Path], short: Callable[..., Config], tmp_path: Path
+) -> None:
+    class Warnings(Progress):
+        def warn(self, text: str) -> None:
+            pytest.fail(text)
+
+    folder = pictures(tmp_path / "some", {"": 6}, ("ant", "bee"))
+    train(short(folder), tmp_path / "run")
+    (folder / "bee").rename(folder / "cow")
+    with pytest.raises(DataError, match="has a class 'cow' that the model was not trained on; name images of its"):
+        evaluate(tmp_path / "run", progress=Warnings())
 
 
 def test_unreadable_images_are_left_out_and_counted(trained: Path, seven: Path, tmp_path: Path) -> None:

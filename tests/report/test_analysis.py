@@ -98,6 +98,17 @@ def test_a_large_training_set_is_searched_in_part(predictor, trained):
     assert len({near.name for example in analysis.examples for near in example.neighbours}) <= 10
 
 
+def test_images_of_other_classes_are_told_with_what_to_do(predictor, folder, trained, tmp_path):
+    other = shutil.copytree(folder, tmp_path / "other")
+    name = predictor.classes[-1]
+    for path in other.glob(f"**/{name}"):
+        path.rename(path.with_name("zebra"))
+    with pytest.raises(
+        DataError, match=rf"has not the classes of the run: other classes \(without {name}; with zebra\).* --data"
+    ):
+        analyse(predictor, trained, data=str(other))
+
+
 def test_unreadable_images_are_left_out(predictor, folder, trained, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "pictures")
     (copy / "test" / "plain" / "1.png").write_bytes(b"nothing")

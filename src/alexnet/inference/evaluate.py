@@ -21,7 +21,7 @@ from alexnet.data.loader import BatchLoader
 from alexnet.data.readers.open import open_source
 from alexnet.data.readers.words import wnid
 from alexnet.data.run_data import missing_split, open_known_source, open_run_data, place_of
-from alexnet.errors import DataError, UsageError, suggestion
+from alexnet.errors import DataError, UsageError, quoted, suggestion
 from alexnet.evaluation.measure import check_readable, measure_split
 from alexnet.evaluation.metrics import Measurement
 from alexnet.inference.ensemble import Ensemble, search_weights
@@ -168,8 +168,6 @@ class _Target:
             raise UsageError("the model is not a run that knows its images; name them with --data")
         else:
             self.source, self.path, self.changed = open_known_source(predictor.run)
-        if self.changed:
-            progress.warn(f"{self.source.spec} is not as it was when the run began: {self.changed}")
         self.name = split or ("test" if "test" in self.source.splits else "val")
         chosen: Split
         if "train" in self.source.splits:  # a val split may have to be held out of it
@@ -179,6 +177,8 @@ class _Target:
         else:
             raise missing_split(self.source, self.name)
         self.labels = torch.from_numpy(match_labels(chosen.labels, self.source, predictor.classes))
+        if self.changed:
+            progress.warn(f"{self.source.spec} is not as it was when the run began: {self.changed}")
         self.loader = BatchLoader(
             chosen,
             predictor.size,
@@ -209,6 +209,7 @@ def match_labels(labels: np.ndarray, source: Source, classes: Sequence[str]) -> 
     for name, title in zip(names, source.classes, strict=True):
         if name not in place:
             raise DataError(
-                f"{source.spec} has a class {title!r} that the model was not trained on{suggestion(title, classes)}"
+                f"{source.spec} has a class {quoted(title)} that the model was not trained on"
+                f"{suggestion(title, classes)}; name images of its classes with --data"
             )
     return np.array([place[name] for name in names], dtype=np.int64)[labels]
