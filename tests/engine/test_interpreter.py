@@ -14,9 +14,14 @@ from alexnet.architecture import Network
 from alexnet.config import replace
 from alexnet.data.augment import Augmentation
 from alexnet.data.statistics import Statistics
+from alexnet.engine import library
+from alexnet.engine.build import LIBRARY
 from alexnet.engine.interpreter import Interpreter
 from alexnet.errors import CheckpointError, UsageError
 from alexnet.model.alexnet import AlexNet
+
+FOUND = library.library()
+ENGINES = [None, *(library.Library(LIBRARY, target) for target in (FOUND.targets if FOUND else ()))]  # None: NumPy
 
 
 def network(preset: str, image: int | None = None, **fields: object) -> Network:
@@ -48,25 +53,28 @@ def error(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
     return float(np.abs(ours - theirs).max() / max(float(np.abs(theirs).max()), 1e-30))
 
 
-NETWORKS = [narrow(network(name)) for name in presets.names()]
+LARGE = ("code-145", "caffe", "one-weird-trick", "one-gpu", "conv6")  # tested on smaller pictures, "paper" on its own
+NETWORKS = [narrow(network(name, 114 if name in LARGE else None)) for name in presets.names()]
 NETWORKS += [narrow(network("paper", 99, activation="tanh", name="tanh")), network("digits", columns=1, name="one")]
 
 
 @pytest.mark.parametrize("net", NETWORKS, ids=lambda net: net.name)
-def test_taps_and_logits_are_the_torch_models(net: Network) -> None:
+def test_taps_and_logits_are_the_torch_models_on_every_target(net: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     model = AlexNet(net, seed=3).eval()
     side = net.image + 3
     mean = np.random.default_rng(1).uniform(90, 150, (side, side, 3)).astype(np.float32)
     images = squares(2, side)
-    interpreter = Interpreter(net, weights_of(model), mean=mean)
     crops = images[:, 1:-2, 2:-1].astype(np.float32) - mean[1:-2, 2:-1]
     theirs = model.taps(torch.from_numpy(crops).permute(0, 3, 1, 2))
-    ours = interpreter.taps(images, (1, 2, False))
-    assert list(ours) == list(theirs)
-    for name, values in theirs.items():
-        assert error(ours[name], values.numpy()) < 1e-5, name
-    logits = interpreter.logits(images, [(1, 2, False)])
-    assert error(logits[0], theirs[net.layers[-1].name].numpy()) < 1e-5
+    for engine in ENGINES:
+        monkeypatch.setattr(library, "_loaded", [engine])
+        interpreter = Interpreter(net, weights_of(model), mean=mean)
+        ours = interpreter.taps(images, (1, 2, False))
+        assert list(ours) == list(theirs)
+        for name, values in theirs.items():
+            assert error(ours[name], values.numpy()) < 1e-5, (engine and engine.target, name)
+        logits = interpreter.logits(images, [(1, 2, False)])
+        assert error(logits[0], theirs[net.layers[-1].name].numpy()) < 1e-5
 
 
 @pytest.mark.parametrize("center", ["mean-image", "imagenet", "none"])

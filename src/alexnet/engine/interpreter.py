@@ -5,18 +5,26 @@ Shapes: `N` images, `S` side of a square, `V` of a view, `C` classes or maps, `H
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.architecture import Network
+from alexnet.engine.compiled_network import CompiledNetwork
+from alexnet.engine.library import Dtype, library
 from alexnet.engine.plain_network import PlainNetwork, View
-from alexnet.engine.preparation import prepare
+from alexnet.engine.preparation import Floats, Step, prepare
 from alexnet.errors import UsageError, quoted, suggestion
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 VIEWS_AT_ONCE = 64  # beyond this a larger batch is no faster, only larger
+
+
+def processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Interpreter:
@@ -57,7 +65,15 @@ class Interpreter:
         steps = prepare(network, weights)
         self.shapes = [step.entry for step in steps]
         self.names = tuple(entry.name for entry in self.shapes)  # of the taps, in the order of the layers
-        self._computed = PlainNetwork(network, steps, self._mean, factors, precision == "bfloat16")
+        self._computed: CompiledNetwork | PlainNetwork
+        self._computed = self._compiled(steps, factors, threads) if library() else self._plain(steps, factors)
+
+    def _plain(self, steps: list[Step], scale: Floats | None) -> PlainNetwork:
+        return PlainNetwork(self.network, steps, self._mean, scale, self.precision == "bfloat16")
+
+    def _compiled(self, steps: list[Step], scale: Floats | None, threads: int | None) -> CompiledNetwork:
+        dtype = Dtype.BFLOAT16 if self.precision == "bfloat16" else Dtype.FLOAT32
+        return CompiledNetwork(self.network, steps, self._mean, scale, dtype, threads or processors())
 
     def logits(self, squares: NDArray[np.uint8], views: Sequence[View]) -> NDArray[np.float32]:
         """uint8 squares (N, S, S, 3) → (views, N, C); a view is its top, left and whether it is mirrored.

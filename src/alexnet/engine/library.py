@@ -28,6 +28,13 @@ FUNCTIONS = {
     "conv_grad_weights": "pipippppn",
     "pool_forward": "pipppn",
     "pool_backward": "pipppn",
+    "pool_average": "pippn",
+    "crop": "pppppin",
+    "local": "pippppin",
+    "flatten": "ppinnnn",
+    "relu": "pinn",
+    "tanh": "pinn",
+    "softmax": "pnnn",
     "colour_products": "pnip",
     "dropout": "ppnnnnnnnn",
 }

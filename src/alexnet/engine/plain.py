@@ -85,10 +85,15 @@ def tanh(x: Floats) -> Floats:
     return np.tanh(x, out=x)
 
 
+def normalization_rule(layer: LRN | MapNorm) -> tuple[int, float, float, float]:
+    """Size, α (divided where the layer says so), β and k."""
+    members = layer.size if isinstance(layer, LRN) else layer.size**2
+    return layer.size, layer.alpha / members if layer.divide else layer.alpha, layer.beta, layer.k
+
+
 def normalize(x: Floats, layer: LRN | MapNorm, columns: int = 1) -> Floats:
     """(N, H, W, C) normalized as a layer says, across the maps of each column or within each map."""
-    members = layer.size if isinstance(layer, LRN) else layer.size**2
-    rule = (layer.size, layer.alpha / members if layer.divide else layer.alpha, layer.beta, layer.k)
+    rule = normalization_rule(layer)
     return lrn(x, *rule, columns) if isinstance(layer, LRN) else map_norm(x, *rule)
 
 
