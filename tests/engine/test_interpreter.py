@@ -14,7 +14,7 @@ from alexnet.architecture import Network
 from alexnet.config import replace
 from alexnet.data.augment import Augmentation
 from alexnet.data.statistics import Statistics
-from alexnet.engine import library
+from alexnet.engine import library, quantization
 from alexnet.engine.build import LIBRARY
 from alexnet.engine.interpreter import Interpreter
 from alexnet.errors import CheckpointError, UsageError
@@ -136,6 +136,25 @@ def test_bfloat16_is_near_float32_and_gives_unrounded_logits() -> None:
     assert (rounded.view(np.uint32) & 0xFFFF).any()
 
 
+def ranges_of(interpreter: Interpreter, images: NDArray[np.uint8]) -> dict[str, float]:
+    """The largest absolute values of the taps that layers take, on some images."""
+    names = set(quantization.sources(interpreter.network).values()) - {quantization.IMAGE}
+    taps = interpreter.taps(images, (1, 1, False), names)
+    return {quantization.IMAGE: 255.0, **{name: float(np.abs(values).max()) for name, values in taps.items()}}
+
+
+def test_int8_is_near_float32() -> None:
+    images, views = squares(6, 16), [(1, 1, False)]
+    mean = np.full((16, 16, 3), 120, np.float32)
+    exact = interpreter_of(mean=mean)
+    ranges = ranges_of(exact, images)
+    whole = interpreter_of(mean=mean, precision="int8", ranges=ranges)
+    assert 0 < error(whole.logits(images, views), exact.logits(images, views)) < 0.05
+    del ranges["relu4"]  # the last layer is computed in bfloat16 then
+    mixed = interpreter_of(mean=mean, precision="int8", ranges=ranges)
+    assert (mixed.logits(images, views) != whole.logits(images, views)).any()
+
+
 def test_wrong_requests_are_told() -> None:
     net = network("digits")
     weights = weights_of(AlexNet(net))
@@ -145,6 +164,14 @@ def test_wrong_requests_are_told() -> None:
         Interpreter(Network("torchvision:alexnet"), {})
     with pytest.raises(UsageError, match=r"a mean of shape \(8, 8, 3\) should be"):
         Interpreter(net, weights, mean=np.zeros((8, 8, 3), np.float32))
+    with pytest.raises(UsageError, match="int8, and no other precision, needs ranges"):
+        Interpreter(net, weights, precision="int8")
+    with pytest.raises(UsageError, match="int8, and no other precision, needs ranges"):
+        Interpreter(net, weights, ranges={})
+    with pytest.raises(UsageError, match="ranges have 'relu1', which no layer of digits takes; they"):
+        Interpreter(net, weights, precision="int8", ranges={"relu1": 1.0})
+    with pytest.raises(UsageError, match="the range of pool1, nan, should be a number above 0"):
+        Interpreter(net, weights, precision="int8", ranges={"pool1": float("nan")})
     interpreter = Interpreter(net, weights, mean=np.zeros((16, 16, 3), np.float32))
     with pytest.raises(UsageError, match=r"uint8 \(1, 15, 15, 3\) should be uint8 \(N, 16, 16, 3\)"):
         interpreter.logits(squares(1, 15), [(0, 0, False)])
