@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -118,6 +119,28 @@ def test_no_images_and_no_views_are_answered() -> None:
     assert interpreter.logits(squares(2, 16), []).shape == (0, 2, 10)
     assert interpreter.taps(squares(0, 16), (0, 0, False), ["pool1"])["pool1"].shape == (0, 32, 7, 7)
     assert interpreter.taps(squares(2, 16), (0, 0, False), []) == {}
+
+
+def test_several_threads_may_call_at_once() -> None:
+    interpreter = interpreter_of(threads=2)
+    batches = [squares(count, 16) for count in (1, 5, 9, 33) * 4]
+    alone = [interpreter.logits(batch, [(0, 2, True), (1, 1, False)]) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda batch: interpreter.logits(batch, [(0, 2, True), (1, 1, False)]), batches))
+    assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
+
+
+def test_how_many_threads_compute_changes_nothing() -> None:
+    images = squares(7, 16)
+    one, three = (interpreter_of(threads=n).logits(images, [(1, 1, False)]) for n in (1, 3))
+    assert np.array_equal(one, three)
+
+
+def test_squares_may_be_part_of_a_larger_array() -> None:
+    interpreter, images = interpreter_of(), squares(6, 20)
+    part = images[::2, 2:18, 1:17]
+    whole = interpreter.logits(np.ascontiguousarray(part), [(1, 1, False)])
+    assert np.array_equal(interpreter.logits(part, [(1, 1, False)]), whole)
 
 
 def test_taps_are_copies_and_can_be_chosen() -> None:
