@@ -31,7 +31,6 @@ SMALL = [
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predict, "READ", 1 << 16)
     monkeypatch.setattr(predict.Bench, "_peers", lambda self: {"a peer": lambda views: self.plain.model(views)})
-    monkeypatch.setattr(predict, "BACKENDS", {"engine": ("float32", "bfloat16"), "torch": ("float32",)})
 
 
 def test_every_result_has_value_spread_peers_and_reference(tmp_path: Path) -> None:
@@ -47,8 +46,12 @@ def test_every_result_has_value_spread_peers_and_reference(tmp_path: Path) -> No
 
 def test_ours_is_the_engine_in_each_precision_beside_torch() -> None:
     answer = run("predict", SMALL, keep=False, say=lambda line: None)
-    assert {result.by for result in answer.record.results} == {"ours engine float32", "ours engine bfloat16"}
-    assert all("ours torch float32" in result.peers for result in answer.record.results if "float32" in result.name)
+    assert {result.by for result in answer.record.results} == {
+        f"ours engine {precision}" for precision in ("float32", "bfloat16", "int8")
+    }
+    assert all(
+        "ours torch float32" in result.peers for result in answer.record.results if result.name.endswith(" float32")
+    )
     assert answer.path is None
 
 
@@ -59,8 +62,8 @@ def test_a_peer_in_a_narrower_precision_is_beside_ours_in_that_alone(monkeypatch
     )
     answer = run("predict", SMALL, keep=False, say=lambda line: None)
     for result in answer.record.results:
-        assert ("a peer bfloat16" in result.peers) == ("bfloat16" in result.name)
-        assert "a peer" in result.peers and "a peer int8" not in result.peers
+        assert ("a peer bfloat16" in result.peers) == (not result.name.endswith(" float32"))
+        assert ("a peer int8" in result.peers) == ("int8" in result.name) and "a peer" in result.peers
 
 
 def test_a_start_has_every_stage(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,9 +15,14 @@ from alexnet.architecture import Network
 from alexnet.config import replace
 from alexnet.data.augment import Augmentation
 from alexnet.data.statistics import Statistics
+from alexnet.engine import library, quantization
+from alexnet.engine.build import LIBRARY
 from alexnet.engine.interpreter import Interpreter
 from alexnet.errors import CheckpointError, UsageError
 from alexnet.model.alexnet import AlexNet
+
+FOUND = library.library()
+ENGINES = [None, *(library.Library(LIBRARY, target) for target in (FOUND.targets if FOUND else ()))]  # None: NumPy
 
 
 def network(preset: str, image: int | None = None, **fields: object) -> Network:
@@ -48,25 +54,28 @@ def error(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
     return float(np.abs(ours - theirs).max() / max(float(np.abs(theirs).max()), 1e-30))
 
 
-NETWORKS = [narrow(network(name)) for name in presets.names()]
+LARGE = ("code-145", "caffe", "one-weird-trick", "one-gpu", "conv6")  # tested on smaller pictures, "paper" on its own
+NETWORKS = [narrow(network(name, 114 if name in LARGE else None)) for name in presets.names()]
 NETWORKS += [narrow(network("paper", 99, activation="tanh", name="tanh")), network("digits", columns=1, name="one")]
 
 
 @pytest.mark.parametrize("net", NETWORKS, ids=lambda net: net.name)
-def test_taps_and_logits_are_the_torch_models(net: Network) -> None:
+def test_taps_and_logits_are_the_torch_models_on_every_target(net: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     model = AlexNet(net, seed=3).eval()
     side = net.image + 3
     mean = np.random.default_rng(1).uniform(90, 150, (side, side, 3)).astype(np.float32)
     images = squares(2, side)
-    interpreter = Interpreter(net, weights_of(model), mean=mean)
     crops = images[:, 1:-2, 2:-1].astype(np.float32) - mean[1:-2, 2:-1]
     theirs = model.taps(torch.from_numpy(crops).permute(0, 3, 1, 2))
-    ours = interpreter.taps(images, (1, 2, False))
-    assert list(ours) == list(theirs)
-    for name, values in theirs.items():
-        assert error(ours[name], values.numpy()) < 1e-5, name
-    logits = interpreter.logits(images, [(1, 2, False)])
-    assert error(logits[0], theirs[net.layers[-1].name].numpy()) < 1e-5
+    for engine in ENGINES:
+        monkeypatch.setattr(library, "_loaded", [engine])
+        interpreter = Interpreter(net, weights_of(model), mean=mean)
+        ours = interpreter.taps(images, (1, 2, False))
+        assert list(ours) == list(theirs)
+        for name, values in theirs.items():
+            assert error(ours[name], values.numpy()) < 1e-5, (engine and engine.target, name)
+        logits = interpreter.logits(images, [(1, 2, False)])
+        assert error(logits[0], theirs[net.layers[-1].name].numpy()) < 1e-5
 
 
 @pytest.mark.parametrize("center", ["mean-image", "imagenet", "none"])
@@ -112,6 +121,28 @@ def test_no_images_and_no_views_are_answered() -> None:
     assert interpreter.taps(squares(2, 16), (0, 0, False), []) == {}
 
 
+def test_several_threads_may_call_at_once() -> None:
+    interpreter = interpreter_of(threads=2)
+    batches = [squares(count, 16) for count in (1, 5, 9, 33) * 4]
+    alone = [interpreter.logits(batch, [(0, 2, True), (1, 1, False)]) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda batch: interpreter.logits(batch, [(0, 2, True), (1, 1, False)]), batches))
+    assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
+
+
+def test_how_many_threads_compute_changes_nothing() -> None:
+    images = squares(7, 16)
+    one, three = (interpreter_of(threads=n).logits(images, [(1, 1, False)]) for n in (1, 3))
+    assert np.array_equal(one, three)
+
+
+def test_squares_may_be_part_of_a_larger_array() -> None:
+    interpreter, images = interpreter_of(), squares(6, 20)
+    part = images[::2, 2:18, 1:17]
+    whole = interpreter.logits(np.ascontiguousarray(part), [(1, 1, False)])
+    assert np.array_equal(interpreter.logits(part, [(1, 1, False)]), whole)
+
+
 def test_taps_are_copies_and_can_be_chosen() -> None:
     interpreter = interpreter_of()
     images = squares(2, 16)
@@ -128,6 +159,25 @@ def test_bfloat16_is_near_float32_and_gives_unrounded_logits() -> None:
     assert (rounded.view(np.uint32) & 0xFFFF).any()
 
 
+def ranges_of(interpreter: Interpreter, images: NDArray[np.uint8]) -> dict[str, float]:
+    """The largest absolute values of the taps that layers take, on some images."""
+    names = set(quantization.sources(interpreter.network).values()) - {quantization.IMAGE}
+    taps = interpreter.taps(images, (1, 1, False), names)
+    return {quantization.IMAGE: 255.0, **{name: float(np.abs(values).max()) for name, values in taps.items()}}
+
+
+def test_int8_is_near_float32() -> None:
+    images, views = squares(6, 16), [(1, 1, False)]
+    mean = np.full((16, 16, 3), 120, np.float32)
+    exact = interpreter_of(mean=mean)
+    ranges = ranges_of(exact, images)
+    whole = interpreter_of(mean=mean, precision="int8", ranges=ranges)
+    assert 0 < error(whole.logits(images, views), exact.logits(images, views)) < 0.05
+    del ranges["relu4"]  # the last layer is computed in bfloat16 then
+    mixed = interpreter_of(mean=mean, precision="int8", ranges=ranges)
+    assert (mixed.logits(images, views) != whole.logits(images, views)).any()
+
+
 def test_wrong_requests_are_told() -> None:
     net = network("digits")
     weights = weights_of(AlexNet(net))
@@ -137,6 +187,14 @@ def test_wrong_requests_are_told() -> None:
         Interpreter(Network("torchvision:alexnet"), {})
     with pytest.raises(UsageError, match=r"a mean of shape \(8, 8, 3\) should be"):
         Interpreter(net, weights, mean=np.zeros((8, 8, 3), np.float32))
+    with pytest.raises(UsageError, match="int8, and no other precision, needs ranges"):
+        Interpreter(net, weights, precision="int8")
+    with pytest.raises(UsageError, match="int8, and no other precision, needs ranges"):
+        Interpreter(net, weights, ranges={})
+    with pytest.raises(UsageError, match="ranges have 'relu1', which no layer of digits takes; they"):
+        Interpreter(net, weights, precision="int8", ranges={"relu1": 1.0})
+    with pytest.raises(UsageError, match="the range of pool1, nan, should be a number above 0"):
+        Interpreter(net, weights, precision="int8", ranges={"pool1": float("nan")})
     interpreter = Interpreter(net, weights, mean=np.zeros((16, 16, 3), np.float32))
     with pytest.raises(UsageError, match=r"uint8 \(1, 15, 15, 3\) should be uint8 \(N, 16, 16, 3\)"):
         interpreter.logits(squares(1, 15), [(0, 0, False)])

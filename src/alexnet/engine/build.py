@@ -21,7 +21,8 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 # In a folder of its own, for Python would take it for a module.
 LIBRARY = FOLDER / "built" / {"win32": "alexnet.dll", "darwin": "libalexnet.dylib"}.get(sys.platform, "libalexnet.so")
-KERNELS = ("convolution", "normalization", "pooling", "statistics", "dropout", "resize")  # compiled for every target
+# Compiled for every target.
+KERNELS = ("convolution", "normalization", "pooling", "statistics", "dropout", "forward", "resize")
 SHARED = ("parallel",)  # compiled once, for the plainest
 # The options of each target; the last is what any such processor can run.
 TARGETS: Mapping[str, Mapping[str, tuple[str, ...]]] = {

@@ -5,18 +5,27 @@ Shapes: `N` images, `S` side of a square, `V` of a view, `C` classes or maps, `H
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.architecture import Network
+from alexnet.engine.compiled_network import CompiledNetwork
+from alexnet.engine.library import Dtype, library
 from alexnet.engine.plain_network import PlainNetwork, View
-from alexnet.engine.preparation import prepare
+from alexnet.engine.preparation import Floats, Step, prepare
+from alexnet.engine.quantization import quantizers, view_limits
 from alexnet.errors import UsageError, quoted, suggestion
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 VIEWS_AT_ONCE = 64  # beyond this a larger batch is no faster, only larger
+
+
+def processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Interpreter:
@@ -36,8 +45,9 @@ class Interpreter:
         """Take weights by name as a model's state has them; contiguous float32 ones are not copied.
 
         mean: (S, S, 3), subtracted from squares; scale: (3,), what the difference is multiplied by. precision: float32,
-        bfloat16, or int8, which needs `ranges`: the largest absolute activation of every tap. Raises UsageError, and
-        CheckpointError naming a weight that does not fit.
+        bfloat16, or int8, which needs `ranges`: the largest absolute values of the taps (`quantization.sources`) that
+        layers take. Convolutions and fully-connected layers whose tap has none are computed in bfloat16, as is
+        everything else then. Raises UsageError, and CheckpointError naming a weight that does not fit.
         """
         if network.library:
             raise UsageError(f"the network {network.name} is built by torchvision; only torch can run it")
@@ -46,8 +56,8 @@ class Interpreter:
             raise UsageError(
                 f"precision {quoted(precision)} should be one of {known}{suggestion(str(precision), PRECISIONS)}"
             )
-        if precision == "int8":
-            raise UsageError("int8 is not computed here yet; take float32 or bfloat16")
+        if (ranges is not None) != (precision == "int8"):
+            raise UsageError("int8, and no other precision, needs ranges of activations, measured on images")
         self.network, self.precision = network, precision
         self._mean = None if mean is None else np.ascontiguousarray(mean, np.float32)
         side = None if self._mean is None else self._mean.shape
@@ -57,7 +67,19 @@ class Interpreter:
         steps = prepare(network, weights)
         self.shapes = [step.entry for step in steps]
         self.names = tuple(entry.name for entry in self.shapes)  # of the taps, in the order of the layers
-        self._computed = PlainNetwork(network, steps, self._mean, factors, precision == "bfloat16")
+        self._quantizers = quantizers(network, ranges or {}, view_limits(self._mean, factors))
+        self._computed: CompiledNetwork | PlainNetwork
+        self._computed = self._compiled(steps, factors, threads) if library() else self._plain(steps, factors)
+
+    def _plain(self, steps: list[Step], scale: Floats | None) -> PlainNetwork:
+        rounds = self.precision != "float32"
+        return PlainNetwork(self.network, steps, self._mean, scale, rounds, self._quantizers)
+
+    def _compiled(self, steps: list[Step], scale: Floats | None, threads: int | None) -> CompiledNetwork | PlainNetwork:
+        if self._quantizers:
+            return self._plain(steps, scale)
+        dtype = Dtype.FLOAT32 if self.precision == "float32" else Dtype.BFLOAT16
+        return CompiledNetwork(self.network, steps, self._mean, scale, dtype, threads or processors())
 
     def logits(self, squares: NDArray[np.uint8], views: Sequence[View]) -> NDArray[np.float32]:
         """uint8 squares (N, S, S, 3) → (views, N, C); a view is its top, left and whether it is mirrored.

@@ -9,11 +9,14 @@ of all `G` groups, `K` kernel side.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from alexnet.architecture import LRN, MapNorm, output_side, pooled_side
+from alexnet.engine.quantization import Quantizer, WholeWeights
 
 Floats = NDArray[np.float32]
 PATCHES = 32 << 20  # bytes of patches that are held at once
@@ -36,15 +39,18 @@ def crop(
 def convolve(
     x: Floats, weight: Floats, bias: Floats, stride: int = 1, pad: int = 0, ceil: bool = True, groups: int = 1
 ) -> Floats:
-    """(N, H, W, C) by kernels (O, C / G, K, K) → (N, P, Q, O), sized as `output_side` says (paper §3.5)."""
+    """(N, H, W, C) by kernels (O, C / G, K, K) → (N, P, Q, O), sized as `output_side` says (paper §3.5).
+
+    Computed in the type of the maps.
+    """
     n, h, w, maps = x.shape
     kernels, own, size, _ = weight.shape
     p, q = (output_side(side, size, stride, pad, ceil) for side in (h, w))
     windows = _windows(x, size, stride, pad, p, q).transpose(0, 1, 2, 4, 5, 3)  # (N, P, Q, K, K, C)
-    factors = weight.reshape(groups, kernels // groups, own, size, size).transpose(0, 3, 4, 2, 1)
-    factors = factors.reshape(groups, size * size * own, kernels // groups)
-    out = np.empty((n, p, q, kernels), np.float32)
-    row = q * size * size * own * 4
+    factors = weight.astype(x.dtype, copy=False).reshape(groups, kernels // groups, own, size, size)
+    factors = factors.transpose(0, 3, 4, 2, 1).reshape(groups, size * size * own, kernels // groups)
+    out = np.empty((n, p, q, kernels), x.dtype)
+    row = q * size * size * own * x.itemsize
     rows = max(1, min(p, PATCHES // row))
     images = max(1, PATCHES // (row * rows))
     for first in range(0, n, images):
@@ -57,6 +63,26 @@ def convolve(
                 into[part] = (patches @ factors[g]).reshape(into[part].shape)
     out += bias
     return out
+
+
+def whole_convolve(x: Floats, weights: WholeWeights, quantizer: Quantizer, **sizes: Any) -> Floats:
+    """`convolve` in int8: whole numbers are multiplied and added up exactly, and brought back to float32."""
+    levels = quantizer(x).astype(np.float64) - quantizer.zero  # exact, and zeros around the maps are zeros
+    sums: Any = convolve(levels, weights.weight, 0, **sizes)  # type: ignore[arg-type]
+    return _brought_back(sums, weights, quantizer)
+
+
+def whole_full(x: Floats, weights: WholeWeights, quantizer: Quantizer) -> Floats:
+    """`full` in int8, as `whole_convolve`."""
+    levels = quantizer(x).astype(np.float64) - quantizer.zero
+    rows = range(0, len(weights.weight), 256)
+    sums = [levels @ weights.weight[row : row + 256].T.astype(np.float64) for row in rows]
+    return _brought_back(np.concatenate(sums, 1), weights, quantizer)
+
+
+def _brought_back(sums: NDArray[np.float64], weights: WholeWeights, quantizer: Quantizer) -> Floats:
+    zeros = quantizer.zero * weights.weight.reshape(len(weights.weight), -1).sum(1, dtype=np.int64)
+    return (sums + zeros).astype(np.float32) * weights.scale + weights.bias
 
 
 def local(x: Floats, weight: Floats, bias: Floats, size: int, pad: int) -> Floats:
@@ -85,10 +111,15 @@ def tanh(x: Floats) -> Floats:
     return np.tanh(x, out=x)
 
 
+def normalization_rule(layer: LRN | MapNorm) -> tuple[int, float, float, float]:
+    """Size, α (divided where the layer says so), β and k."""
+    members = layer.size if isinstance(layer, LRN) else layer.size**2
+    return layer.size, layer.alpha / members if layer.divide else layer.alpha, layer.beta, layer.k
+
+
 def normalize(x: Floats, layer: LRN | MapNorm, columns: int = 1) -> Floats:
     """(N, H, W, C) normalized as a layer says, across the maps of each column or within each map."""
-    members = layer.size if isinstance(layer, LRN) else layer.size**2
-    rule = (layer.size, layer.alpha / members if layer.divide else layer.alpha, layer.beta, layer.k)
+    rule = normalization_rule(layer)
     return lrn(x, *rule, columns) if isinstance(layer, LRN) else map_norm(x, *rule)
 
 

@@ -1,9 +1,10 @@
-"""The forward pass of a network in plain NumPy, in float32 or as bfloat16 rounds."""
+"""The forward pass of a network in plain NumPy: in float32, as bfloat16 rounds, or in int8."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from alexnet.architecture import LRN, Activation, Conv, Dropout, Full, Local, MapNorm, Network, Pool
 from alexnet.engine import plain
 from alexnet.engine.preparation import Floats, Step
+from alexnet.engine.quantization import Quantizer, WholeWeights
 
 View = tuple[int, int, bool]
 
@@ -19,10 +21,25 @@ class PlainNetwork:
     """A network and its preprocessing, computed by `plain`. Safe to use from several threads at once."""
 
     def __init__(
-        self, network: Network, steps: Sequence[Step], mean: Floats | None, scale: Floats | None, bfloat16: bool
+        self,
+        network: Network,
+        steps: Sequence[Step],
+        mean: Floats | None,
+        scale: Floats | None,
+        bfloat16: bool,
+        quantizers: Mapping[str, Quantizer],
     ) -> None:
-        """Round weights to bfloat16 here, maps as they are made; biases and the last outputs stay float32."""
+        """Round weights to bfloat16 here, maps as they are made; biases and the last outputs stay float32.
+
+        Layers that have a quantizer are computed in int8.
+        """
         self.network, self.mean, self.scale, self.bfloat16 = network, mean, scale, bfloat16
+        self.quantizers = quantizers
+        named = {step.entry.name: step for step in steps}
+        self.whole = {
+            name: WholeWeights.of(named[name].weight, named[name].bias, quantizer)
+            for name, quantizer in quantizers.items()
+        }
         self.steps = steps
         if bfloat16:
             self.steps = [dataclasses.replace(step, weight=plain.rounded(step.weight)) for step in steps]
@@ -50,12 +67,22 @@ class PlainNetwork:
         layer = step.entry.layer
         match layer:
             case Conv():
-                how = (layer.stride, layer.pad, layer.ceil, step.groups)
-                return plain.convolve(x, step.weight, step.bias, *how)
+                sizes: dict[str, Any] = {
+                    "stride": layer.stride,
+                    "pad": layer.pad,
+                    "ceil": layer.ceil,
+                    "groups": step.groups,
+                }
+                if layer.name in self.whole:
+                    return plain.whole_convolve(x, self.whole[layer.name], self.quantizers[layer.name], **sizes)
+                return plain.convolve(x, step.weight, step.bias, **sizes)
             case Local():
                 return plain.local(x, step.weight, step.bias, layer.size, layer.pad)
             case Full():
-                return plain.full(plain.flatten(x) if x.ndim == 4 else x, step.weight, step.bias)
+                x = plain.flatten(x) if x.ndim == 4 else x
+                if layer.name in self.whole:
+                    return plain.whole_full(x, self.whole[layer.name], self.quantizers[layer.name])
+                return plain.full(x, step.weight, step.bias)
             case Activation():
                 return plain.relu(x) if self.network.activation == "relu" else plain.tanh(x)
             case LRN() | MapNorm():

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.architecture import Conv, Full, Local, Network, infer_shapes
+from alexnet.architecture import Network
 from alexnet.data.run_data import open_known_source, open_run_data
 from alexnet.data.views import View, views
 from alexnet.device import cpu_count
 from alexnet.engine.interpreter import Interpreter
+from alexnet.engine.quantization import IMAGE, Quantizer, sources
 from alexnet.errors import DataError, RunError, UnreadableImage, UsageError
 from alexnet.files import write_json
 from alexnet.inference.network import Trained, weights_sha256
@@ -32,7 +33,6 @@ BATCH = 32  # of them at a time
 SAMPLE = 1 << 18  # activations of a tap that its range is chosen by
 CLIPS = np.linspace(0.3, 1, 36, dtype=np.float32)  # of the largest activation: the ranges tried
 LOSS = 0.004  # of the images may get another label by an int8 last layer than by a bfloat16 one
-INPUT = "images"  # the name of the range of the centred pixels
 FIELDS = {"weights": str, "images": int, "ranges": dict[str, float], "agreement": dict[str, float]}
 
 
@@ -99,13 +99,8 @@ def calibrate(trained: Trained, squares: NDArray[np.uint8], sha256: str = "") ->
 
 
 def feeding(network: Network) -> list[str]:
-    """The taps that layers with weights are fed from, the centred `images` first, in the order of those layers."""
-    before, names = INPUT, []
-    for entry in infer_shapes(network):
-        if isinstance(entry.layer, Conv | Local | Full):
-            names.append(before)
-        before = entry.name
-    return names
+    """The taps that int8 layers are fed from, the image first, the last layer's last."""
+    return list(dict.fromkeys(sources(network).values()))
 
 
 def measure_ranges(trained: Trained, exact: Interpreter, squares: NDArray[np.uint8], view: View) -> dict[str, float]:
@@ -115,20 +110,24 @@ def measure_ranges(trained: Trained, exact: Interpreter, squares: NDArray[np.uin
     samples: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
     for first in range(0, len(squares), BATCH):
         some = squares[first : first + BATCH]
-        taps = exact.taps(some, view, set(names) - {INPUT})
-        taps[INPUT] = (some - (np.float32(0) if mean is None else mean)) * (np.float32(1) if scale is None else scale)
+        taps = exact.taps(some, view, set(names) - {IMAGE})
+        taps[IMAGE] = (some - (np.float32(0) if mean is None else mean)) * (np.float32(1) if scale is None else scale)
         for name in names:
-            values = np.abs(taps[name]).ravel()
+            values = taps[name].ravel()
             every = max(1, values.size * len(squares) // (len(some) * SAMPLE))
-            samples[name].append(np.append(values[::every], values.max()))
+            samples[name].append(np.append(values[::every], values[np.abs(values).argmax()]))
     return {name: _best_range(np.concatenate(parts)) for name, parts in samples.items()}
 
 
 def _best_range(values: NDArray[np.float32]) -> float:
-    """Of absolute values: the range of which 127 steps round them with the least squared error."""
-    steps = CLIPS * (float(values.max()) or 1.0) / 127
-    errors = [float(np.square(np.minimum(np.rint(values / step), 127) * step - values).sum()) for step in steps]
-    return float(127 * steps[int(np.argmin(errors))])
+    """The range with the least squared error of rounding."""
+    reaches = (CLIPS * (np.abs(values).max() or 1)).tolist()
+    errors = []
+    for reach in reaches:
+        rounds = Quantizer.of(-reach if values.min() < 0 else 0.0, reach)
+        levels = rounds(values).astype(np.float32) - rounds.zero
+        errors.append(float(np.square(levels / np.float32(rounds.factor) - values).sum()))
+    return float(reaches[int(np.argmin(errors))])
 
 
 def _labels(network: Interpreter, squares: NDArray[np.uint8], view: View) -> NDArray[np.int64]:
