@@ -200,9 +200,9 @@ def load_file(case: Case) -> str:
 
 def read_weights(case: Case) -> str:
     """The weights of a file of torch's, as for a network of torchvision's."""
-    from alexnet.inference.load import _read_weights
+    from alexnet.inference import torchvision_weights
 
-    return str(len(_read_weights(str(case[0]))))
+    return str(len(torchvision_weights.read_weights(str(case[0]))))
 
 
 def begin_from(case: Case) -> str:

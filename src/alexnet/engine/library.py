@@ -37,7 +37,7 @@ FUNCTIONS = {
     "softmax": "pnnn",
     "colour_products": "pnip",
     "dropout": "ppnnnnnnnn",
-    "resize": "pnnnppnp",
+    "resize": "pnnnppnpp",
 }
 _TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int, "n": ctypes.c_int64, "d": ctypes.c_double}
 

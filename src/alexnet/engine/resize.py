@@ -25,11 +25,10 @@ def resize(pixels: Pixels, size: int) -> Pixels:
         return np.ascontiguousarray(_mixed(rows.transpose(1, 0, 2), first, weights).transpose(1, 0, 2))
     if pixels.strides[1:] != (3, 1) or pixels.strides[0] < 0:
         pixels = np.ascontiguousarray(pixels)
-    out = np.empty((size, size, 3), np.uint8)
-    taps = weights.shape[1]
+    out, row = np.empty((size, size, 3), np.uint8), np.empty(3 * len(pixels) + 64, np.float32)
     call(
         "resize", pixels.ctypes.data, pixels.strides[0], len(pixels), size,
-        first.ctypes.data, weights.ctypes.data, taps, out.ctypes.data,
+        first.ctypes.data, weights.ctypes.data, weights.shape[1], row.ctypes.data, out.ctypes.data,
     )  # fmt: skip
     return out
 

@@ -61,15 +61,15 @@ def open_torchvision(name: str, checkpoint: str | None) -> Trained:
         try:
             _check_archive(str(kept))
             model.body = models.get_model(short, weights=published)  # from the file: it is there
-        except Exception as error:  # as in `_read_weights`
+        except Exception as error:  # as in `read_weights`
             raise CheckpointError(f"{kept} is not a file of weights: {one_line(error)}") from None
     elif checkpoint != "random":
-        load_weights(model.get_submodule("body"), _read_weights(checkpoint), checkpoint)
+        load_weights(model.get_submodule("body"), read_weights(checkpoint), checkpoint)
     origin = {"run": name, "checkpoint": checkpoint or kept.name}
     return Trained(config, arrays(model.state_dict()), None, tuple(classes), origin, model=model.eval())
 
 
-def _read_weights(path: str) -> Mapping[str, Any]:
+def read_weights(path: str) -> Mapping[str, Any]:
     """The tensors of a file that torch saved, or the arrays of a safetensors file. Raises CheckpointError."""
     if path.endswith(".safetensors"):
         return read_tensors(path)
