@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,10 +67,9 @@ def quantized(trained: Trained, images: int = CALIBRATION) -> Interpreter:
 def read_calibration(run: Run, network: Network) -> Calibration | None:
     """What int8.json says; None where there is none. Raises RunError naming the field that is wrong."""
     path = run.int8_file
-    try:
-        value = read_json(path, MAX_BYTES)
-    except FileNotFoundError:
+    if not path.exists():
         return None
+    value = read_json(path, MAX_BYTES)
     check_fields(value, FIELDS, str(path))
     known = feeding(network)
     for name, reach in value["ranges"].items():
@@ -140,9 +138,10 @@ def training_squares(run: Run, images: int = CALIBRATION) -> NDArray[np.uint8]:
     data = open_run_data(run.config, source, place)
     chosen = np.linspace(0, len(data.train) - 1, min(images, len(data.train))).astype(np.int64)
 
-    def square(i: int) -> Any:
+    def square(i: int) -> NDArray[np.uint8] | None:
         with contextlib.suppress(UnreadableImage):
             return data.train.resize_crop(i, run.config.data.size)
+        return None
 
     with ThreadPoolExecutor(cpu_count()) as pool:
         squares = [pixels for pixels in pool.map(square, chosen.tolist()) if pixels is not None]
