@@ -1,8 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
-# Every extra that has tests, so that none of them is skipped.
-TESTED := dev,export,openvino,hub,tensorboard
 
 .PHONY: demo test fuzz lint bench clean
 
@@ -39,9 +37,9 @@ clean:
 
 .venv/installed: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PIP) -e .
+	$(PIP) -e '.[train]'
 	touch $@
 
 .venv/tools: .venv/engine
-	$(PIP) -e '.[$(TESTED)]'
+	$(PIP) -e '.[dev]'
 	touch $@

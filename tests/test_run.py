@@ -285,7 +285,7 @@ def test_an_evaluation_takes_the_place_of_an_earlier_one_of_its_kind(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "change", [{"checkpoint": "last"}, {"backend": "openvino"}, {"precision": "int8"}, {"sha256": "0b"}]
+    "change", [{"checkpoint": "last"}, {"backend": "engine"}, {"precision": "int8"}, {"sha256": "0b"}]
 )
 def test_evaluations_of_other_weights_or_backends_stay(change: dict[str, str], tmp_path: Path) -> None:
     run = Run(tmp_path)

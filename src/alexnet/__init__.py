@@ -41,7 +41,12 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'alexnet' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    from alexnet.errors import missing_library
+
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        raise missing_library(error, f"alexnet.{name}") from error
 
 
 def __dir__() -> list[str]:

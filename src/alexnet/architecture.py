@@ -295,6 +295,24 @@ def groups(network: Network, layer: Layer) -> int:
     return network.columns if own else 1
 
 
+def weight_shapes(network: Network) -> dict[str, tuple[int, ...]]:
+    """The shapes of a described network's weights and biases, by the names that they have in files."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for entry in infer_shapes(network):
+        layer, name = entry.layer, entry.layer.name
+        if isinstance(layer, Local):
+            places = math.prod(entry.shape[1:])
+            shapes[f"{name}.weight"] = (places, entry.weights // places // layer.kernels, layer.kernels)
+            shapes[f"{name}.bias"] = (places, layer.kernels)
+        elif isinstance(layer, Conv | Full):
+            kernel: tuple[int, ...] = (math.prod(entry.inputs),)
+            if isinstance(layer, Conv):
+                kernel = (entry.inputs[0] // groups(network, layer), layer.size, layer.size)
+            shapes[f"{name}.weight"] = (entry.shape[0], *kernel)
+            shapes[f"{name}.bias"] = entry.shape[:1]
+    return shapes
+
+
 def parameters(network: Network) -> int:
     """Weights and biases of the whole network."""
     return sum(entry.parameters for entry in infer_shapes(network))

@@ -33,7 +33,7 @@ from alexnet.commands import (
     train,
 )
 from alexnet.commands.frame import Command, HelpFormat, Parser, common_arguments, split_settings, unknown_flag
-from alexnet.errors import AlexnetError, UsageError, describe_os_error, quoted, suggestion
+from alexnet.errors import AlexnetError, UsageError, describe_os_error, missing_library, quoted, suggestion
 from alexnet.files import cache_folder, write_text
 
 COMMANDS: tuple[Command, ...] = tuple(
@@ -120,7 +120,10 @@ def _main(words: list[str]) -> int:
         return 2
     args.settings, args.argv, args.parser = settings, words, command_parser
     args.with_settings = [entry.name for entry in COMMANDS if entry.settings]
-    result = command.run(args)
+    try:
+        result = command.run(args)
+    except ModuleNotFoundError as error:
+        raise missing_library(error, f"alexnet {command.name}") from error
     if getattr(args, "json", False):
         result.pop("text", None)
         print(json.dumps(result))

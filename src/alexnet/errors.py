@@ -54,6 +54,16 @@ class MissingLibrary(UsageError):
     """An optional library that is not installed; the message names the extra to install."""
 
 
+# What the extra `train` installs, by the names of its modules.
+TRAIN = ("torch", "torchvision", "pyarrow", "sklearn", "matplotlib", "jinja2", "markupsafe")
+
+
+def missing_library(error: ModuleNotFoundError, what: str) -> Exception:
+    """The error to raise where `what` came upon a library that is not installed; a bug stays as it is."""
+    name = (error.name or "").partition(".")[0]
+    return MissingLibrary(f"{what} needs {name}; pip install 'alexnet[train]'") if name in TRAIN else error
+
+
 class TrainingError(AlexnetError):
     """Training that cannot go on; the message says at which step and what to try."""
 

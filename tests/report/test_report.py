@@ -132,7 +132,7 @@ def test_evaluations_name_the_weights_that_were_measured(trained, tmp_path):
     run.record_evaluation(evaluate(run.path, views=10).to_json())
     model, other = entry["models"][0], {"step": 9, "sha256": "0a"}
     entries = [
-        entry | {"models": [model | {"backend": "openvino", "precision": "int8"}], "top1_error": 12.5},
+        entry | {"models": [model | {"backend": "torch", "precision": "int8"}], "top1_error": 12.5},
         entry | {"models": [model], "top1_error": 0.25},
         entry | {"models": [model | other], "top1_error": 31.25},
         entry | {"data_changed": "15 test images, not 16", "top1_error": 43.75},
@@ -140,10 +140,10 @@ def test_evaluations_name_the_weights_that_were_measured(trained, tmp_path):
     with open(run.path / "evaluations.jsonl", "a") as file:
         file.write("".join(json.dumps(entry) + "\n" for entry in entries))
     text = write_report(run).read_text(encoding="utf-8")
-    assert "16 images; best weights, openvino, int8</small>" in text and "12.50\u202f%" in text
-    assert "16 images; best weights of step 9, not those shown here, torch" in text and "31.25\u202f%" in text
+    assert "16 images; best weights, torch, int8</small>" in text and "12.50\u202f%" in text
+    assert "16 images; best weights of step 9, not those shown here, engine" in text and "31.25\u202f%" in text
     assert "changed since: 15 test images, not 16" in text and "43.75\u202f%" in text
-    assert "Test error, 10 views" in text and "16 images; best weights, torch, float32</small>" in text
+    assert "Test error, 10 views" in text and "16 images; best weights, engine, float32</small>" in text
     assert "0.25\u202f%" not in text  # what the report measures itself
 
 

@@ -111,8 +111,8 @@ def model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
         "--backend",
-        choices=("auto", "torch", "onnxruntime", "openvino"),
-        help="what computes (default: torch, and openvino for int8); auto: the fastest that is installed",
+        choices=("engine", "torch"),
+        help="what computes (default: engine, and torch on a GPU and for networks of torchvision's)",
     )
     parser.add_argument(
         "--precision",

@@ -9,20 +9,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.config import Config
 from alexnet.data.dataset import Source, Split, hold_out
-from alexnet.data.loader import BatchLoader
 from alexnet.data.readers.open import open_source
 from alexnet.data.statistics import Statistics, fit
 from alexnet.errors import DataError, RunError, UsageError, quoted
 from alexnet.files import write_json
 from alexnet.progress import Progress
 from alexnet.run import Run
+
+if TYPE_CHECKING:
+    from alexnet.data.loader import BatchLoader
 
 HELD_OUT_SEED = 2012  # the held-out images are the same for every run on a source
 
@@ -48,6 +50,8 @@ class RunData:
 
     def loader(self, split: Split, progress: Progress, **options: Any) -> BatchLoader:
         """Batches of a split as the config's data settings say; `options` are those of `BatchLoader`."""
+        from alexnet.data.loader import BatchLoader
+
         data = self.config.data
         return BatchLoader(
             split,
@@ -166,14 +170,17 @@ def fingerprint(source: Source) -> dict[str, str]:
 def changed_since(known: Mapping[str, Any], source: Source) -> str:
     """What of a source is not as a run's source.json says, in words; empty where nothing is."""
     changes = []
-    if odd := sorted(set(known.get("classes", source.classes)) ^ set(source.classes)):
-        changes.append(f"other classes ({', '.join(quoted(name)[1:-1] for name in odd[:5])})")
+    before, now = set(known.get("classes", source.classes)), set(source.classes)
+    differing = {"without": sorted(before - now), "with": sorted(now - before)}
+    if before != now:
+        parts = [f"{how} {', '.join(quoted(n)[1:-1] for n in names[:5])}" for how, names in differing.items() if names]
+        changes.append(f"other classes ({'; '.join(parts)})")
     elif known.get("classes", list(source.classes)) != list(source.classes):
         changes.append("classes in another order")
-    before: Mapping[str, str] = known.get("fingerprint", {})
-    now = fingerprint(source) if before else {}
-    for name in [*now, *(name for name in before if name not in now)]:
-        then, here = (prints.get(name, "0").partition(" ") for prints in (before, now))
+    prints: Mapping[str, str] = known.get("fingerprint", {})
+    found = fingerprint(source) if prints else {}
+    for name in [*found, *(name for name in prints if name not in found)]:
+        then, here = (some.get(name, "0").partition(" ") for some in (prints, found))
         if then[0] != here[0]:
             changes.append(f"{here[0]} {quoted(name)[1:-1]} images, not {quoted(then[0])[1:-1]}")
         elif then != here:

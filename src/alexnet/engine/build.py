@@ -22,7 +22,8 @@ FOLDER = Path(__file__).parent
 # In a folder of its own, for Python would take it for a module.
 LIBRARY = FOLDER / "built" / {"win32": "alexnet.dll", "darwin": "libalexnet.dylib"}.get(sys.platform, "libalexnet.so")
 # Compiled for every target, and once for the plainest.
-KERNELS = ("convolution", "weight_gradient", "full", "normalization", "pooling", "statistics", "dropout")
+KERNELS: tuple[str, ...] = ("convolution", "weight_gradient", "full", "forward", "normalization", "pooling", "resize")
+KERNELS += ("statistics", "dropout")
 SHARED = ("parallel",)
 # The options of each target; the last is what any such processor can run.
 TARGETS: Mapping[str, Mapping[str, tuple[str, ...]]] = {

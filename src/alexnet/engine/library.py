@@ -33,8 +33,16 @@ FUNCTIONS = {
     "full_grad_weights": "pipipppn",
     "pool_forward": "pipppn",
     "pool_backward": "pipppn",
+    "pool_average": "pippn",
+    "crop": "pppppin",
+    "local": "pippppin",
+    "flatten": "ppinnnn",
+    "relu": "pinn",
+    "tanh": "pinn",
+    "softmax": "pnnn",
     "colour_products": "pnip",
     "dropout": "ppnnnnnnnn",
+    "resize": "pnnnppnpp",
 }
 _TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int, "n": ctypes.c_int64, "d": ctypes.c_double}
 

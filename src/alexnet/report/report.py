@@ -26,6 +26,7 @@ from alexnet.data.run_data import load_statistics
 from alexnet.errors import DataError, UsageError
 from alexnet.files import write_text
 from alexnet.inference.load import load
+from alexnet.inference.network import NetworkPredictor
 from alexnet.model.summary import summary
 from alexnet.progress import Progress, quiet
 from alexnet.report import figures
@@ -56,9 +57,10 @@ def write_report(run: Run, progress: Progress = quiet, searched: int = SEARCHED,
     checkpoint = next((name for name in ("best", "last") if has_checkpoint(run.checkpoints, name)), None)
     if checkpoint:
         predictor = load(run.path, checkpoint=checkpoint)
+        assert isinstance(predictor, NetworkPredictor)
         shown = predictor.description
         grey = grey_images(load_statistics(run.statistics_file, run.config.data.size))
-        kernels = first_kernels(predictor.model, run.config.network.columns, grey)  # type: ignore[attr-defined]
+        kernels = first_kernels(run.config.network, predictor.trained.weights, grey)
         try:
             analysis = analyse(predictor, run, progress, searched, data)
         except DataError as error:

@@ -18,7 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alexnet.checkpoint import Checkpoint, check_fit, has_checkpoint, load_weights, read_record, recover_checkpoint
+from alexnet.checkpoint import (
+    Checkpoint,
+    arrays,
+    check_fit,
+    has_checkpoint,
+    load_weights,
+    read_record,
+    recover_checkpoint,
+)
 from alexnet.config import Config
 from alexnet.data.batch import Batch
 from alexnet.data.random import fold_in
@@ -29,7 +37,7 @@ from alexnet.errors import CheckpointError, TrainingError
 from alexnet.evaluation.measure import measure_split
 from alexnet.evaluation.metrics import Measurement
 from alexnet.model.dropout import set_dropout_keys
-from alexnet.model.zoo import blank, build
+from alexnet.model.zoo import build
 from alexnet.progress import Progress, quiet
 from alexnet.run import Run
 from alexnet.training import resuming
@@ -90,7 +98,7 @@ def _train(
             data = fitted(data, device, later)
         saved = resumed and has_checkpoint(run.checkpoints, "last")
         if saved:
-            check_fit(run.checkpoints, "last", blank(data.config.network))
+            check_fit(run.checkpoints, "last", data.config.network)
         model = build(data.config.network, config.train.seed).to(device)
         trackers = Trackers(config.train.track, progress)
         trainer = Trainer(run, data, model, task_of(config), trackers, progress)
@@ -143,7 +151,7 @@ class Trainer:
 
     def restore(self) -> None:
         """Go back to the last checkpoint. Raises CheckpointError naming what does not fit the network or the schema."""
-        checkpoint = recover_checkpoint(self.run.checkpoints, "last", unwrap(self.model))
+        checkpoint = recover_checkpoint(self.run.checkpoints, "last", self.config.network)
         if checkpoint.damage:
             self.progress.warn(checkpoint.damage)
         origin = checkpoint.origin
@@ -156,7 +164,8 @@ class Trainer:
         except CheckpointError as error:
             raise CheckpointError(f"{origin}: {error}") from None
         load_weights(unwrap(self.model), checkpoint.weights, origin)
-        self.optimizer.load_velocities(dict(checkpoint.velocities), state.velocity_lr, origin)
+        velocities = {name: torch.from_numpy(value) for name, value in checkpoint.velocities.items()}
+        self.optimizer.load_velocities(velocities, state.velocity_lr, origin)
         self.state, self.schedule.state, self.diagnostics.state = state.train, schedule, state.diagnostics
 
     def change(self) -> None:
@@ -339,8 +348,9 @@ class Trainer:
             batches.note_unreadable()
         else:  # it is not gone on from
             velocities, lrs = {}, {}
+        weights = arrays(unwrap(self.model).state_dict())
         state = SavedState(self.state, self.schedule.state, self.diagnostics.state, lrs)
-        self.writer.save(name, Checkpoint(unwrap(self.model).state_dict(), velocities, state.to_json()))
+        self.writer.save(name, Checkpoint(weights, arrays(velocities), state.to_json()))
         self.saved = time.perf_counter()
 
 

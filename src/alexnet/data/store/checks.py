@@ -11,7 +11,7 @@ from pathlib import PurePath
 import numpy as np
 
 from alexnet.data.dataset import Labels, too_many_unreadable
-from alexnet.data.readers.ilsvrc import wnid
+from alexnet.data.readers.words import wnid
 
 # The odd files of the ILSVRC-2012 training set, known to every tool that reads it.
 PNG_NAMED_JPEG = ("n02105855_2933",)
