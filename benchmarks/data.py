@@ -220,7 +220,7 @@ def opening(options: argparse.Namespace, folder: Path) -> Iterator[Result]:
     """Open stores whose files are holes, in fresh processes whose imports are done."""
     for name in ("a", "b"):
         Image.new("RGB", (SIZE, SIZE)).save(place(folder / "small" / name / "image.png"))
-    prepare(folder / "small", folder / "template", size=SIZE)
+    prepare(folder / "small", folder / "template", size=SIZE, codec="raw")
     for images in OPENED:
         root = folder / str(images)
         sparse_store(folder / "template", root, images)
@@ -364,7 +364,7 @@ def sparse_store(template: Path, root: Path, images: int, shard_images: int = 40
         count = min(shard_images, images - first)
         path = place(root / "train" / f"{number:05d}.npy")
         with open(path, "wb") as file:
-            file.write(npy_header(count, size))
+            file.write(npy_header(count, (size, size, 3)))
             file.truncate(NPY_HEADER + count * size * size * 3)
         name = str(path.relative_to(root))
         split["shards"].append({**shard, "file": name, "count": count, "bytes": path.stat().st_size})

@@ -41,7 +41,7 @@ def test_feeding_and_preparing_are_measured(tmp_path: Path) -> None:
 def test_a_store_of_holes_opens_as_one_of_its_length(tmp_path: Path) -> None:
     for name in ("a", "b"):
         Image.new("RGB", (20, 20)).save(data.place(tmp_path / "images" / name / "image.png"))
-    prepare(tmp_path / "images", tmp_path / "template", size=8)
+    prepare(tmp_path / "images", tmp_path / "template", size=8, codec="raw")
     data.sparse_store(tmp_path / "template", tmp_path / "large", 1001, shard_images=100)
     split = open_source(tmp_path / "large").splits["train"]
     assert len(split) == 1001

@@ -23,7 +23,8 @@ from alexnet.files import cache_folder
 
 FOLDER = Path(__file__).parent
 SOURCES = tuple(
-    FOLDER / f"{name}.cpp" for name in ("normalization", "convolution", "pooling", "statistics", "dropout", "parallel")
+    FOLDER / f"{name}.cpp"
+    for name in ("normalization", "convolution", "pooling", "statistics", "dropout", "ycbcr", "parallel")
 )
 COMMON: tuple[str, ...] = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
 COMMON += ("-ffp-contract=fast", "-funroll-loops", "-fopenmp-simd", "-pthread", "-w")

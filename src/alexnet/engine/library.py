@@ -31,6 +31,7 @@ FUNCTIONS = {
     "pool_backward": "pipppn",
     "colour_products": "pnip",
     "dropout": "ppnnnnnnnn",
+    "ycbcr_crop": "pnnnnnp",
     "use_team": "p",
 }
 _TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int, "n": ctypes.c_int64, "d": ctypes.c_double}
