@@ -44,7 +44,7 @@ void spread(const Byte* row, Index first, Index n, Index half, Short* to) {
 
 // The two rows of Cb and Cr that are next to a row of pixels, spread over a block of its columns.
 struct Chroma {
-  Short rows[2][2][BLOCK + 2 + 2 * LANES];  // of an even or odd row: Cb, Cr
+  Short rows[2][2][BLOCK + 2 + 2 * LANES] = {};  // of an even or odd row: Cb, Cr
   Index kept[2] = {-1, -1};
 
   const Short (*row(const Byte* cb, Index y, Index first, Index n, Index half))[BLOCK + 2 + 2 * LANES] {
