@@ -127,7 +127,7 @@ def store_of(pictures: Callable[..., Path], tmp_path: Path, splits: dict[str, in
     return tmp_path / "store"
 
 
-@pytest.mark.parametrize("codec", ["raw", "jpeg"])
+@pytest.mark.parametrize("codec", ["yuv420", "raw", "jpeg"])
 def test_the_statistics_of_a_store_are_used_without_reading_an_image(
     pictures: Callable[..., Path],
     short: Callable[..., Config],

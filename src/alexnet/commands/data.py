@@ -44,7 +44,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     prepare = parsers["prepare"]
     prepare.add_argument("out", metavar="OUT", help="the store's folder; a killed preparation goes on where it was")
     prepare.add_argument("--size", type=int, default=256, help="pixels of the shorter side (default: 256)")
-    prepare.add_argument("--codec", choices=("raw", "jpeg"), default="raw", help="raw: fastest; jpeg: small")
+    codecs = "yuv420: fast, half of raw; raw: exact; jpeg: small (default: yuv420 where the disk has room, else jpeg)"
+    prepare.add_argument("--codec", choices=("yuv420", "raw", "jpeg"), help=codecs)
     prepare.add_argument("--quality", type=int, default=90, help="of the jpeg codec (default: 90)")
     prepare.add_argument("--exif-rotate", action="store_true", help="apply EXIF orientation (the 2012 code did not)")
     prepare.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
@@ -75,6 +76,7 @@ def _prepare(args: argparse.Namespace) -> Result:
                 strict=args.strict,
                 workers=args.workers,
                 progress=progress.decoding,
+                note=progress.note,
                 download=args.download,
             )
     unreadable = [{"file": file, "reason": reason} for file, reason in left_out(Path(args.out).expanduser())]

@@ -28,8 +28,9 @@ SPLITS = ("train", "val", "test")
 class Split:
     """A named sequence of labelled images; readers derive from it.
 
-    `labels` is (N,) int64. `side` is the side of the images where all are squares that need no decoding, else None.
-    `exif_rotate` says whether decoding turns files as their EXIF orientation says. Reading is safe from many threads.
+    `labels` is (N,) int64. `side` is the side of the images where all are squares whose decoding costs about a copy,
+    else None. `exif_rotate` says whether decoding turns files as their EXIF orientation says. Reading is safe from many
+    threads.
     """
 
     name: str

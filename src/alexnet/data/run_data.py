@@ -67,8 +67,8 @@ class RunData:
     def statistics(self, path: Path, progress: Progress) -> Statistics:
         """The training set's mean image and PCA: read from `path`, or else determined and written there.
 
-        A store's own are taken where they are of these images at this size (for the jpeg codec before compression);
-        others are fitted.
+        A store's own are taken where they are of these images at this size (those of the squares as they were before
+        jpeg or yuv420); others are fitted.
         """
         if path.exists():
             return load_statistics(path, self.config.data.size)

@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parent
 LIBRARY = FOLDER / "built" / {"win32": "alexnet.dll", "darwin": "libalexnet.dylib"}.get(sys.platform, "libalexnet.so")
 # Compiled for every target, and once for the plainest.
 KERNELS: tuple[str, ...] = ("convolution", "weight_gradient", "full", "forward", "normalization", "pooling", "resize")
-KERNELS += ("statistics", "dropout")
+KERNELS += ("statistics", "dropout", "ycbcr")
 SHARED = ("parallel",)
 # The options of each target; the last is what any such processor can run.
 TARGETS: Mapping[str, Mapping[str, tuple[str, ...]]] = {

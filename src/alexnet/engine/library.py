@@ -43,6 +43,7 @@ FUNCTIONS = {
     "colour_products": "pnip",
     "dropout": "ppnnnnnnnn",
     "resize": "pnnnppnpp",
+    "ycbcr_crop": "pnnnnnp",
 }
 _TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int, "n": ctypes.c_int64, "d": ctypes.c_double}
 

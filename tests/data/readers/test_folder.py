@@ -240,7 +240,7 @@ def test_a_folder_that_is_not_the_users_is_no_class(class_folders, name):
     assert source.classes == ("cat", "dog") and len(source.splits["train"]) == 4 and source.notes == ()
 
 
-@pytest.mark.parametrize("codec", ["raw", "jpeg"])
+@pytest.mark.parametrize("codec", ["yuv420", "raw", "jpeg"])
 def test_an_unfinished_store_is_named_as_such(class_folders, tmp_path, codec):
     def stop(done, total):
         raise KeyboardInterrupt

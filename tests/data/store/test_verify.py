@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from alexnet.data.readers.ilsvrc import EDITIONS
+from alexnet.data.readers.store_format import CODECS
 from alexnet.data.store.checks import (
     CMYK,
     FileRecords,
@@ -35,9 +36,9 @@ def errors(found):
 def test_nothing_is_said_of_a_good_source_and_its_store(class_folders, tmp_path):
     root = class_folders({"cat": 5, "dog": 4}, "train")
     class_folders({"cat": 2}, "val", root, seed=999)
-    prepare(root, tmp_path / "raw", size=24)
-    prepare(root, tmp_path / "jpeg", size=24, codec="jpeg")
-    assert not any(verify(spec).issues for spec in (root, tmp_path / "raw", tmp_path / "jpeg"))
+    for codec in CODECS:
+        prepare(root, tmp_path / codec, size=24, codec=codec)
+    assert not any(verify(spec).issues for spec in (root, *(tmp_path / codec for codec in CODECS)))
 
 
 def test_the_same_bytes_in_train_and_val_are_found(class_folders, tmp_path):
@@ -223,7 +224,7 @@ def test_official_counts_and_md5_sums_are_compared(ilsvrc, monkeypatch):
     assert verify(root).issues == ()
 
 
-@pytest.mark.parametrize("codec", ["raw", "jpeg"])
+@pytest.mark.parametrize("codec", ["yuv420", "raw", "jpeg"])
 def test_a_flipped_bit_anywhere_in_a_store_is_found(class_folders, tmp_path, codec):
     root = class_folders({"cat": 5, "dog": 4})
     prepare(root, tmp_path / "store", size=24, codec=codec, shard_images=4)

@@ -12,7 +12,7 @@ import hashlib
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BufferedRandom
 from pathlib import Path
 from typing import cast
@@ -27,11 +27,14 @@ from alexnet.data.readers.store_format import (
     CODECS,
     MOST_IMAGES,
     MOST_MANIFEST,
+    NPY_HEADER,
     Manifest,
     SourceSplit,
     StoredFile,
     is_store,
     read_manifest,
+    record_bytes,
+    record_shape,
     shard_file,
 )
 from alexnet.data.readers.words import write_words
@@ -39,7 +42,7 @@ from alexnet.data.statistics import MOST_SIDE, Accumulator
 from alexnet.data.store.manifest import Record, ShardRecord, finish, load_shard, load_sums, save_shard
 from alexnet.data.store.squares import Chunk, Settings, SquaredChunk, chunks, square_one, work_on
 from alexnet.data.store.verify import damage
-from alexnet.data.store.writers import RawShard, TarShard
+from alexnet.data.store.writers import RecordShard, TarShard
 from alexnet.device import cpu_count
 from alexnet.environment import version
 from alexnet.errors import AlexnetError, DataError, quoted
@@ -48,6 +51,7 @@ from alexnet.records import read_json
 
 SHARD_IMAGES = 4096
 UNFINISHED = "unfinished"
+ROOM = 0.8  # of the free disk: what a store may take whose codec nobody chose
 _LIBRARIES = ("alexnet", "numpy", "pillow", "simplejpeg", "torch", "pyarrow")
 
 
@@ -60,33 +64,37 @@ def prepare(
     out: str | os.PathLike[str],
     *,
     size: int = 256,
-    codec: str = "raw",
+    codec: str | None = None,
     quality: int = 90,
     exif_rotate: bool = False,
     strict: bool = False,
     workers: int | None = None,
     progress: OnProgress | None = None,
+    note: Callable[[str], object] | None = None,
     shard_images: int = SHARD_IMAGES,
     download: bool = False,
 ) -> Manifest:
     """Turn a source into a store at `out` and return its manifest.
 
-    The shorter side is rescaled to `size` and the central square cut (paper §2). `codec` is raw (uint8 pixels,
-    fastest to read) or jpeg (small, at `quality`). EXIF orientation is applied only with `exif_rotate`. Files that
-    cannot be read are left out and listed in report.csv, unless they are too many (`too_many_unreadable`); `strict`
-    stops at the first. `progress(done, total)` is called after every few images. A run that was stopped at any moment
-    continues when called again with the same arguments; a finished store is returned as it is.
+    The shorter side is rescaled to `size` and the central square cut (paper §2). `codec` is yuv420 (luma and halved
+    chroma as bytes), raw (the pixels, twice as large) or jpeg (small, at `quality`); None takes yuv420 where that needs
+    at most `ROOM` of the free disk, else jpeg, and calls `note` with a line that says so. EXIF orientation is applied
+    only with `exif_rotate`. Files that cannot be read are left out and listed in report.csv, unless they are too many
+    (`too_many_unreadable`); `strict` stops at the first. `progress(done, total)` is called after every few images. A
+    run that was stopped at any moment continues when called again with the same arguments; a finished store is returned
+    as it is.
 
     Raises `DataError` for a wrong request, `PrepareError` when the work fails (files unreadable, disk full).
     """
-    if codec not in CODECS:
-        raise DataError(f"there is no codec {codec!r}; choose raw (fastest) or jpeg (small)")
+    if codec is not None and codec not in CODECS:
+        raise DataError(f"there is no codec {codec!r}; choose yuv420 (fast), raw (exact) or jpeg (small)")
     if not 1 <= size <= MOST_SIDE or not 1 <= quality <= 100 or shard_images < 1:
         raise DataError(f"size must be 1 to 4096 and quality 1 to 100, not {size} and {quality}")
     if workers is not None and workers < 0:
         raise DataError(f"workers must be at least 0, not {workers}")
     opened = source if isinstance(source, Source) else open_source(source, download=download)
     root = Path(out).expanduser()
+    codec = codec or _choose_codec(opened, root, size, note)
     settings = Settings(size, codec, quality if codec == "jpeg" else 0, exif_rotate)
     wanted = _describe(opened, settings, shard_images)
     work = root / UNFINISHED
@@ -109,6 +117,25 @@ def prepare(
     return manifest
 
 
+def _choose_codec(source: Source, root: Path, size: int, note: Callable[[str], object] | None) -> str:
+    """The codec of a store that names none: that of what is finished or begun there, else by the room on the disk."""
+    if is_store(root):
+        return read_manifest(root).codec
+    with contextlib.suppress(DataError, FileNotFoundError):  # what is wrong with it is said on entering
+        begun = read_json(root / UNFINISHED / "settings.json", MOST_MANIFEST, DataError).get("codec")
+        if isinstance(begun, str) and begun in CODECS:
+            return begun
+    with _disk_errors(root):
+        place = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.is_dir())
+        free = shutil.disk_usage(place).free
+    needed = sum(map(len, source.splits.values())) * record_bytes("yuv420", size)
+    codec = "yuv420" if needed <= ROOM * free else "jpeg"
+    if note is not None:
+        room = f"{needed / 1e9:,.3g} GB, and {free / 1e9:,.3g} GB are free"
+        note(f"codec yuv420 needs {room}" if codec == "yuv420" else f"codec jpeg, for yuv420 needs {room}")
+    return codec
+
+
 def _describe(source: Source, settings: Settings, shard_images: int) -> Manifest:
     """Return the part of the manifest that is known before work begins; equal descriptions give equal stores."""
     digest = {
@@ -125,7 +152,7 @@ def _describe(source: Source, settings: Settings, shard_images: int) -> Manifest
             "shard_images": shard_images,
             "resampling": "antialiased bilinear",
             "jpeg_scaling_from": 2 * SCALING_ROOM * settings.size,
-            "subsampling": "420" if settings.codec == "jpeg" else None,
+            "subsampling": None if settings.codec == "raw" else "420",
         },
         versions={name: version(name) or "not installed" for name in _LIBRARIES}
         | {"python": platform.python_version()},
@@ -266,6 +293,8 @@ def _finished(shard: Chunk, root: Path, work: Path, settings: Settings) -> list[
         return None
     if shard.split.name == "train" and load_sums(work, "train", shard.shard, settings.size) is None:
         return None
+    if settings.codec != "jpeg" and kept.bytes != NPY_HEADER + kept.count * record_bytes(settings.codec, settings.size):
+        return None  # of other settings
     stored = StoredFile(kept.bytes, kept.sha256)
     if damage(root, shard_file(shard.split.name, shard.shard, settings.codec), stored):
         return None
@@ -307,9 +336,10 @@ class _Dropped:
 
 def _check_room(root: Path, settings: Settings, images: int) -> None:
     """Refuse what cannot fit before work begins; JPEG sizes are not known then."""
-    needed = images * settings.size**2 * 3
-    free = shutil.disk_usage(root).free
-    if settings.codec == "raw" and needed > free:
+    if settings.codec == "jpeg":
+        return
+    needed, free = images * record_bytes(settings.codec, settings.size), shutil.disk_usage(root).free
+    if needed > free:
         raise PrepareError(
             f"{root}: {images} images need {needed / 1e9:.1f} GB, but the disk has {free / 1e9:.1f} GB free; "
             "free some, or choose --codec jpeg or a smaller --size"
@@ -329,11 +359,11 @@ class _Writer:
     """One shard in the making: its file, its records and its sums. `images` counts those of the source so far."""
 
     def __init__(self, file: BufferedRandom, settings: Settings, shard: Chunk) -> None:
-        self.file: RawShard | TarShard
-        if settings.codec == "raw":
-            self.file = RawShard(file, settings.size, shard.last - shard.first)
-        else:
+        self.file: RecordShard | TarShard
+        if settings.codec == "jpeg":
             self.file = TarShard(file, shard.first)
+        else:
+            self.file = RecordShard(file, record_shape(settings.codec, settings.size), shard.last - shard.first)
         self.records: list[Record] = []
         self.sums = Accumulator(settings.size) if shard.split.name == "train" else None
 
