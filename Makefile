@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test fuzz lint bench clean
+.PHONY: demo test test-arm test-wasm fuzz lint bench clean
 
 demo: .venv/engine
 	rm -rf runs/demo
@@ -13,6 +13,14 @@ demo: .venv/engine
 
 test: .venv/tools
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# The kernels of other machines, which `make test` runs too: by g++-aarch64-linux-gnu and qemu-user; by clang, lld,
+# wasi-libc, libc++-14-dev-wasm32, libclang-rt-14-dev-wasm32 and nodejs.
+test-arm: .venv/tools
+	$(BIN)/python -m pytest tests/engine/test_targets.py -k arm64
+
+test-wasm: .venv/tools
+	$(BIN)/python -m pytest tests/engine/test_targets.py -k wasm32
 
 fuzz: .venv/tools
 	$(BIN)/python -m tests.fuzz --record tests/fuzz/records/cases.json

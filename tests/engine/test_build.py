@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -46,18 +48,60 @@ def test_a_build_is_whole_and_has_every_target(tmp_path: Path, monkeypatch: pyte
         assert getattr(built, f"alexnet_{target}_colour_products")
 
 
+@pytest.fixture(scope="module")
+def objects(request: pytest.FixtureRequest) -> list[Path]:
+    """The objects of all targets, as they are shipped; kept until a source changes, for it takes half a minute."""
+    compiler = build.find_compiler()
+    kept = request.config.cache.mkdir("objects")
+    folder = kept / f"{Path(compiler[0]).name}-{build.fingerprint()}"
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=kept) as name:
+            build.compile_objects(compiler, build.TARGETS.get(build.machine(), build.OTHER_MACHINE), Path(name))
+            for old in kept.glob(f"{Path(compiler[0]).name}-*"):
+                shutil.rmtree(old, ignore_errors=True)
+            shutil.copytree(name, folder, dirs_exist_ok=True)
+    return sorted(folder.iterdir())
+
+
+def words_of(*command: str | Path) -> list[str]:
+    """The lines that a program prints."""
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nm") is None, reason="nm is not installed")
-def test_no_target_leaves_code_that_another_could_use(tmp_path: Path) -> None:
+def test_no_target_leaves_code_that_another_could_use(objects: list[Path]) -> None:
     """A weak symbol is kept once for all targets: an older processor would then run the code of a newer one."""
-    target, options = next(iter(build.TARGETS.get(build.machine(), build.OTHER_MACHINE).items()))
-    objects = build.compile_objects(build.find_compiler(), {target: options}, tmp_path)
     for path in objects:
         if path.name.split("-")[0] in build.KERNELS:
-            lines = subprocess.run(["nm", "-C", path], capture_output=True, text=True, check=True).stdout.splitlines()
+            lines = words_of("nm", "-C", path)
             shared = [line for line in lines if line.split(maxsplit=2)[-2] in "WVu" and "__gxx_personality" not in line]
             assert not [line for line in shared if " w " not in line], path.name
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump is not installed")
+@pytest.mark.skipif(build.machine() != "x86_64", reason="not an x86-64 processor")
+def test_no_target_has_instructions_newer_than_its_own(objects: list[Path]) -> None:
+    """By names in the code: bfloat16 and dot products of bytes are the newest's, masks AVX-512's, 256 bits AVX's."""
+    newest = r"v\w+bf16|vpdp"
+    newer = {"avx512": newest, "avx2": newest + r"|%zmm|%k\d|mm(1[6-9]|2\d|3[01])", "plain": r"^v|%[yz]mm|%k\d"}
+    assert {path.stem.split("-")[1] for path in objects} == {"avx512bf16", *newer}
+    for path in objects:
+        refused = re.compile(newer.get(path.stem.split("-")[1], "(?!)"))
+        lines = words_of("objdump", "-d", "--no-show-raw-insn", path)
+        code = [line.partition(":\t")[2].partition("<")[0] for line in lines]
+        assert any(line.startswith("ret") for line in code)
+        assert not [line for line in code if refused.search(line)][:1], path.name
+
+
+def test_memory_is_taken_in_one_place() -> None:
+    """Windows has another function for it, and its own to give it back."""
+    sources = [path for path in build.FOLDER.iterdir() if path.suffix in (".h", ".cpp")]
+    places = [path.name for path in sources if re.search(r"aligned_alloc|malloc\(|free\(", path.read_text())]
+    assert places == ["parallel.h"]
 
 
 @needs_compiler

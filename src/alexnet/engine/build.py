@@ -34,11 +34,27 @@ TARGETS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "plain": ("-march=x86-64",),
     },
     "arm64": {"neon": ("-march=armv8-a",)},
-    "wasm32": {"simd128": ("-msimd128",)},
+    "wasm32": {"simd128": ("--target=wasm32-wasi", "-msimd128", "-fno-exceptions")},
 }
 OTHER_MACHINE: Mapping[str, tuple[str, ...]] = {"plain": ()}
-OPTIONS: tuple[str, ...] = ("-O3", "-std=c++17", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+OPTIONS: tuple[str, ...] = ("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 OPTIONS += ("-funroll-loops", "-fopenmp-simd", "-fvisibility=hidden", "-w")
+# GCC does not align the stack for AVX on Windows.
+COMPILERS = {"win32": ("clang++",)}.get(sys.platform, ("c++", "g++", "clang++"))
+LINK: tuple[str, ...] = ("-shared",)
+if sys.platform != "win32":
+    OPTIONS, LINK = (*OPTIONS, "-fPIC"), (*LINK, "-pthread")
+if sys.platform.startswith("linux"):
+    LINK = (*LINK, "-static-libstdc++", "-static-libgcc", "-Wl,-s")
+# A module that imports nothing, and exports the kernels, `memory`, `malloc` and `free`.
+LINK_WASM: tuple[str, ...] = (
+    "--target=wasm32-wasi",
+    "-mexec-model=reactor",
+    "-nostartfiles",
+    "-Wl,--no-entry",
+    "-Wl,-s",
+)
+LINK_WASM += ("-Wl,--export-dynamic", "-Wl,--export=malloc", "-Wl,--export=free")
 
 
 class BuildError(Exception):
@@ -52,17 +68,17 @@ def machine() -> str:
 
 
 def find_compiler() -> list[str]:
-    """The command of the C++ compiler: `$CXX`, or the first of c++, g++, clang++ that is installed.
+    """The command of the C++ compiler: `$CXX`, or the first of `COMPILERS` that is installed.
 
     Raises BuildError where there is none.
     """
     chosen = os.environ.get("CXX")
-    candidates = [shlex.split(chosen)] if chosen else [["c++"], ["g++"], ["clang++"]]
+    candidates = [shlex.split(chosen)] if chosen else [[name] for name in COMPILERS]
     for command in candidates:
         program = shutil.which(command[0]) if command else None
         if program:
             return [program, *command[1:]]
-    raise BuildError(f"no C++ compiler ({chosen})" if chosen else "no C++ compiler (c++, g++ or clang++)")
+    raise BuildError(f"no C++ compiler ({chosen or ', '.join(COMPILERS)})")
 
 
 def fingerprint() -> str:
@@ -95,11 +111,22 @@ def build(out: Path = LIBRARY) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="build-", dir=out.parent) as folder:
         objects = compile_objects(compiler, TARGETS.get(machine(), OTHER_MACHINE), Path(folder))
-        new = Path(folder) / out.name
-        alone = ("-static-libstdc++", "-static-libgcc", "-Wl,-s") if sys.platform.startswith("linux") else ()
-        _run([*compiler, "-shared", "-pthread", *map(str, objects), *alone, "-o", str(new)])
-        os.replace(new, out)
+        link([*compiler, *LINK], objects, out)
     return out
+
+
+def build_wasm(out: Path) -> Path:
+    """Compile the kernels to a WebAssembly module for browsers, by clang++ and wasi-libc. Raises BuildError."""
+    with tempfile.TemporaryDirectory(prefix="build-", dir=out.parent) as folder:
+        link(["clang++", *LINK_WASM], compile_objects(["clang++"], TARGETS["wasm32"], Path(folder)), out)
+    return out
+
+
+def link(command: Sequence[str], objects: Sequence[Path], out: Path) -> None:
+    """Make `out` of objects, written beside them and renamed. Raises BuildError."""
+    new = objects[0].with_name(out.name)
+    _run([*command, *map(str, objects), "-o", str(new)])
+    os.replace(new, out)
 
 
 def _run(command: list[str]) -> None:

@@ -208,11 +208,11 @@ void expect(void* out, Index bytes) {
 class Buffers {
  public:
   Buffers(Index count, Index length) : length_((length + 63) / 16 * 16) {
-    memory_ = static_cast<float*>(std::aligned_alloc(64, std::size_t(count * length_) * sizeof(float)));
+    memory_ = static_cast<float*>(allocate(count * length_ * Index(sizeof(float))));
     if (!memory_) out_of_memory();
     clear(count);
   }
-  ~Buffers() { std::free(memory_); }
+  ~Buffers() { release(memory_); }
   Buffers(const Buffers&) = delete;
   Buffers& operator=(const Buffers&) = delete;
   float* operator[](Index i) { return memory_ + i * length_; }

@@ -4,13 +4,15 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
-#endif
 
-#define SHARED extern "C" __attribute__((visibility("default")))
+#include <initializer_list>
+#endif
 
 #if defined(__wasm__)
 
 extern "C" void alexnet_in_threads(void (*run)(void*), void* data, Index) { run(data); }
+
+extern "C" int __cxa_thread_atexit(void (*)(void*), void*, void*) { return 0; }  // the only thread never ends
 
 #else
 
@@ -124,18 +126,42 @@ SHARED void alexnet_use_team(void* fork) { team = reinterpret_cast<Team>(fork); 
 
 #endif
 
+#if defined(__x86_64__)
+
+namespace {
+
+// Asked of the processor itself: the compilers' own functions for it are not in every C library.
+const char* targets_of_x86() {
+  unsigned a = 0, b = 0, c = 0, d = 0, state = 0;
+  const auto has = [](unsigned word, std::initializer_list<int> wanted) {
+    for (int bit : wanted)
+      if (!(word >> bit & 1)) return false;
+    return true;
+  };
+  __get_cpuid(1, &a, &b, &c, &d);
+  if (!has(c, {12, 22, 23, 27, 28, 29})) return "plain";  // fma movbe popcnt osxsave avx f16c
+  asm volatile("xgetbv" : "=a"(state), "=d"(d) : "c"(0));  // the registers that the system keeps for a program
+  __get_cpuid(0x80000001, &a, &b, &c, &d);
+  const bool lzcnt = has(c, {5});
+  __get_cpuid_count(7, 0, &a, &b, &c, &d);
+  if (!lzcnt || !has(b, {3, 5, 8}) || !has(state, {1, 2})) return "plain";  // bmi1 avx2 bmi2
+#if defined(__APPLE__)
+  state |= 0xe0;  // kept from their first use on
+#endif
+  if (!has(b, {16, 17, 28, 30, 31}) || !has(state, {5, 6, 7})) return "avx2 plain";  // avx512 f dq cd bw vl
+  const bool vnni = has(c, {11});
+  __get_cpuid_count(7, 1, &a, &b, &c, &d);
+  return vnni && has(a, {5}) ? "avx512bf16 avx512 avx2 plain" : "avx512 avx2 plain";
+}
+
+}  // namespace
+
+#endif
+
 // The targets in this library that this processor can run, the fastest first, with spaces between.
 SHARED const char* alexnet_targets() {
 #if defined(__x86_64__)
-  __builtin_cpu_init();
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  __get_cpuid_count(7, 1, &a, &b, &c, &d);
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
-  const bool wide = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                    __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                    __builtin_cpu_supports("avx512cd");
-  if (wide && (a >> 5 & 1) && __builtin_cpu_supports("avx512vnni")) return "avx512bf16 avx512 avx2 plain";
-  return wide ? "avx512 avx2 plain" : avx2 ? "avx2 plain" : "plain";
+  return targets_of_x86();
 #elif defined(__aarch64__)
   return "neon";
 #elif defined(__wasm_simd128__)

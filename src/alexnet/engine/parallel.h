@@ -7,17 +7,26 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <new>
 #include <type_traits>
+#if defined(_WIN32)
+#include <malloc.h>
+#endif
 
 using Index = std::int64_t;
 
 #define ALEXNET_NAMED(target, name) alexnet_##target##_##name
 #define ALEXNET_EXPANDED(target, name) ALEXNET_NAMED(target, name)
-#define KERNEL(name) extern "C" __attribute__((visibility("default"))) int ALEXNET_EXPANDED(TARGET, name)
+#if defined(_WIN32)
+#define SHARED extern "C" __declspec(dllexport)
+#else
+#define SHARED extern "C" __attribute__((visibility("default")))
+#endif
+#define KERNEL(name) SHARED int ALEXNET_EXPANDED(TARGET, name)
 
 // Calls run(data) in up to `threads` threads at once, this one among them; returns when all have ended.
 extern "C" void alexnet_in_threads(void (*run)(void*), void* data, Index threads);
@@ -61,12 +70,29 @@ template <class Body> bool parallel(Index units, Index elements, Index threads, 
   return !shared.failed;
 }
 
+// Memory at the start of a cache line, null where there is none; to be given back by `release`.
+inline void* allocate(Index bytes) {
+  if (bytes > PTRDIFF_MAX - 63) return nullptr;
+#if defined(_WIN32)
+  return _aligned_malloc(std::size_t(bytes), 64);
+#else
+  return std::aligned_alloc(64, std::size_t((bytes + 63) / 64 * 64));
+#endif
+}
+
+inline void release(void* memory) {
+#if defined(_WIN32)
+  _aligned_free(memory);
+#else
+  std::free(memory);
+#endif
+}
+
 // Memory of this call alone, at the start of a cache line; null inside where there is none.
 class Memory {
  public:
-  explicit Memory(Index bytes)
-      : at_(static_cast<char*>(std::aligned_alloc(64, std::size_t((bytes + 63) / 64 * 64)))) {}
-  ~Memory() { std::free(at_); }
+  explicit Memory(Index bytes) : at_(static_cast<char*>(allocate(bytes))) {}
+  ~Memory() { release(at_); }
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
   char* get() const { return at_; }

@@ -18,14 +18,14 @@ char* scratch(int which, Index bytes) {
   struct Held {
     char* memory = nullptr;
     Index bytes = 0;
-    ~Held() { std::free(memory); }
+    ~Held() { release(memory); }
   };
   thread_local Held held[4];
   Held& own = held[which];
   if (own.bytes < bytes) {
-    std::free(own.memory);
+    release(own.memory);
     own.bytes = 0;
-    own.memory = static_cast<char*>(std::aligned_alloc(64, std::size_t((bytes + 63) / 64 * 64)));
+    own.memory = static_cast<char*>(allocate(bytes));
     if (!own.memory) out_of_memory();
     own.bytes = bytes;
   }
