@@ -14,7 +14,8 @@ from alexnet.data.run_data import RunData, open_run_data
 from alexnet.data.statistics import fit
 from alexnet.data.store.prepare import prepare
 from alexnet.errors import DataError
-from alexnet.progress import Progress, quiet
+from alexnet.progress import quiet
+from tests.told import Told
 
 
 def keys(inputs: RunData, name: str) -> list[str]:
@@ -108,16 +109,10 @@ def test_statistics_are_those_of_the_training_images_alone(
 def test_statistics_are_fitted_once_and_read_thereafter(
     seven: Path, short: Callable[..., Config], tmp_path: Path
 ) -> None:
-    class Notes(Progress):
-        said = 0
-
-        def note(self, text: str) -> None:
-            self.said += 1
-
-    inputs, notes = open_run_data(short(seven)), Notes()
+    inputs, notes = open_run_data(short(seven)), Told()
     first = inputs.statistics(tmp_path / "statistics.npz", notes)
     again = inputs.statistics(tmp_path / "statistics.npz", notes)
-    assert notes.said == 1
+    assert len(notes.notes) == 1
     np.testing.assert_array_equal(first.mean_image, again.mean_image)
 
 

@@ -13,9 +13,9 @@ from PIL import Image
 from alexnet.config import replace
 from alexnet.inference.evaluate import evaluate
 from alexnet.presets import preset
-from alexnet.progress import Progress
 from alexnet.report.report import class_names, command, write_report
 from alexnet.run import Run
+from tests.told import Told
 
 from .conftest import HOSTILE
 
@@ -218,7 +218,7 @@ def test_a_run_whose_images_are_gone_says_so(trained, tmp_path):
     run = _changed(trained, tmp_path / "run", "data", source=str(tmp_path / "<i>nowhere"))
     source = json.loads((run.path / "source.json").read_text())
     (run.path / "source.json").write_text(json.dumps(source | {"path": str(tmp_path / "<i>nowhere")}))
-    progress = Warnings()
+    progress = Told()
     text = write_report(run, progress).read_text(encoding="utf-8")
     assert text.count("The images cannot be read") == 3 and "Column 2" in text
     assert "<i>nowhere" not in text and "&lt;i&gt;nowhere" in text
@@ -238,13 +238,3 @@ def _changed(run, path, section, **changes):
     config[section] |= changes
     (path / "config.json").write_text(json.dumps(config))
     return Run.open(path)
-
-
-class Warnings(Progress):
-    """Keeps the warnings."""
-
-    def __init__(self):
-        self.warnings = []
-
-    def warn(self, text):
-        self.warnings.append(text)

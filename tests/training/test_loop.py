@@ -29,6 +29,7 @@ from alexnet.run import Run
 from alexnet.training import loop
 from alexnet.training.loop import resume, train
 from alexnet.training.state import TrainingResult
+from tests.told import Told
 
 TIMES = ("images_per_second", "waiting", "seconds")  # what may differ between two equal runs
 RECIPES = {
@@ -117,20 +118,6 @@ class KillAfter(Progress):
         self.epochs -= 1
         if self.epochs == 0:
             raise KilledError
-
-
-class Told(Progress):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)

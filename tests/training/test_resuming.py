@@ -15,25 +15,11 @@ from alexnet.checkpoint import read_checkpoint
 from alexnet.config import Config
 from alexnet.errors import DataError, RunError, TrainingError, UsageError
 from alexnet.inference.evaluate import evaluate
-from alexnet.progress import Progress
 from alexnet.report.history import read_history
 from alexnet.report.report import write_report
 from alexnet.run import Run
 from alexnet.training.loop import resume, train
-
-
-class Told(Progress):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
+from tests.told import Told
 
 
 class KilledError(BaseException):
