@@ -123,6 +123,15 @@ def test_without_json_the_result_is_prose(seven: Path, tmp_path: Path, alexnet: 
     assert code == 0
     assert f"alexnet evaluate {tmp_path / 'run'}" in out and "top-1 error" in out
     assert out.count("(chance 85.71 %, majority 85.71 %)") == 2  # of the best and the last epoch
+
+
+def test_the_errors_of_last_weights_that_were_not_validated_are_said_to_be_of_another_step(
+    seven: Path, tmp_path: Path, alexnet: Callable[..., Said]
+) -> None:
+    _, out, _ = alexnet("train", "--data", seven, "--out", tmp_path / "run", *QUICK, "--train.steps", "6")
+    assert "\nlast: step 6, not validated since step 4: epoch 1, validation top-1 error" in out
+    _, out, _ = alexnet("train", "--data", seven, "--out", tmp_path / "one", *QUICK, "--train.steps", "1")
+    assert "\nlast: step 1, not validated\n" in out
     code, out, _ = alexnet("evaluate", tmp_path / "run")
     assert code == 0 and "top-5 error" in out and "28 images" in out and "(chance 85.71 %, majority 85.71 %)" in out
     image = seven / "test" / "ant" / "00.png"

@@ -139,8 +139,13 @@ def say(result: Result) -> str:
         f"{result['run']}: {epochs}, {steps} in {result['seconds']:.0f} s, {result['images_per_second']:.0f} images/s"
     ]
     for name in ("best", "last"):
-        if result[name]:
-            lines.append(f"{name}: epoch {result[name]['epoch']}, validation {describe_errors(result[name])}")
+        validated = result[name]
+        words = f"epoch {validated['epoch']}, validation {describe_errors(validated)}" if validated else ""
+        if name == "last" and result["steps"] > validated.get("step", 0):  # these weights were not validated
+            before = f" since step {validated['step']}: {words}" if validated else ""
+            lines.append(f"last: step {result['steps']}, not validated{before}")
+        elif words:
+            lines.append(f"{name}: {words}")
     lines.append(f"measure it with `alexnet evaluate {result['run']}`, see it with `alexnet report {result['run']}`")
     return "\n".join(lines)
 

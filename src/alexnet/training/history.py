@@ -11,7 +11,7 @@ from alexnet.config import Train
 from alexnet.errors import CheckpointError, RunError
 from alexnet.run import Run
 from alexnet.training.schedule import LRSchedule, ScheduleState
-from alexnet.training.state import SavedState
+from alexnet.training.state import SavedState, order
 
 Lines = Sequence[Mapping[str, Any]]  # of metrics.jsonl
 
@@ -66,12 +66,11 @@ def check_history(
         _refuse("train.steps", train.steps, f"at least {logged} and below {logged + every}, by the lines of metrics")
     epochs = [line for line in lines if line["kind"] == "epoch"]
     validations = [_measured(line) for line in lines if line["kind"] == "validation"]
-    best = min(validations, key=lambda line: line["top1_error"], default={})
+    best = min(validations, key=order, default={})
     for name, value, wanted in (
         ("train.epoch", train.epoch, len(epochs) + 1),
         ("train.step", train.step, train.steps - (epochs[-1]["step"] if epochs else 0)),
         ("train.best", train.best, best),
-        ("train.best_error", train.best_error, best.get("top1_error")),
         ("train.last", train.last, validations[-1] if validations else {}),
     ):
         if value != wanted:
@@ -128,7 +127,7 @@ def longer(settings: Train, schedule: LRSchedule, epochs: int, steps: int) -> st
 
 
 def _measured(line: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in line.items() if name not in ("kind", "step")}
+    return {name: value for name, value in line.items() if name != "kind"}
 
 
 def _refuse(name: str, value: Any, wanted: str) -> None:

@@ -42,7 +42,7 @@ from alexnet.training.parallel import World, unwrap
 from alexnet.training.schedule import LRSchedule
 from alexnet.training.sgd import SGD, parameter_groups
 from alexnet.training.signals import StopRequest, stop_on_signals
-from alexnet.training.state import SavedState, StepLog, TrainingResult, TrainState
+from alexnet.training.state import SavedState, StepLog, TrainingResult, TrainState, order
 from alexnet.training.task import Task, task_of
 from alexnet.training.trackers import Trackers
 from alexnet.training.writer import RunWriter
@@ -306,15 +306,16 @@ class Trainer:
         if epoch % self.config.train.evaluate_every == 0 or epoch == self.config.train.epochs:
             result = self._validate(batches)
             error = result.top1_error
-        better = error is not None and (state.best_error is None or error < state.best_error)
+        better = result is not None and (not state.best or order(state.last) < order(state.best))
         if better:
-            state.best_error, state.best = error, dict(state.last)
+            state.best = dict(state.last)
         if self.schedule.after_epoch(epoch, self.world.first(error), state.steps):
             self.progress.note(f"epoch {epoch}: the learning rate drops to {self.schedule.lr:g}")
         state.next_epoch()
-        if result is not None and state.best_error is not None:
+        if result is not None:
             loss = means.get("loss", 0.0)
-            self.diagnostics.after_validation(result, state.best_error, loss, state.steps, self._finished())
+            least = state.best["top1_error"]
+            self.diagnostics.after_validation(result, least, loss, state.steps, self._finished())
         if better:
             self._save("best", batches)
         self._save("last", batches)
@@ -324,7 +325,7 @@ class Trainer:
         result = measure_validation(self.model, batches, self.task, self.config)
         if not math.isfinite(result.loss):
             self._diverged(f"the validation loss is {result.loss} after", self.state.steps)
-        self.state.last = {"epoch": self.state.epoch, **result.to_json()}
+        self.state.last = {"epoch": self.state.epoch, "step": self.state.steps, **result.to_json()}
         self._log("validation", result.to_json())
         self.progress.validated(self.state.epoch, result.to_json(), self.schedule.lr)
         return result
