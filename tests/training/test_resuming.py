@@ -51,7 +51,9 @@ def flat(seven: Path, short: Callable[..., Config], tmp_path: Path) -> tuple[Con
         "train__epochs": "9",
     }
     config = short(seven, **settings)
-    train(config, tmp_path / "flat")
+    told = Told()
+    train(config, tmp_path / "flat", told)
+    assert "the plateau after the last of 1 drops" in told.notes[-1] and "--schedule.drops 2" in told.notes[-1]
     assert len(Run.open(tmp_path / "flat").metrics("epoch")) == 3
     return config, tmp_path / "flat"
 
@@ -74,6 +76,7 @@ def test_a_finished_run_says_so_and_what_trains_it_longer(run: Path, flat: tuple
     resume(run, told)
     assert told.notes[-1] == "the run finished after 2 of 2 epochs; to train it longer give --epochs N"
     resume(flat[1], told)
+    assert len(told.notes) == 4  # of each run its images and its end
     assert "the plateau after the last of 1 drops" in told.notes[-1] and "--schedule.drops 2" in told.notes[-1]
     assert read_history(Run.open(run)).finished == "finished after 2 of 2 epochs"
     assert "plateau" in read_history(Run.open(flat[1])).finished

@@ -101,7 +101,7 @@ def check_history(
 
 
 def ended(settings: Train, schedule: LRSchedule, epochs: int, steps: int) -> str:
-    """Why a run that has done so many epochs and steps is at its end, and what trains it longer; empty if it is not."""
+    """Why a run that has done so many epochs and steps is at its end; empty if it is not."""
     if schedule.finished:
         return (
             f"finished after epoch {epochs} of {settings.epochs}: the plateau after the last of "

@@ -160,13 +160,13 @@ class Trainer:
         self.state, self.schedule.state, self.diagnostics.state = state.train, schedule, state.diagnostics
 
     def change(self) -> None:
-        """Keep what is new in the settings in the run, and say where it ends to be exact and whether it has ended.
+        """Keep what is new in the settings in the run, and say where it ends to be exact.
 
         Raises RunError where the new settings make the run shorter than it is, or no longer.
         """
-        state, schedule = self.state, self.schedule
+        state = self.state
         changed = resuming.differences(self.run.config, self.config)
-        resuming.check_length(self.run, self.config, state, schedule, changed)
+        resuming.check_length(self.run, self.config, state, self.schedule, changed)
         if self.images_changed:
             changed.setdefault("data.source", [self.config.data.source] * 2)
         if changed and self.world.writes:
@@ -174,13 +174,9 @@ class Trainer:
             if why:
                 self.progress.warn(f"from step {state.steps} on the run is not exact: {why}")
             self.run.change(self.config, resuming.entry(state, changed, why))
-        done = state.epoch - 1
-        if why := ended(self.config.train, schedule, done, state.steps):
-            flags = longer(self.config.train, schedule, done, state.steps)
-            self.progress.note(f"the run {why}; to train it longer give {flags}")
 
     def fit(self, batches: Batches, stop: StopRequest | None = None) -> TrainingResult:
-        """Run to the end. Raises KeyboardInterrupt, with the state saved, once a stop is asked for."""
+        """Run to the end and say why. Raises KeyboardInterrupt, with the state saved, once a stop is asked for."""
         stop = stop or StopRequest()
         state, began, first, images = self.state, time.perf_counter(), self.state.steps, 0
         self.writer.open(state.metrics_bytes, state.steps)
@@ -191,7 +187,9 @@ class Trainer:
                     images += self._epoch(batches, stop)
             finally:
                 self.writer.close()
-        seconds = time.perf_counter() - began
+        seconds, length = time.perf_counter() - began, (self.schedule, state.epoch - 1, state.steps)
+        why, flags = (words(self.config.train, *length) for words in (ended, longer))
+        self.progress.note(f"the run {why}; to train it longer give {flags}")
         return TrainingResult(
             run=str(self.run.path),
             epochs=state.epoch - 1,
