@@ -376,6 +376,12 @@ def test_every_command_has_help(words: list[str], capsys: pytest.CaptureFixture[
     assert out.startswith("usage: alexnet") and err == ""
 
 
+def test_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert "130 stopped by Ctrl-C, 143 by SIGTERM" in capsys.readouterr().out
+
+
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["--help"])
@@ -935,17 +941,18 @@ def test_a_killed_command_is_resumed_by_command(alexnet: Callable[..., Said], tm
     assert_same_weights(out, tmp_path / "whole")
 
 
-def test_ctrl_c_before_the_run_began_promises_nothing(
-    alexnet: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_before_the_run_began_promises_nothing(
+    number: int, expected: int, alexnet: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from alexnet.training import loop
 
     def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
 
     monkeypatch.setattr(loop, "open_run_data", stop)
     code, _, err = alexnet("train", "--out", tmp_path / "run")
-    assert code == 130 and "--resume" not in err and err.count("\n") == 1
+    assert code == expected and "--resume" not in err and err.count("\n") == 1
 
 
 def test_resuming_a_finished_run_is_done_at_once(trained: Path, alexnet: Callable[..., Said], tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """The command `alexnet`: a table of commands, each importing what it needs when it runs.
 
 Prose and progress go to stderr; with `--json` one JSON object goes to stdout. Exit codes: 0 done, 1 the work failed,
-2 the request was wrong, 130 stopped. Only an AlexnetError, or what the system says of a file, is a message for the
-user; any other exception is a bug, whose traceback is kept.
+2 the request was wrong, 130 stopped by Ctrl-C, 143 by SIGTERM. Only an AlexnetError, or what the system says of a file,
+is a message for the user; any other exception is a bug, whose traceback is kept.
 """
 
 from __future__ import annotations
@@ -32,7 +32,15 @@ from alexnet.commands import (
     summary,
     train,
 )
-from alexnet.commands.frame import Command, HelpFormat, Parser, common_arguments, split_settings, unknown_flag
+from alexnet.commands.frame import (
+    Command,
+    HelpFormat,
+    Parser,
+    common_arguments,
+    split_settings,
+    stop_code,
+    unknown_flag,
+)
 from alexnet.errors import AlexnetError, UsageError, describe_os_error, quoted, suggestion
 from alexnet.files import cache_folder, write_text
 
@@ -53,7 +61,8 @@ def command_parser(wanted: str | None = None) -> Parser:
         epilog="examples:\n  alexnet train --preset tiny-64 --data pictures/ --out runs/first\n"
         "  alexnet evaluate runs/first --views 10\n"
         "  alexnet predict runs/first some.jpg\n  alexnet report runs/first\n"
-        "  alexnet COMMAND --help says more",
+        "  alexnet COMMAND --help says more\n\n"
+        "exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 stopped by Ctrl-C, 143 by SIGTERM",
     )
     parser.add_argument("--version", action="version", version=f"alexnet {__version__}")
     common_arguments(parser)
@@ -83,8 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _main(words)
     except AlexnetError as error:
         return _fail(str(error), error.exit_code, words)
-    except KeyboardInterrupt:
-        return _fail("stopped", 130, words)
+    except KeyboardInterrupt as stopped:
+        return _fail("stopped", stop_code(stopped), words)
     except BrokenPipeError:  # who reads our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -83,11 +83,16 @@ class HelpFormat(argparse.RawDescriptionHelpFormatter):
 
 
 class CommandError(AlexnetError):
-    """Work that failed, with the exit code: 1, or 130 for a command that was stopped."""
+    """Work that failed, with the exit code: 1, or that of a command that was stopped."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def stop_code(stopped: KeyboardInterrupt) -> int:
+    """The exit code of a command that was stopped: 143 by SIGTERM, else 130, as shells and schedulers expect."""
+    return int(stopped.args[0]) if stopped.args else 130
 
 
 def common_arguments(parser: argparse.ArgumentParser) -> None:

@@ -208,7 +208,7 @@ class Trainer:
 
     def _stop_if(self, stop: StopRequest) -> None:
         if self.world.any(stop.requested):
-            raise KeyboardInterrupt
+            raise stop.interrupt()
 
     def _epoch(self, batches: Batches, stop: StopRequest) -> int:
         """Train for an epoch, or to its end where it was begun before; returns the number of images."""
@@ -232,7 +232,7 @@ class Trainer:
                 self._check_weights()
                 self._save("last", batches)
             if halt:
-                raise KeyboardInterrupt
+                raise stop.interrupt()
             if over and state.step < batches.steps:
                 return images
         self._end_epoch(batches)
