@@ -82,6 +82,13 @@ def quoted(name: object, most: int = 80) -> str:
     return _printable(text, most)
 
 
+def several(names: Iterable[object], most: int = 3) -> str:
+    """The first of some names, quoted, and how many more there are: `'a', 'b' and 3 more`."""
+    listed = list(names)
+    few = ", ".join(quoted(name, 40) for name in listed[:most])
+    return few + (f" and {len(listed) - most:,} more" if len(listed) > most else "")
+
+
 def _printable(text: str, most: int) -> str:
     """The text with what is not printable written as escapes, and its middle cut out where it is longer than `most`."""
     if len(text) > most:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from alexnet.config import Config
+from alexnet.data.dataset import other_classes
 from alexnet.data.run_data import RunData, open_run_data
 from alexnet.data.statistics import fit
 from alexnet.data.store.prepare import prepare
@@ -226,3 +227,11 @@ def test_statistics_that_make_no_sense_are_named_by_field(
         replace(good, **{name: value}).save(path)
         with pytest.raises(DataError, match=words):
             open_run_data(short(seven)).statistics(path, quiet)
+
+
+def test_classes_that_are_gone_or_new_are_named_and_few_of_many() -> None:
+    assert other_classes(["ant", "bee"], ["ant", "bee"]) == ""
+    assert other_classes(["ant", "bee"], ["bee", "ant"]) == "classes in another order"
+    assert other_classes(["ant", "bee"], ["ant", "bee", "cow"]) == "other classes (new: 'cow')"
+    many = [f"a{i}" for i in range(1002)]
+    assert other_classes([*many, "x"], ["x"]) == "other classes (gone: 'a0', 'a1', 'a2' and 999 more)"

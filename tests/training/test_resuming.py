@@ -225,9 +225,12 @@ def test_another_folder_of_the_same_name_is_not_measured_silently(
     pictures(folder, {"train": 4, "val": 2}, ("ant", "cow"))
     with pytest.raises(DataError, match="class 'cow' that the model was not trained on"):
         evaluate(tmp_path / "run")
-    with pytest.raises(RunError, match=r"other classes \(bee, cow\)"):
+    with pytest.raises(RunError, match=r"other classes \(gone: 'bee'; new: 'cow'\).*--data"):
         resume(tmp_path / "run")
-    assert "The images cannot be read" in write_report(Run.open(tmp_path / "run")).read_text()
+    told = Told()
+    assert "The images cannot be read" in write_report(Run.open(tmp_path / "run"), told).read_text()
+    (warning,) = told.warnings
+    assert warning.count("'cow'") == 1 and "--data" in warning
 
 
 def test_a_run_that_failed_before_its_first_save_blocks_nothing(

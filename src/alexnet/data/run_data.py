@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.config import Config
-from alexnet.data.dataset import Source, Split, hold_out
+from alexnet.data.dataset import Source, Split, hold_out, other_classes
 from alexnet.data.loader import BatchLoader
 from alexnet.data.readers.open import open_source
 from alexnet.data.statistics import Statistics, fit
@@ -165,11 +165,9 @@ def fingerprint(source: Source) -> dict[str, str]:
 
 def changed_since(known: Mapping[str, Any], source: Source) -> str:
     """What of a source is not as a run's source.json says, in words; empty where nothing is."""
+    if classes := other_classes(known.get("classes", source.classes), source.classes):
+        return classes  # with which labels and counts are others too
     changes = []
-    if odd := sorted(set(known.get("classes", source.classes)) ^ set(source.classes)):
-        changes.append(f"other classes ({', '.join(quoted(name)[1:-1] for name in odd[:5])})")
-    elif known.get("classes", list(source.classes)) != list(source.classes):
-        changes.append("classes in another order")
     before: Mapping[str, str] = known.get("fingerprint", {})
     now = fingerprint(source) if before else {}
     for name in [*now, *(name for name in before if name not in now)]:
@@ -210,8 +208,8 @@ def open_resumed_data(run: Run, config: Config, progress: Progress, data: str | 
         raise RunError(f"{source.spec} was prepared with{'out' if exif_rotate else ''} --exif-rotate, unlike this run")
     if "classes" in changes:
         raise RunError(
-            f"{source.spec} no longer has the classes that {run.path} began with: {changes}; put them back to go on, "
-            "or begin another run"
+            f"{source.spec} is not what {run.path} began with: {changes}; put its images back, say with --data where "
+            "they are, or begin another run"
         )
     if changes:
         progress.warn(

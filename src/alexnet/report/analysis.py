@@ -91,10 +91,12 @@ def analyse(
     Raises DataError where the images are no longer there.
     """
     source, place, changed = open_known_source(run, data)
+    if tuple(source.classes) != predictor.classes:
+        raise DataError(
+            f"{source.spec} is not what the run began with: {changed}; say with --data where its images are"
+        )
     if changed:
         progress.warn(f"{source.spec} is not as it was when the run began: {changed}")
-    if tuple(source.classes) != predictor.classes:
-        raise DataError(f"{source.spec} has other classes than the run: {changed}")
     opened = open_run_data(run.config, source, place)
     split = opened.split("test" if "test" in source.splits else "val")
     progress.note(f"classifying the {len(split):,} images of the {split.name} split")
