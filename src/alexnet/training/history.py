@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alexnet.config import Train
-from alexnet.errors import CheckpointError, RunError
+from alexnet.errors import CheckpointError, RunError, quoted
 from alexnet.run import Run
 from alexnet.training.schedule import LRSchedule, ScheduleState
 from alexnet.training.state import SavedState, order
@@ -74,7 +74,7 @@ def check_history(
         ("train.last", train.last, validations[-1] if validations else {}),
     ):
         if value != wanted:
-            _refuse(name, value, f"{wanted}, by the lines of metrics")
+            _refuse(name, value, f"{quoted(wanted)}, by the lines of metrics")
     for name, mean, steps in (("mean", train.mean, train.step), ("interval", train.interval, train.steps - logged)):
         if ("loss" in mean.sums) != bool(mean.count) or (mean.count and not steps):
             _refuse(f"train.{name}", mean, f"the sums and the number of images of {steps} steps")
@@ -85,7 +85,7 @@ def check_history(
     then = next((one for one in replays if one.state == saved.schedule), replays[0])
     for name, value in vars(saved.schedule).items():
         if value != getattr(then.state, name):
-            _refuse(f"schedule.{name}", value, f"{getattr(then.state, name)}, by the lines of metrics")
+            _refuse(f"schedule.{name}", value, f"{quoted(getattr(then.state, name))}, by the lines of metrics")
     for name, rate in saved.velocity_lr.items():
         rates = {given[name] for given in then.rates if name in given}
         if rates and not any(math.isclose(rate, given) for given in rates - {0.0}):
@@ -131,4 +131,4 @@ def _measured(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse(name: str, value: Any, wanted: str) -> None:
-    raise CheckpointError(f"state.{name} {value} should be {wanted}")
+    raise CheckpointError(f"state.{name} {quoted(value)} should be {wanted}")
