@@ -539,7 +539,9 @@ def test_an_empty_folder_is_told(wrong: Callable[..., str], tmp_path: Path) -> N
 def test_empty_class_folders_are_told(wrong: Callable[..., str], tmp_path: Path) -> None:
     for name in ("ant", "bee"):
         (tmp_path / "some" / name).mkdir(parents=True)
-    assert "class folder ant" in wrong(2, "train", "--data", tmp_path / "some", "--out", tmp_path / "run")
+    assert "class folders 'ant', 'bee' hold no pictures" in wrong(
+        2, "train", "--data", tmp_path / "some", "--out", tmp_path / "run"
+    )
 
 
 def test_a_folder_with_one_class_is_told(
