@@ -145,13 +145,17 @@ def _unknown(left: list[str], parser: Parser, command: Command | None) -> UsageE
     where = f"see `alexnet {command.name} --help`" if command else "see `alexnet --help`"
     if flag is None:
         return UsageError(f"unexpected argument {quoted(left[0])}; {where}")
-    known = [name for action in _actions(parser) for name in action.option_strings]
+    flags = [action for action in _actions(parser) if action.option_strings]
+    known = [name for action in flags for name in action.option_strings]
+    values = {str(value): f"{action.option_strings[-1]} {value}" for action in flags for value in action.choices or ()}
     if command and command.settings:
         from alexnet import presets
         from alexnet.config import fields
 
-        known += [f"--{entry.path}" for entry in fields(presets.preset("digits"))]
-    error = unknown_flag(flag, known)
+        settings = list(fields(presets.preset("digits")))
+        known += [f"--{entry.path}" for entry in settings]
+        values = {value: f"--{entry.path} {value}" for entry in settings for value in entry.choices or ()} | values
+    error = unknown_flag(flag, known, values)
     return error if "did you mean" in str(error) else UsageError(f"{error}; {where}")
 
 

@@ -146,7 +146,7 @@ def open_folders(spec: str, root: Path) -> Source:
             labels.extend([index[name]] * len(files))
         if empty and place == first:
             raise DataError(
-                f"{spec}: {_empty(empty)}; put pictures in, or remove what is no class (folders named .NAME are left out)"
+                f"{spec}: {_empty(empty)}; put pictures in, or remove what is no class (a name like .x hides a folder)"
             )
         splits[split] = FolderSplit(split, root, paths, np.array(labels, dtype=np.int64))
     return replace(check_source(spec, classes, splits), notes=(_kinds(not_read),) if not_read else ())
