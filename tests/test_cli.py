@@ -197,6 +197,9 @@ def test_presets_are_a_table_or_a_difference(alexnet: Callable[..., Said]) -> No
     result = json.loads(out)
     assert code == 0 and result["compared"] == ["paper", "code-145", "caffe"]
     assert {len(row["values"]) for row in result["differences"]} == {3}
+    values = {(row["where"], row["field"]): row["values"] for row in result["differences"]}
+    assert values["norm1", "divide"] == [False, True, True] and values["network", "image"] == [224, 224, 227]
+    assert values["optimizer", "bias_lr"] == [1.0, 2.0, 2.0] and values["schedule", "milestones"][0] == []
     head = alexnet("presets", "paper", "code-145", "caffe")[1].splitlines()[0]
     assert head.split() == ["where", "what", "paper", "code-145", "caffe"]
     assert "paper, paper and paper do not differ" in alexnet("presets", "paper", "paper", "paper")[1]
@@ -207,6 +210,13 @@ def test_presets_are_a_table_or_a_difference(alexnet: Callable[..., Said]) -> No
 def test_the_table_of_presets_has_a_line_for_each(alexnet: Callable[..., Said]) -> None:
     lines = alexnet("presets")[1].splitlines()
     assert [line.split()[0] for line in lines[2:]] == presets.names()
+
+
+def test_a_preset_alone_is_summed_up_with_what_else_may_be_asked(alexnet: Callable[..., Said]) -> None:
+    code, out, _ = alexnet("presets", "paper")
+    assert code == 0 and out.startswith(alexnet("summary", "paper")[1].rstrip())
+    assert "alexnet presets paper code-145: how they differ" in out.splitlines()[-1]
+    assert json.loads(alexnet("presets", "digits", "--json")[1])["total"]["parameters"] == 198_922
 
 
 def test_a_preset_beside_itself_without_an_idea(alexnet: Callable[..., Said]) -> None:
@@ -235,7 +245,8 @@ def test_a_run_is_summed_up_and_its_settings_are_printed(
     (tmp_path / "run.toml").write_text(alexnet("config", trained)[1])
     for name in (trained, tmp_path / "run.toml", trained / "config.json"):
         code, out, _ = alexnet("summary", name, "--json")
-        assert code == 0 and json.loads(out)["classes"] == 7
+        assert code == 0 and json.loads(out)["classes"] == 7 and json.loads(out)["name"] == str(name)
+        assert alexnet("summary", name)[1].startswith(f"{name}: digits, 3×14×14 in, ")
     (tmp_path / "odd.toml").write_text("preset = ")
     (tmp_path / "net.safetensors").write_bytes(b"")
     assert wrong(2, "summary", tmp_path / "odd.toml").startswith(f"{tmp_path / 'odd.toml'}: ")
@@ -473,6 +484,9 @@ def test_an_unknown_preset_is_told_with_the_nearest(wrong: Callable[..., str], t
     assert "did you mean digits?" in wrong(2, "train", "--preset", "digit", "--out", tmp_path / "run")
     assert "did you mean paper?" in wrong(2, "summary", "papers")
     assert "did you mean caffe?" in wrong(2, "presets", "paper", "cafe")
+    assert "did you mean paper?" in wrong(2, "presets", "papr")
+    for verb in (("summary",), ("presets",), ("config",), ("train", "--preset")):
+        assert "runs/nosuch: there is no such run or file of settings" in wrong(2, *verb, "runs/nosuch")
     assert "did you mean resnet18?" in wrong(
         2,
         "train",
@@ -692,8 +706,8 @@ def test_what_evaluate_cannot_do_is_told(
 
 
 def test_other_commands_tell_wrong_requests_too(wrong: Callable[..., str], tmp_path: Path) -> None:
-    assert "no preset (the table of all), two" in wrong(2, "presets", "paper")
-    assert "no preset (the table of all), two" in wrong(2, "presets", "paper", "caffe", "--without", "lrn")
+    assert "with one preset (what that changes)" in wrong(2, "presets", "--without", "lrn")
+    assert "with one preset (what that changes)" in wrong(2, "presets", "paper", "caffe", "--without", "lrn")
     assert "PRESET" in wrong(2, "summary")
     assert "at least 2" in wrong(2, "summary", "paper", "--classes", "1")
     assert "no such run directory" in wrong(2, "report", tmp_path / "absent")
