@@ -624,7 +624,7 @@ def test_resume_takes_a_run_and_nothing_else(
     assert "leave --preset out" in wrong(2, "train", "--resume", trained, "--preset", "paper")
     for words in (("--optimizer.lr", "1"), ("--train.seed", "1"), ("--train.batch_size", "4")):
         message = wrong(2, "train", "--resume", trained, *words)
-        assert f"{words[0]} cannot be changed in a run; begin another with `--init {trained}`" in message
+        assert f"{words[0][2:]} cannot be changed in a run; begin another with `--init {trained}`" in message
     assert "--without cannot be changed" in wrong(2, "train", "--resume", trained, "--without", "lrn")
 
 

@@ -141,7 +141,7 @@ class RunData:
 
 def missing_split(source: Source, name: str) -> DataError:
     """What to raise where a source has no split called `name`."""
-    return DataError(f"{source.spec} has no {name} split (it has {', '.join(source.splits)}); choose one with --split")
+    return DataError(f"{source.spec} has no {name} split, only {', '.join(source.splits)}")
 
 
 def place_of(spec: str) -> str | None:
@@ -191,7 +191,8 @@ def open_known_source(run: Run, data: str | None = None) -> tuple[Source, str | 
     elif (place := known.get("path")) is not None:
         if not os.path.exists(place):
             raise DataError(
-                f"the images of {run.path} are no longer at {place}: put them back, or say with --data where they are"
+                f"the images of {run.path} are no longer at {place}: put them back, or name with data (--data) where they "
+                "are"
             )
         source = dataclasses.replace(open_source(place), spec=run.config.data.source)
     else:
@@ -205,11 +206,11 @@ def open_resumed_data(run: Run, config: Config, progress: Progress, data: str | 
     source, place, changes = open_known_source(run, data)
     exif_rotate = config.data.exif_rotate
     if source.exif_rotate not in (None, exif_rotate):
-        raise RunError(f"{source.spec} was prepared with{'out' if exif_rotate else ''} --exif-rotate, unlike this run")
+        raise RunError(f"{source.spec} was prepared with{'out' if exif_rotate else ''} exif_rotate, unlike this run")
     if "classes" in changes:
         raise RunError(
-            f"{source.spec} is not what {run.path} began with: {changes}; put its images back, say with --data where "
-            "they are, or begin another run"
+            f"{source.spec} is not what {run.path} began with: {changes}; put its images back, name with data "
+            "(--data) where they are, or begin another run"
         )
     if changes:
         progress.warn(
@@ -259,13 +260,13 @@ def open_run_data(config: Config, source: Source | None = None, place: str | Non
     exif_rotate = config.data.exif_rotate
     if source is None:
         if not config.data.source:
-            raise UsageError(f"preset {config.preset} has no images of its own: name yours with --data SRC")
+            raise UsageError(f"preset {config.preset} has no images of its own: name yours with data (--data SRC)")
         source, place = open_source(config.data.source), place_of(config.data.source)
         if exif_rotate and source.exif_rotate is False:
-            raise DataError(f"{source.spec} was prepared without --exif-rotate, but data.exif_rotate asks for it")
+            raise DataError(f"{source.spec} was prepared without exif_rotate, but data.exif_rotate asks for it")
     if source.exif_rotate is not None:
         if source.exif_rotate and not exif_rotate and "data.exif_rotate" in config.chosen:
-            raise DataError(f"{source.spec} was prepared with --exif-rotate, but data.exif_rotate is false")
+            raise DataError(f"{source.spec} was prepared with exif_rotate, but data.exif_rotate is false")
         exif_rotate = source.exif_rotate
     elif exif_rotate:
         source = source.rotated()

@@ -93,7 +93,7 @@ def analyse(
     source, place, changed = open_known_source(run, data)
     if tuple(source.classes) != predictor.classes:
         raise DataError(
-            f"{source.spec} is not what the run began with: {changed}; say with --data where its images are"
+            f"{source.spec} is not what the run began with: {changed}; name with data (--data) where its images are"
         )
     if changed:
         progress.warn(f"{source.spec} is not as it was when the run began: {changed}")
