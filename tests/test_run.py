@@ -340,3 +340,11 @@ def test_a_file_is_no_run_and_is_not_offered_as_a_new_one(tmp_path: Path) -> Non
         with pytest.raises(RunError) as error:
             Run.open(path)
         assert one_line(error) == f"{path} is not a run directory: it is not a folder"
+
+
+def test_a_change_of_no_setting_is_refused(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", presets.preset("digits"), ["alexnet", "train"])
+    change = {"epoch": 1, "step": 3, "exact": True, "settings": {}}
+    (run.path / "environment.json").write_text(json.dumps(run.environment | {"changes": [change]}))
+    with pytest.raises(RunError, match=r"environment\.json: changes\.settings should name what was changed"):
+        _ = Run(run.path).environment

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from alexnet.errors import UsageError, suggestion
+from alexnet.errors import UsageError, quoted, suggestion
 from alexnet.setting import REQUIRED, Field, checked, fields_of, setting
 
 Sees = Literal["own", "all"]
@@ -181,9 +181,11 @@ def layer_from_dict(data: Mapping[str, Any]) -> Layer:
     fields = dict(data)
     kind, name = fields.pop("layer", None), fields.pop("name", None)
     if not isinstance(name, str) or not name:
-        raise UsageError(f"network.layers: a layer's name {name!r} should be a text")
+        raise UsageError(f"network.layers: a layer's name {quoted(name)} should be a text")
     if not isinstance(kind, str) or kind not in KINDS:
-        raise UsageError(f"network.{name}.layer {kind!r} should be {', '.join(KINDS)}{suggestion(str(kind), KINDS)}")
+        raise UsageError(
+            f"network.{name}.layer {quoted(kind)} should be {', '.join(KINDS)}{suggestion(str(kind), KINDS)}"
+        )
     return checked(KINDS[kind], f"network.{name}", fields, name=name)
 
 

@@ -190,6 +190,8 @@ class Run:
             check_fields(change, CHANGE, f"{where}: changes")
             if any(len(values) != 2 for values in change["settings"].values()):
                 raise RunError(f"{where}: changes.settings should have the value before and the value after of each")
+            if not change["settings"]:
+                raise RunError(f"{where}: changes.settings should name what was changed, and is empty")
         return value
 
     def change(self, config: Config, entry: Mapping[str, Any]) -> None:

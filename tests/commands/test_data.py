@@ -73,7 +73,10 @@ def test_prepare_says_what_it_left_out(
         (folder / "train" / "bee" / f"bad{k}.png").write_bytes(b"no")
     assert main(["data", "prepare", str(folder), str(tmp_path / "other"), "--size", "8"]) == 1
     said = capsys.readouterr().err
-    assert said.count("\n") == 2 and "27 of 45 pictures cannot be read" in said.splitlines()[1]
+    assert said.count("\n") == 2 and "27 of 45 pictures cannot be read" in said and "unreadable.csv" in said
+    assert main(["data", "verify", str(folder)]) == 1
+    said = capsys.readouterr().out
+    assert said.count("unreadable: ") == 20 and said.endswith("… and 7 more files are unreadable; --json lists all\n")
 
 
 def test_verify_ends_with_1_where_there_are_errors_only(

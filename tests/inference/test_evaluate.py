@@ -21,6 +21,7 @@ from alexnet.inference.predictor import Images, Predictor
 from alexnet.progress import Progress
 from alexnet.run import Run
 from alexnet.training.loop import train
+from tests.told import Told
 
 FIELDS = {"top1_error", "top5_error", "loss", "count", "views", "data", "split", "runs", "models", "unreadable"}
 FIELDS |= {"chance_error", "majority_error", "answered", "present", "path"}
@@ -297,18 +298,7 @@ def test_given_weights_are_those_of_the_average(trained: Path, second: Path, sev
 
 
 def test_searched_weights_are_at_least_as_good_as_equal_ones_on_validation(trained: Path, second: Path) -> None:
-    class Notes(Progress):
-        def __init__(self) -> None:
-            self.notes: list[str] = []
-            self.warnings: list[str] = []
-
-        def note(self, text: str) -> None:
-            self.notes.append(text)
-
-        def warn(self, text: str) -> None:
-            self.warnings.append(text)
-
-    progress = Notes()
+    progress = Told()
     nets = [trained, second, ByBrightness()]
     searched = evaluate(nets, weights="search", split="val", progress=progress)
     equal = evaluate(nets, split="val")

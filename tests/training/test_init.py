@@ -16,21 +16,11 @@ from alexnet.checkpoint import read_checkpoint
 from alexnet.config import Config
 from alexnet.errors import CheckpointError, RunError, UsageError
 from alexnet.model.zoo import create_model
-from alexnet.progress import Progress
 from alexnet.run import Run
 from alexnet.training import loop
 from alexnet.training.init import initialise_from
 from alexnet.training.loop import Trainer, resume, train
-
-
-class Told(Progress):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
+from tests.told import Told
 
 
 @pytest.fixture

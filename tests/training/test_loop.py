@@ -29,6 +29,7 @@ from alexnet.run import Run
 from alexnet.training import loop
 from alexnet.training.loop import resume, train
 from alexnet.training.state import TrainingResult
+from tests.told import Told
 
 TIMES = ("images_per_second", "waiting", "seconds")  # what may differ between two equal runs
 RECIPES = {
@@ -117,20 +118,6 @@ class KillAfter(Progress):
         self.epochs -= 1
         if self.epochs == 0:
             raise KilledError
-
-
-class Told(Progress):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
@@ -252,8 +239,7 @@ def test_the_result_says_what_the_run_reached(
     assert set(result) == {"run", "epochs", "steps", "seconds", "images_per_second", "best", "last"}
     assert (result["run"], result["epochs"], result["steps"]) == (str(tmp_path / "run"), 2, 8)
     errors = [
-        {k: v for k, v in line.items() if k not in ("kind", "step")}
-        for line in Run.open(tmp_path / "run").metrics("validation")
+        {k: v for k, v in line.items() if k != "kind"} for line in Run.open(tmp_path / "run").metrics("validation")
     ]
     assert result["last"] == errors[-1]
     assert result["best"] == min(errors, key=lambda line: line["top1_error"])
@@ -284,18 +270,36 @@ def test_an_epochs_error_is_that_of_its_steps(seven: Path, short: Callable[..., 
 
 def test_a_limit_of_steps_ends_a_run_within_an_epoch(seven: Path, short: Callable[..., Config], tmp_path: Path) -> None:
     result = train(short(seven, train__steps="6"), tmp_path / "run")
-    assert (result.steps, result.epochs, result.last["epoch"]) == (6, 1, 1)
+    assert (result.steps, result.epochs, result.last["epoch"], result.last["step"]) == (6, 1, 1, 4)
     assert saved(tmp_path / "run")
 
 
-def test_best_is_of_the_first_epoch_with_the_least_validation_error(
-    seven: Path, short: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "measured",
+    [
+        [(50.0, 1.0), (30.0, 1.0), (40.0, 1.0), (30.0, 1.0)],
+        [(30.0, 2.0), (30.0, 1.0), (40.0, 0.5), (30.0, 1.5)],
+    ],
+    ids=["by error", "by loss"],
+)
+def test_best_is_of_the_first_epoch_with_the_least_validation_error_and_loss(
+    measured: list[tuple[float, float]],
+    seven: Path,
+    short: Callable[..., Config],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    errors = iter([50.0, 30.0, 40.0, 30.0])
-    monkeypatch.setattr(loop, "measure_validation", lambda *_: Measurement(next(errors), None, 1.0, 21))
+    values = iter(measured)
+
+    def measure(*_: Any) -> Measurement:
+        error, loss = next(values)
+        return Measurement(error, None, loss, 21)
+
+    monkeypatch.setattr(loop, "measure_validation", measure)
     result = train(short(seven, train__epochs="4"), tmp_path / "run")
     assert (result.best["epoch"], result.best["top1_error"]) == (2, 30.0)
     assert (result.last["epoch"], result.last["top1_error"]) == (4, 30.0)
+    resume(tmp_path / "run")  # whose lines of metrics name the same best
     monkeypatch.undo()
     train(short(seven, train__epochs="2"), tmp_path / "two")
     best = read_checkpoint(tmp_path / "run" / "checkpoints" / "best.safetensors").weights

@@ -20,6 +20,8 @@ from alexnet.commands.frame import (
     common_arguments,
 )
 
+MOST_UNREADABLE = 20  # files named by `verify`
+
 
 def _source_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SRC", help=SOURCE_HELP)
@@ -32,7 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser, required=True)
     about = {
         "prepare": "make a checked store of a source, once, for fast training",
-        "verify": "check a source or store: counts, sums, labels, duplicates, odd files",
+        "verify": "check a source or store: counts, sums, labels, duplicates, odd files (grey, misnamed, …)",
         "info": "splits, classes, counts, sizes, statistics, and a contact sheet",
     }
     parsers = {
@@ -133,8 +135,7 @@ def say(result: Result) -> str:
     if result["action"] == "prepare":
         lines = _prepared(result)
     elif result["action"] == "verify":
-        lines = [f"{issue['level']}: {issue['where']}: {issue['message']}" for issue in result["issues"]]
-        lines = lines or [f"{result['source']}: nothing is wrong with it"]
+        lines = _verified(result)
     else:
         lines = _described(result)
     return "\n".join(_printable(line) for line in lines)
@@ -159,6 +160,21 @@ def _prepared(result: Result) -> list[str]:
     return lines
 
 
+def _verified(result: Result) -> list[str]:
+    """A line about each issue, with the first of the files that cannot be read."""
+    from alexnet.data.store.checks import UNREADABLE
+
+    lines, bad = [], 0
+    for issue in result["issues"]:
+        unreadable = issue["message"].startswith(UNREADABLE)
+        bad += unreadable
+        if not unreadable or bad <= MOST_UNREADABLE:
+            lines.append(f"{issue['level']}: {issue['where']}: {issue['message']}")
+    if bad > MOST_UNREADABLE:
+        lines.append(f"… and {bad - MOST_UNREADABLE:,} more files are unreadable; --json lists all")
+    return lines or [f"{result['source']}: nothing is wrong with it"]
+
+
 def _described(result: Result) -> list[str]:
     """Lines about a source or store: its classes, its splits, what a store holds."""
     names = result["class_names"]
@@ -173,7 +189,10 @@ def _described(result: Result) -> list[str]:
             f"{result['bytes'] / 1e6:,.1f} MB"
         )
         if result["unreadable"] or result["odd"]:
-            lines.append(f"{result['unreadable']:,} files left out, {result['odd']:,} odd; see {result['report']}")
+            lines.append(
+                f"{result['unreadable']:,} files left out, {result['odd']:,} odd (grey, misnamed, …) but used; "
+                f"see {result['report']}"
+            )
         if "statistics" in result:
             mean = ", ".join(f"{value:.1f}" for value in result["statistics"]["rgb_mean"])
             lines.append(f"mean RGB of train: {mean}")

@@ -93,7 +93,9 @@ def analyse(
     """
     source, place, changed = open_known_source(run, data)
     if tuple(source.classes) != predictor.classes:
-        raise DataError(f"{source.spec} has not the classes of the run: {changed}; name its own images with --data")
+        raise DataError(
+            f"{source.spec} is not what the run began with: {changed}; name with data (--data) where its images are"
+        )
     if changed:
         progress.warn(f"{source.spec} is not as it was when the run began: {changed}")
     opened = open_run_data(run.config, source, place)

@@ -72,7 +72,7 @@ def open_initial(model: str) -> InitialModel:
         checkpoint = load_checkpoint(run.checkpoints, name)
         return InitialModel(dict(checkpoint.weights), checkpoint.origin, run.config, tuple(run.classes))
     if path.suffix != ".safetensors":
-        raise UsageError(f"--train.init {model!r} should be a run directory or a .safetensors file")
+        raise UsageError(f"train.init {model!r} should be a run directory or a .safetensors file")
     checkpoint = read_checkpoint(path)
     return InitialModel(dict(checkpoint.weights), checkpoint.origin)
 
@@ -87,10 +87,10 @@ def initialise_from(config: Config) -> Config:
     if config.preset != FINE_TUNE:
         return config
     if not config.train.init:
-        raise UsageError("--preset fine-tune needs --init MODEL, a run to begin from")
+        raise UsageError("preset fine-tune needs init (--init MODEL), a run to begin from")
     initial = open_initial(config.train.init)
     if initial.config is None:
-        raise UsageError(f"--preset fine-tune takes the network from a run, and {config.train.init} is not one")
+        raise UsageError(f"preset fine-tune takes the network from a run, and {config.train.init} is not one")
     theirs = initial.config
     layers = weight_layers(theirs.network)
     return dataclasses.replace(
@@ -131,7 +131,7 @@ def copy_initial_weights(model: nn.Module, data: RunData, progress: Progress) ->
     own = model.state_dict()
     copied = [name for name, value in own.items() if name in weights and weights[name].shape == tuple(value.shape)]
     if not copied:
-        raise CheckpointError(f"--train.init {initial.origin} shares no tensor with {data.config.network.name}")
+        raise CheckpointError(f"train.init {initial.origin} shares no tensor with {data.config.network.name}")
     with torch.no_grad():
         for name in copied:
             own[name].copy_(torch.from_numpy(weights[name]))

@@ -72,7 +72,7 @@ def sparse_store(root, images, codec, size=256, shard_images=4096):
     train = StoredSplit(images, 0, 0, tuple(shards), {**length, "files.parquet": nothing})
     others = {"report.csv": nothing, "statistics.npz": nothing}
     source = {"train": SourceSplit(images, "")}
-    manifest = Manifest("holes", codec, size, {}, {}, classes, source, {"train": train}, others)
+    manifest = Manifest("holes", codec, size, {"exif_rotate": False}, {}, classes, source, {"train": train}, others)
     (root / "manifest.json").write_text(json.dumps(manifest.to_json()))
 
 
@@ -303,6 +303,8 @@ def test_a_list_of_files_that_would_take_gigabytes_is_not_read(tmp_path, compres
         (lambda m: m.update(codec=[]), r"codec \[\] should be a text"),
         (lambda m: m.update(classes=["one"]), r"classes .* should be the names of two classes or more"),
         (lambda m: m.update(classes="abc"), r"classes 'abc' should be a list"),
+        (lambda m: m.update(classes=["one"] * 10), r"classes: classes 0 and 1 are both called 'one'"),
+        (lambda m: m.update(settings={}), r"settings\.exif_rotate null should be true or false"),
         (lambda m: m["settings"].update(exif_rotate="yes"), r"settings\.exif_rotate 'yes' should be true or false"),
         (lambda m: m.pop("splits"), r"manifest\.splits is missing"),
         (lambda m: m.update(more=1), r"manifest\.more is not known"),

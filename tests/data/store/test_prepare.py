@@ -234,8 +234,10 @@ def test_a_finished_store_is_returned_as_it_is(pictures, tmp_path):
 
 def test_a_store_with_other_settings_is_not_overwritten(pictures, tmp_path):
     prepare(pictures, tmp_path / "store", size=20)
-    with pytest.raises(DataError, match="another size"):
+    with pytest.raises(DataError, match="a finished store lies there, with size 20, not 24; choose a new folder"):
         prepare(pictures, tmp_path / "store", size=24)
+    with pytest.raises(DataError, match="with exif_rotate false, not true"):
+        prepare(pictures, tmp_path / "store", size=20, exif_rotate=True)
 
 
 def test_a_folder_with_other_things_in_it_is_left_alone(pictures, tmp_path):
@@ -305,7 +307,9 @@ def test_an_unfinished_run_with_other_settings_is_not_mixed_in(pictures, tmp_pat
 
     with pytest.raises(Interrupted):
         prepare(pictures, tmp_path / "store", size=20, progress=stop)
-    with pytest.raises(DataError, match="unfinished.*another size"):
+    with pytest.raises(
+        DataError, match="unfinished preparation lies there, with size 20, not 24; go on with it by its own"
+    ):
         prepare(pictures, tmp_path / "store", size=24)
 
 
@@ -317,7 +321,10 @@ def test_a_source_that_changed_meanwhile_is_noticed(pictures, tmp_path, photo, e
     with pytest.raises(Interrupted):
         prepare(pictures, tmp_path / "store", size=20, progress=stop)
     (pictures / "train" / "cat" / "new.jpg").write_bytes(encoded(photo(0)))
-    with pytest.raises(DataError, match="another source_splits"):
+    with pytest.raises(
+        DataError,
+        match=r"unfinished preparation lies there, with 21 train pictures, not 22; .* or delete .*store to start",
+    ):
         prepare(pictures, tmp_path / "store", size=20)
 
 
@@ -502,6 +509,8 @@ def test_too_many_unreadable_files_stop_it_and_mended_ones_let_it_go_on(pictures
         path.write_bytes(b"no")
     with pytest.raises(PrepareError, match=r"train: 21 of 42 pictures cannot be read.*bad00\.jpg: .*known format"):
         prepare(pictures, tmp_path / "store", size=20, shard_images=5)
+    rows = list(csv.reader((tmp_path / "store" / "unfinished" / "unreadable.csv").read_text().splitlines()))
+    assert len(rows) == 22 and rows[21][:3] == ["train", "train/cat/bad20.jpg", "unreadable"]
     for k, path in enumerate(bad):
         path.write_bytes(encoded(photo(900 + k)))
     prepare(pictures, tmp_path / "store", size=20, shard_images=5)
@@ -516,6 +525,17 @@ def test_twenty_unreadable_files_are_left_out_and_listed(pictures, tmp_path):
     assert manifest.splits["train"].unreadable == 20 and manifest.splits["train"].count == 21
     assert sum(row[1] == "unreadable" for row in report(tmp_path / "store").values()) == 20
     assert left_out(tmp_path / "store")[0][0] == "train/cat/bad00.jpg" and len(left_out(tmp_path / "store")) == 5
+
+
+def test_removing_unreadable_files_between_two_preparations_is_told_in_words(pictures, tmp_path):
+    bad = [pictures / "train" / "cat" / f"bad{k:02d}.jpg" for k in range(21)]
+    for path in bad:
+        path.write_bytes(b"no")
+    with pytest.raises(PrepareError, match="or remove them and delete .*store or choose a new folder"):
+        prepare(pictures, tmp_path / "store", size=20)
+    bad[0].unlink()
+    with pytest.raises(DataError, match="with 42 train pictures, not 41; .* delete .*store to start again"):
+        prepare(pictures, tmp_path / "store", size=20)
 
 
 def test_a_class_whose_name_is_no_text_is_refused_before_work_begins(class_folders, tmp_path, photo, encoded):

@@ -104,7 +104,11 @@ def test_unreadable_and_odd_files_are_reported(class_folders, photo):
     found = verify(root).issues
     assert [issue.level for issue in found] == ["warning", "note"]
     assert found[0].where == "cat/zero.jpg" and "empty" in found[0].message
-    assert "2 odd files" in found[1].message and "1 grey" in found[1].message and "1 PNG named JPEG" in found[1].message
+    assert (
+        "2 files are odd but read and used all the same" in found[1].message
+        and "1 grey" in found[1].message
+        and "1 PNG named JPEG" in found[1].message
+    )
 
 
 def test_too_many_unreadable_files_are_an_error(class_folders):
@@ -113,8 +117,9 @@ def test_too_many_unreadable_files_are_an_error(class_folders):
         (root / "cat" / f"bad{k}.jpg").write_bytes(b"no")
     assert not errors(verify(root).issues)
     (root / "cat" / "bad20.jpg").write_bytes(b"no")
-    (issue,) = errors(verify(root).issues)
+    (issue,) = errors(found := verify(root).issues)
     assert issue.where == "train" and "21 of its 30 files are unreadable" in issue.message
+    assert len([issue for issue in found if issue.message.startswith("unreadable: ")]) == 21
 
 
 def wnid_folders(root, encoded, photo, swap=None):

@@ -76,7 +76,7 @@ def open_store(spec: str, root: Path) -> Source:
     kind = {"yuv420": PlanesSplit, "raw": RawSplit, "jpeg": JpegSplit}[manifest.codec]
     splits: dict[str, Split] = {name: kind(name, root, manifest) for name in SPLITS if name in manifest.splits}
     statistics = root / STATISTICS if STATISTICS in manifest.files else None
-    return Source(spec, manifest.classes, splits, bool(manifest.settings.get("exif_rotate")), statistics)
+    return Source(spec, manifest.classes, splits, manifest.settings["exif_rotate"], statistics)
 
 
 class StoreSplit(Split):

@@ -7,7 +7,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from alexnet.data.dataset import SPLITS
+from alexnet.data.readers.labels import check_names
 from alexnet.data.statistics import MOST_SIDE
 from alexnet.engine.ycbcr import planes_bytes
 from alexnet.errors import DataError, quoted
@@ -147,17 +148,24 @@ def read_manifest(root: Path) -> Manifest:
         entry = read_json(path, MOST_MANIFEST, DataError)
     except FileNotFoundError:
         raise DataError(f"{path}: it is not there, so {root} is no finished store") from None
-    if entry.pop("format", None) != FORMAT or type(version := entry.pop("version", None)) is not int:
+    manifest = manifest_of(entry, path)
+    check_names(f"{path}: manifest.classes", manifest.classes)
+    for field, value, good, wanted in _demands(manifest):
+        if not good:
+            raise DataError(f"{path}: manifest.{field} {quoted(value)} should be {wanted}")
+    return manifest
+
+
+def manifest_of(entry: Mapping[str, Any], path: Path) -> Manifest:
+    """The manifest in a file's JSON, its fields of the right types. Raises `DataError` naming the first of another."""
+    rest = dict(entry)
+    if rest.pop("format", None) != FORMAT or type(version := rest.pop("version", None)) is not int:
         raise DataError(f"{path}: it is not the manifest of a store; prepare it again")
     if version != VERSION:
         raise DataError(f"{path}: it is of a store of version {version}, not {VERSION}; prepare the store again")
     optional = {field.name: field.default for field in dataclasses.fields(Manifest)}
     optional = {name: value for name, value in optional.items() if value is not dataclasses.MISSING}
-    manifest = read_record(Manifest, optional | entry, f"{path}: manifest", DataError)
-    for field, value, good, wanted in _demands(manifest):
-        if not good:
-            raise DataError(f"{path}: manifest.{field} {quoted(value)} should be {wanted}")
-    return manifest
+    return read_record(Manifest, optional | rest, f"{path}: manifest", DataError)
 
 
 _Demand = tuple[str, Any, bool, str]  # a field, its value, whether that is good, and what it should be
@@ -175,7 +183,7 @@ def _demands(manifest: Manifest) -> Iterator[_Demand]:
             not isinstance(value, dict | list),
             "a text or a number",
         )
-    turned = manifest.settings.get("exif_rotate", False)
+    turned = manifest.settings.get("exif_rotate")
     yield "settings.exif_rotate", turned, isinstance(turned, bool), "true or false"
     names = list(manifest.splits)
     yield "splits", names, len(names) > 0 and set(names) <= set(SPLITS), "among train, val and test"

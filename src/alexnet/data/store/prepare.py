@@ -7,6 +7,7 @@ with the shards that are missing and ends with the same bytes. S the side of the
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import os
@@ -22,6 +23,7 @@ import numpy as np
 from alexnet.data.dataset import OnProgress, Source, Split, too_many_unreadable
 from alexnet.data.preprocess import SCALING_ROOM
 from alexnet.data.readers.folder import FolderSplit
+from alexnet.data.readers.labels import check_names
 from alexnet.data.readers.open import open_source
 from alexnet.data.readers.store_format import (
     CODECS,
@@ -32,6 +34,7 @@ from alexnet.data.readers.store_format import (
     SourceSplit,
     StoredFile,
     is_store,
+    manifest_of,
     read_manifest,
     record_bytes,
     record_shape,
@@ -39,7 +42,16 @@ from alexnet.data.readers.store_format import (
 )
 from alexnet.data.readers.words import write_words
 from alexnet.data.statistics import MOST_SIDE, Accumulator
-from alexnet.data.store.manifest import Record, ShardRecord, finish, load_shard, load_sums, save_shard
+from alexnet.data.store.manifest import (
+    Record,
+    ShardRecord,
+    difference,
+    finish,
+    load_shard,
+    load_sums,
+    save_shard,
+    write_unreadable,
+)
 from alexnet.data.store.squares import Chunk, Settings, SquaredChunk, chunks, square_one, work_on
 from alexnet.data.store.verify import damage
 from alexnet.data.store.writers import RecordShard, TarShard
@@ -164,10 +176,10 @@ def _describe(source: Source, settings: Settings, shard_images: int) -> Manifest
 
 
 def _check_source(source: Source) -> None:
-    """Refuse what a store could not hold: too many images, and names of classes that are of any bytes."""
+    """Refuse what a store could not hold: too many images, names of classes that are there twice or of any bytes."""
     if (largest := max(map(len, source.splits.values()))) > MOST_IMAGES:
         raise DataError(f"{source.spec}: a split of it has {largest:,} images; a store holds {MOST_IMAGES:,} of each")
-    for name in source.classes:
+    for name in check_names(source.spec, source.classes):
         try:
             name.encode()
         except UnicodeEncodeError:
@@ -176,11 +188,10 @@ def _check_source(source: Source) -> None:
 
 def _already_there(root: Path, work: Path, wanted: Manifest) -> Manifest:
     manifest = read_manifest(root)
-    for field in ("size", "codec", "settings", "classes", "source_splits"):
-        if getattr(manifest, field) != getattr(wanted, field):
-            raise DataError(
-                f"{root}: there is a finished store with another {field}; choose another folder for this one"
-            )
+    if what := difference(manifest, wanted, ("size", "codec", "settings", "classes", "source_splits")):
+        raise DataError(
+            f"{root}: a finished store lies there, with {what}; choose a new folder, or delete {root} to make it again"
+        )
     _tidy(work)
     return manifest
 
@@ -201,7 +212,7 @@ def _make_folders(root: Path, source: Source) -> None:
 
 def _enter(root: Path, work: Path, wanted: Manifest) -> None:
     """Make the folder, or make sure that what lies unfinished there is the same work."""
-    path, entry = work / "settings.json", wanted.to_json()
+    path = work / "settings.json"
     if not work.exists():
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise DataError(f"{root}: it exists and is neither empty nor a store; choose another folder")
@@ -211,18 +222,17 @@ def _enter(root: Path, work: Path, wanted: Manifest) -> None:
             raise DataError(f"{root}: the folder cannot be made: {error.strerror}") from None
     if not path.exists():
         with _disk_errors(root):
-            write_json(path, entry)
+            write_json(path, wanted.to_json())
         return
     try:
-        begun = read_json(path, MOST_MANIFEST, DataError)
+        begun = manifest_of(read_json(path, MOST_MANIFEST, DataError), path)
     except DataError as error:
         raise DataError(f"{error}; delete {root} to start again") from None
-    for field, value in entry.items():
-        if begun.get(field) != value:
-            raise DataError(
-                f"{root}: an unfinished preparation with another {field} lies there; "
-                "repeat its command, or delete the folder to start again"
-            )
+    if what := difference(begun, wanted, [field.name for field in dataclasses.fields(Manifest)]):
+        raise DataError(
+            f"{root}: an unfinished preparation lies there, with {what}; go on with it by its own command and "
+            f"pictures, choose a new folder, or delete {root} to start again"
+        )
 
 
 @contextlib.contextmanager
@@ -252,7 +262,7 @@ def _make_shards(
         for first in range(0, len(split), shard_images)
     ]
     missing: list[Chunk] = []
-    dropped, done = _Dropped(strict), 0
+    dropped, done = _Dropped(strict, root, work, source.spec), 0
     for shard in shards:
         records = _finished(shard, root, work, settings)
         if records is None:
@@ -313,12 +323,12 @@ def _per_chunk(size: int) -> int:
 class _Dropped:
     """Counts the files that cannot be read, and stops the work where they are too many."""
 
-    def __init__(self, strict: bool) -> None:
-        self._strict = strict
+    def __init__(self, strict: bool, root: Path, work: Path, spec: str) -> None:
+        self._strict, self._root, self._list, self._spec = strict, root, work / "unreadable.csv", spec
         self._records: dict[str, list[Record]] = {}
 
     def add(self, split: Split, records: list[Record]) -> None:
-        """Raises `PrepareError` that names the first of them."""
+        """Raises `PrepareError` that names the first of them, with a list of all beside the unfinished store."""
         dropped = self._records.setdefault(split.name, [])
         dropped += (record for record in records if record.reason)
         if not dropped or not (self._strict or too_many_unreadable(len(dropped), len(split))):
@@ -328,9 +338,12 @@ class _Dropped:
         )
         if self._strict:
             raise PrepareError(f"{few}; mend or remove it, or prepare without --strict")
+        write_unreadable(self._list, split.name, dropped)
         raise PrepareError(
-            f"{split.name}: {len(dropped):,} of {len(split):,} pictures cannot be read, too many to leave out; "
-            f"mend them and give the same command again, or remove them and choose another folder; the first: {few}"
+            f"{split.name}: {len(dropped):,} of {len(split):,} pictures cannot be read, too many to leave out; mend "
+            f"them and give the same command again, or remove them and delete {self._root} or choose a new folder; "
+            f"those met so far are listed in {self._list}, and `alexnet data verify {self._spec} --json` lists all; "
+            f"the first: {few}"
         )
 
 
