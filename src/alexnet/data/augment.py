@@ -14,6 +14,7 @@ from alexnet.config import Config
 from alexnet.data.batch import Batch, Draw
 from alexnet.data.random import coins, integers, normals, random_words
 from alexnet.data.statistics import Statistics
+from alexnet.device import to_device
 from alexnet.errors import UsageError
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB, 0..255 units
@@ -74,12 +75,12 @@ class Augmentation:
         images = self._centre(batch.images, draw.offsets)
         batch.release(self.device)
         if draw.mirrored.any():
-            mirrored = torch.from_numpy(draw.mirrored).to(self.device)[:, None, None, None]
+            mirrored = to_device(torch.from_numpy(draw.mirrored), self.device)[:, None, None, None]
             images = torch.where(mirrored, images.flip(2), images)
         if draw.factors.any():
             # Not a matrix product: its rounding may depend on how many rows there are.
             noises = sum(draw.factors[:, j, None] * self.components[j] for j in range(3))
-            noise = torch.from_numpy(noises).to(self.device)
+            noise = to_device(torch.from_numpy(noises), self.device)
             images = images + noise[:, None, None]
             images = images / self.settings.colour_divisor
         return self._scaled(images)
@@ -106,10 +107,10 @@ class Augmentation:
         raise UsageError(f"--views {count} should be 1, 5 or 10")
 
     def _centre(self, crops: Tensor, offsets: np.ndarray) -> Tensor:
-        images = crops.to(self.device, non_blocking=True).float()
+        images = to_device(crops, self.device).float()
         if len(offsets) and (offsets == offsets[0]).all():
             return images - self.means[int(offsets[0, 0]), int(offsets[0, 1])]
-        where = torch.from_numpy(offsets).to(self.device)
+        where = to_device(torch.from_numpy(offsets), self.device)
         return images - self.means[where[:, 0], where[:, 1]]
 
     def _scaled(self, images: Tensor) -> Tensor:

@@ -36,9 +36,13 @@ def agrees(kernels: Kernels, x: Tensor, rule: tuple[Any, ...]) -> bool:
 
 
 def disagreement(
-    kernels: Kernels, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format, rule: tuple[Any, ...]
+    kernels: Kernels,
+    device: torch.device,
+    dtype: torch.dtype,
+    memory_format: torch.memory_format,
+    rule: tuple[Any, ...],
 ) -> str | None:
-    """By how much `kernels` differ from the composed float32 operations, where it is too much; None where they agree."""
+    """How far `kernels` are from the composed float32 operations, where it is too far; None where they agree."""
     size, alpha, _, k, columns = rule
     generator = torch.Generator().manual_seed(0)
     spread = min((k / (size * alpha)) ** 0.5, 1e3) if alpha else 1.0  # so that the sums of squares weigh as much as k
