@@ -38,11 +38,23 @@ def has_gpu_driver() -> bool:
     return os.path.exists("/proc/driver/nvidia") or shutil.which("nvidia-smi") is not None
 
 
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """`tensor` on a device; to a GPU through page-locked memory, so that the host does not wait for the copy."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def choose_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one. Raises UsageError for a device that is not there."""
+    """`auto` is the GPU where there is one, whose float32 is float32: convolutions in TF32 are switched off.
+
+    Raises UsageError for a device that is not there.
+    """
     import torch
 
     check_device(name)
+    torch.backends.cudnn.allow_tf32 = False
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, index = name.partition(":")

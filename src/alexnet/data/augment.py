@@ -15,6 +15,7 @@ from alexnet.data.batch import Batch, Draw
 from alexnet.data.random import coins, integers, normals, random_words
 from alexnet.data.statistics import Statistics
 from alexnet.data.views import centring
+from alexnet.device import to_device
 
 _PLACEMENT, _SHARED, _COLOUR = range(3)  # what words are drawn for
 
@@ -67,12 +68,12 @@ class Augmentation:
         images = self._centre(batch.images, draw.offsets)
         batch.release(self.device)
         if draw.mirrored.any():
-            mirrored = torch.from_numpy(draw.mirrored).to(self.device)[:, None, None, None]
+            mirrored = to_device(torch.from_numpy(draw.mirrored), self.device)[:, None, None, None]
             images = torch.where(mirrored, images.flip(2), images)
         if draw.factors.any():
             # Not a matrix product: its rounding may depend on how many rows there are.
             noises = sum(draw.factors[:, j, None] * self.components[j] for j in range(3))
-            noise = torch.from_numpy(noises).to(self.device)
+            noise = to_device(torch.from_numpy(noises), self.device)
             images = images + noise[:, None, None]
             images = images / self.settings.colour_divisor
         return self._scaled(images)
@@ -87,10 +88,10 @@ class Augmentation:
         return self._scaled(view.flip(2) if mirror else view)
 
     def _centre(self, crops: Tensor, offsets: np.ndarray) -> Tensor:
-        images = crops.to(self.device, non_blocking=True).float()
+        images = to_device(crops, self.device).float()
         if len(offsets) and (offsets == offsets[0]).all():
             return images - self.means[int(offsets[0, 0]), int(offsets[0, 1])]
-        where = torch.from_numpy(offsets).to(self.device)
+        where = to_device(torch.from_numpy(offsets), self.device)
         return images - self.means[where[:, 0], where[:, 1]]
 
     def _scaled(self, images: Tensor) -> Tensor:

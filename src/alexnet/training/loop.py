@@ -14,7 +14,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,14 +28,12 @@ from alexnet.checkpoint import (
 )
 from alexnet.config import Config
 from alexnet.data.batch import Batch
-from alexnet.data.random import fold_in
 from alexnet.data.run_data import RunData, open_resumed_data, open_run_data
 from alexnet.device import autocast, choose_device
 from alexnet.engine.memory import keep_freed_memory
 from alexnet.errors import CheckpointError, TrainingError
 from alexnet.evaluation.measure import measure_split
 from alexnet.evaluation.metrics import Measurement
-from alexnet.model.dropout import set_dropout_keys
 from alexnet.model.zoo import build
 from alexnet.progress import Progress, quiet
 from alexnet.run import Run
@@ -51,6 +48,7 @@ from alexnet.training.schedule import LRSchedule
 from alexnet.training.sgd import SGD, parameter_groups
 from alexnet.training.signals import StopRequest, stop_on_signals
 from alexnet.training.state import SavedState, StepLog, TrainingResult, TrainState, order
+from alexnet.training.step import Step
 from alexnet.training.task import Task, task_of
 from alexnet.training.trackers import Trackers
 from alexnet.training.writer import RunWriter
@@ -138,7 +136,9 @@ class Trainer:
         self.world = world or World()
         config = data.config
         self.device = next(model.parameters()).device
-        self.optimizer = SGD(parameter_groups(model, config.network, config.optimizer), lr=config.optimizer.lr)
+        groups = parameter_groups(model, config.network, config.optimizer)
+        self.optimizer = SGD(groups, lr=config.optimizer.lr, capturable=self.device.type == "cuda")
+        self.update = Step(model, task, self.optimizer, config.train.seed, config.train.precision)
         self.schedule = LRSchedule(config.schedule, config.optimizer)
         self.schedule.check_layers(dict.fromkeys(group["layer"] for group in self.optimizer.param_groups))
         self.state = TrainState()
@@ -253,19 +253,9 @@ class Trainer:
         state.step = batch.step + 1
         state.steps += 1
         if n:
-            images = batches.inputs(batch)
-            inputs, targets = self.task.prepare(images, batch.labels.to(self.device, non_blocking=True))
-            torch.manual_seed(fold_in(self.config.train.seed, state.epoch, batch.step, 3))  # other libraries' dropout
-            positions = np.tile(batch.positions, len(inputs) // n)
-            set_dropout_keys(self.model, self.config.train.seed, state.epoch, positions)
-            with autocast(self.config.train.precision, self.device):
-                outputs = self.model(inputs)
-            outputs = outputs.float()
-            losses = self.task.loss(outputs, targets)
-            self.optimizer.zero_grad(set_to_none=True)
-            losses.mean().backward()
-            self.optimizer.step()
-            self.step_log.add(state.steps, {"loss": losses, **self.task.metrics(outputs.detach(), targets)})
+            inputs, targets, positions = batches.prepared(batch, self.task)
+            sums = self.update(inputs, targets, positions, state.epoch, batch.step)
+            self.step_log.add(state.steps, self.update.names, sums, len(inputs))
             if self.step_log.full:
                 self._read_log()
             self.diagnostics.look(state.steps, self.model, inputs)

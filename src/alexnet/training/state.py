@@ -107,11 +107,9 @@ class StepLog:
         self.limit = self.KEEP if device.type == "cuda" else 1
         self.entries: list[tuple[int, list[str], Tensor, int]] = []
 
-    def add(self, step: int, values: dict[str, Tensor]) -> None:
-        """Keep a step's values, each (N,) of one number per image."""
-        count = len(next(iter(values.values())))
-        sums = torch.stack([value.detach().double().sum() for value in values.values()])
-        self.entries.append((step, list(values), sums, count))
+    def add(self, step: int, names: list[str], sums: Tensor, count: int) -> None:
+        """Keep a step's sums over `count` images, one of each name."""
+        self.entries.append((step, names, sums, count))
 
     @property
     def full(self) -> bool:
