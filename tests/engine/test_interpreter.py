@@ -178,6 +178,20 @@ def test_int8_is_near_float32() -> None:
     assert (mixed.logits(images, views) != whole.logits(images, views)).any()
 
 
+@pytest.mark.parametrize("left_out", [None, "relu4"], ids=["all", "but for the last layer"])
+def test_int8_is_that_of_numpy_on_every_target(left_out: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, views = squares(6, 16), [(1, 1, False), (0, 2, True)]
+    mean = np.full((16, 16, 3), 120, np.float32)
+    ranges = ranges_of(interpreter_of(mean=mean), images)
+    ranges.pop(left_out or "", None)
+    found = []
+    for engine in ENGINES:
+        monkeypatch.setattr(library, "_loaded", [engine])
+        found.append(interpreter_of(mean=mean, precision="int8", ranges=ranges).logits(images, views))
+        # A map on the edge between two bfloat16 numbers or two levels may fall on either side.
+        assert error(found[-1], found[0]) < 2e-3, engine and engine.target
+
+
 def test_wrong_requests_are_told() -> None:
     net = network("digits")
     weights = weights_of(AlexNet(net))

@@ -1,4 +1,4 @@
-"""The forward pass of a network by the compiled kernels, in float32 or bfloat16.
+"""The forward pass of a network by the compiled kernels, in float32, bfloat16 or int8.
 
 Maps go through the layers a few images at a time, so that they stay in the processor's cache; fully-connected layers,
 which read their weights once whatever the number of images, take all together.
@@ -7,7 +7,7 @@ which read their weights once whatever the number of images, take all together.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache, partial
 
 import numpy as np
@@ -20,6 +20,7 @@ from alexnet.engine.library import Dtype
 from alexnet.engine.plain_network import View
 from alexnet.engine.plan import ALIGNED, STORED, Plan
 from alexnet.engine.preparation import Floats, Step
+from alexnet.engine.quantization import Quantizer
 
 CACHE = 4 << 20  # bytes of the maps of a few images
 PLANS = 16  # kept: one for each number of images and choice of taps
@@ -36,10 +37,17 @@ class CompiledNetwork:
         scale: Floats | None,
         dtype: Dtype,
         threads: int,
+        quantizers: Mapping[str, Quantizer],
     ) -> None:
-        """`dtype` is that of maps and weights; `threads` are how many compute together."""
+        """`dtype` is that of maps and weights; `threads` are how many compute together.
+
+        Layers that have a quantizer are computed in int8.
+        """
         self.side, self.mean, self.scale, self.threads = network.image, mean, scale, threads
-        self.layers, self.names = Layers(network, steps, dtype, threads), [step.entry.name for step in steps]
+        self.layers, self.names = (
+            Layers(network, steps, dtype, threads, quantizers),
+            [step.entry.name for step in steps],
+        )
         self.first_full = next(i for i, step in enumerate(steps) if isinstance(step.entry.layer, Full))
         self.maps_plan = lru_cache(PLANS)(self._maps_plan)
         self.vectors_plan = lru_cache(PLANS)(self._vectors_plan)

@@ -75,11 +75,9 @@ class Interpreter:
         rounds = self.precision != "float32"
         return PlainNetwork(self.network, steps, self._mean, scale, rounds, self._quantizers)
 
-    def _compiled(self, steps: list[Step], scale: Floats | None, threads: int | None) -> CompiledNetwork | PlainNetwork:
-        if self._quantizers:
-            return self._plain(steps, scale)
+    def _compiled(self, steps: list[Step], scale: Floats | None, threads: int | None) -> CompiledNetwork:
         dtype = Dtype.FLOAT32 if self.precision == "float32" else Dtype.BFLOAT16
-        return CompiledNetwork(self.network, steps, self._mean, scale, dtype, threads or processors())
+        return CompiledNetwork(self.network, steps, self._mean, scale, dtype, threads or processors(), self._quantizers)
 
     def logits(self, squares: NDArray[np.uint8], views: Sequence[View]) -> NDArray[np.float32]:
         """uint8 squares (N, S, S, 3) → (views, N, C); a view is its top, left and whether it is mirrored.

@@ -6,7 +6,8 @@ Shapes: `N` images, `H W` rows and columns in, `P Q` out, `C` maps, `O` kernels,
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,21 +15,44 @@ from numpy.typing import NDArray
 from alexnet.architecture import LRN, Activation, Conv, Dropout, Full, Local, MapNorm, Network, Pool
 from alexnet.engine import forward, normalization
 from alexnet.engine.convolution import ConvGeometry, Convolution
+from alexnet.engine.full import Full as FullProducts
 from alexnet.engine.library import Dtype
 from alexnet.engine.plain import normalization_rule, to_bfloat16
 from alexnet.engine.plan import Call, Maps, Operation
 from alexnet.engine.pooling import Pooling
 from alexnet.engine.preparation import Step
+from alexnet.engine.quantization import Quantizer, WholeWeights
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A layer's weights as its kernel reads them, its biases, and in int8 what a unit of each sum is worth."""
+
+    laid_out: NDArray[np.generic]
+    dtype: Dtype  # of the products
+    bias: NDArray[np.float32]
+    scale: NDArray[np.float32] | None = None
+    quantizer: tuple[float, float] = (0.0, 0.0)  # of what the layer takes
+
+    @property
+    def scale_address(self) -> int | None:
+        """Where `scale` lies."""
+        return None if self.scale is None else self.scale.ctypes.data
 
 
 class Layers:
     """The operations of a network's layers, for any number of images."""
 
-    def __init__(self, network: Network, steps: Sequence[Step], dtype: Dtype, threads: int) -> None:
-        """Lay out the weights in `dtype`; biases stay float32, and so does what the last layer gives."""
+    def __init__(
+        self, network: Network, steps: Sequence[Step], dtype: Dtype, threads: int, quantizers: Mapping[str, Quantizer]
+    ) -> None:
+        """Lay out the weights in `dtype`, and in int8 where a layer has a quantizer.
+
+        Biases stay float32, and so does what the last layer gives.
+        """
         self.steps, self.dtype, self.threads = steps, dtype, threads
         self.activation = network.activation
-        self.weights = [self._laid_out(step) for step in steps]
+        self.weights = [self._laid_out(step, quantizers.get(step.entry.name)) for step in steps]
 
     def operations(self, layers: range, images: int, wanted: Collection[str]) -> list[Operation]:
         """Those of some layers. A ReLU is part of the layer before it, unless that one's own output is wanted."""
@@ -52,20 +76,33 @@ class Layers:
     def _maps(self, shape: tuple[int, ...], images: int) -> Maps:
         return Maps((images, *shape[1:], shape[0]), self.dtype)
 
-    def _laid_out(self, step: Step) -> NDArray[np.generic]:
-        layer, weight = step.entry.layer, step.weight
-        if isinstance(layer, Conv):
-            weight = weight.transpose(0, 2, 3, 1)  # (O, K, K, C)
+    def _laid_out(self, step: Step, quantizer: Quantizer | None) -> Weights:
+        layer, weight, bias, dtype = step.entry.layer, step.weight, step.bias, self.dtype
+        scale, levels = None, (0.0, 0.0)
+        laid_out: NDArray[np.generic]
+        if quantizer is not None:
+            whole = WholeWeights.of(weight, bias, quantizer)
+            laid_out, bias, scale, dtype = whole.weight, whole.bias, whole.scale, Dtype.INT8
+            levels = (quantizer.factor, float(quantizer.zero))
         elif isinstance(layer, Local):  # (places, K·K, C, O)
-            weight = weight.reshape(len(weight), step.entry.inputs[0], -1, layer.kernels).transpose(0, 2, 1, 3)
-        return to_bfloat16(weight) if self.dtype == Dtype.BFLOAT16 else np.ascontiguousarray(weight)
+            local = weight.reshape(len(weight), step.entry.inputs[0], -1, layer.kernels).transpose(0, 2, 1, 3)
+            laid_out = to_bfloat16(local) if dtype == Dtype.BFLOAT16 else np.ascontiguousarray(local)
+        elif isinstance(layer, Full) and dtype == Dtype.BFLOAT16:
+            laid_out = to_bfloat16(weight)
+        else:
+            laid_out = weight
+        if isinstance(layer, Conv):
+            stored = Dtype.FLOAT32 if quantizer is None else Dtype.INT8
+            made = self._convolution_of(step, layer, self._maps(step.entry.inputs, 1), dtype)
+            laid_out = made.pack(laid_out.ctypes.data, stored, self.threads)
+        return Weights(laid_out, dtype, bias, scale, levels)
 
     def _operation(self, i: int, images: int, relu: bool, name: str) -> Operation:
         layer, shape = self.steps[i].entry.layer, self.steps[i].entry.shape
         given, out = self.given(i, images), self._maps(shape, images)
         match layer:
             case Conv():
-                return Operation(name, out, self._convolution(i, layer, given, relu))
+                return Operation(name, out, self._convolution(i, layer, given, out, relu))
             case Local():
                 return Operation(name, out, self._local(i, layer, given, relu))
             case Full():
@@ -81,26 +118,31 @@ class Layers:
             case Dropout():
                 return Operation(name, out, lambda x, _: None, in_place=True)
 
-    def _convolution(self, i: int, layer: Conv, given: Maps, relu: bool) -> Call:
+    def _convolution_of(self, step: Step, layer: Conv, given: Maps, dtype: Dtype) -> Convolution:
         (_, height, width, _), stride = given.shape, layer.stride
         down, right = (-(side + 2 * layer.pad - layer.size) % stride if layer.ceil else 0 for side in (height, width))
         geometry = ConvGeometry(layer.size, stride, (layer.pad, layer.pad + down, layer.pad, layer.pad + right))
-        made = Convolution(given.shape, layer.kernels, self.steps[i].groups, geometry, self.dtype)
-        return self._products(i, made, relu)
+        return Convolution(given.shape, layer.kernels, step.groups, geometry, dtype)
+
+    def _convolution(self, i: int, layer: Conv, given: Maps, out: Maps, relu: bool) -> Call:
+        w, threads = self.weights[i], self.threads
+        made = self._convolution_of(self.steps[i], layer, given, w.dtype)
+        weight, bias, scale = w.laid_out.ctypes.data, w.bias.ctypes.data, w.scale_address
+        kinds = given.dtype, out.dtype
+        return lambda x, to: made.packed(x, kinds[0], weight, bias, to, kinds[1], relu, threads, w.quantizer, scale)
 
     def _full(self, i: int, given: Maps, out: Maps, relu: bool) -> Call:
-        n, inputs = given.shape
-        geometry = ConvGeometry(1, 1, (0, 0, 0, 0))
-        return self._products(i, Convolution((n, 1, 1, inputs), out.shape[1], 1, geometry, out.dtype), relu)
-
-    def _products(self, i: int, made: Convolution, relu: bool) -> Call:
-        weight, bias = self.weights[i].ctypes.data, self.steps[i].bias.ctypes.data
-        dtype, threads = self.dtype, self.threads
-        return lambda x, out: made.forward(x, dtype, weight, dtype, bias, out, relu, threads)
+        w, threads = self.weights[i], self.threads
+        made = FullProducts(given.shape[0], given.shape[1], out.shape[1], w.dtype)
+        weight, bias, scale = w.laid_out.ctypes.data, w.bias.ctypes.data, w.scale_address
+        kinds = given.dtype, w.dtype, out.dtype
+        return lambda x, to: made.forward(
+            x, kinds[0], weight, kinds[1], bias, to, kinds[2], threads, relu, w.quantizer, scale
+        )
 
     def _local(self, i: int, layer: Local, given: Maps, relu: bool) -> Call:
         _, rows, columns = self.steps[i].entry.shape
-        weight, bias, threads = self.weights[i].ctypes.data, self.steps[i].bias.ctypes.data, self.threads
+        weight, bias, threads = self.weights[i].laid_out.ctypes.data, self.steps[i].bias.ctypes.data, self.threads
         made = forward.Local(given.shape, layer.kernels, layer.size, layer.pad, (rows, columns), self.dtype)
         return lambda x, out: made.forward(x, weight, bias, out, relu, threads)
 
