@@ -104,7 +104,7 @@ def test_images_of_other_classes_are_told_with_what_to_do(predictor, folder, tra
     for path in other.glob(f"**/{name}"):
         path.rename(path.with_name("zebra"))
     with pytest.raises(
-        DataError, match=rf"has not the classes of the run: other classes \(without {name}; with zebra\).* --data"
+        DataError, match=rf"is not what the run began with: other classes \(gone: '{name}'; new: 'zebra'\).*--data"
     ):
         analyse(predictor, trained, data=str(other))
 
