@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-arm test-wasm fuzz lint bench clean
+.PHONY: demo test test-arm test-wasm wheel fuzz lint bench clean
 
 demo: .venv/engine
 	rm -rf runs/demo
@@ -21,6 +21,12 @@ test-arm: .venv/tools
 
 test-wasm: .venv/tools
 	$(BIN)/python -m pytest tests/engine/test_targets.py -k wasm32
+
+# A wheel in dist/ that proves itself in an empty environment without a compiler.
+wheel: .venv/installed
+	rm -rf dist build
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	$(BIN)/python tests/wheel.py dist
 
 fuzz: .venv/tools
 	$(BIN)/python -m tests.fuzz --record tests/fuzz/records/cases.json
