@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet import presets
-from alexnet.architecture import Network
+from alexnet.architecture import LRN, Activation, Conv, Dropout, Full, Layer, Local, MapNorm, Network, Pool
 from alexnet.config import replace
 from alexnet.data.augment import Augmentation
 from alexnet.data.statistics import Statistics
@@ -119,6 +119,28 @@ def test_no_images_and_no_views_are_answered() -> None:
     assert interpreter.logits(squares(2, 16), []).shape == (0, 2, 10)
     assert interpreter.taps(squares(0, 16), (0, 0, False), ["pool1"])["pool1"].shape == (0, 32, 7, 7)
     assert interpreter.taps(squares(2, 16), (0, 0, False), []) == {}
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (Full("fc1"),),
+        (Dropout("drop"), Activation("relu1"), Full("fc1")),
+        (Pool("pool1", kind="avg"), Full("fc1", 9), Full("fc2")),
+        (Conv("conv1", 6, 5, stride=2), LRN("norm1"), Full("fc1")),
+        (Conv("conv1", 6, 5, stride=2), Activation("relu1"), MapNorm("norm1"), Local("local1", 4, 3), Full("fc1")),
+    ],
+    ids=["linear", "dropout first", "pooling first", "normalization last", "all kinds"],
+)
+def test_unusual_networks_are_the_torch_models(layers: tuple[Layer, ...]) -> None:
+    net = Network("odd", image=13, classes=5, columns=2, layers=layers)
+    model = AlexNet(net)
+    images, views = squares(3, 17), [(0, 0, False), (2, 4, False), (4, 4, False), (1, 2, True)]
+    logits = Interpreter(net, weights_of(model)).logits(images, views)
+    for (top, left, mirror), ours in zip(views, logits, strict=True):
+        crops = images[:, top : top + 13, left : left + 13].astype(np.float32)
+        given = torch.from_numpy(np.ascontiguousarray(crops[:, :, ::-1] if mirror else crops)).permute(0, 3, 1, 2)
+        assert error(ours, model.taps(given)[net.layers[-1].name].numpy()) < 1e-5
 
 
 def test_several_threads_may_call_at_once() -> None:

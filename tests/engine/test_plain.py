@@ -111,7 +111,7 @@ def test_compiled_crops_are_equal(target: str, dtype: Dtype, mirror: bool, rest:
         theirs = plain.crop(squares, view, side, mean, scale)
         out = np.zeros(theirs.shape, stored(theirs, dtype).dtype)
         addresses = [None if values is None else values.ctypes.data for values in (mean, scale)]
-        forward.crop(squares.ctypes.data, (3, 40), view, side, *addresses, out.ctypes.data, dtype, 2)
+        forward.crop(squares.ctypes.data, (3, 40), view, (side, side), *addresses, out.ctypes.data, dtype, 2)
         assert np.array_equal(out, stored(theirs, dtype))
 
 

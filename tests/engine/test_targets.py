@@ -328,9 +328,9 @@ def test_int8_fully_connected_is_exact(target: Target) -> None:
 def test_crops(target: Target, mirror: bool) -> None:
     squares = np.random.default_rng(0).integers(0, 256, (2, 25, 25, 3), np.uint8)
     mean, scale = given(1, 25, 25, 3)[0], np.array((1, 0.5, 2), np.float32)
-    out = empty((2, 19, 19, 3), Dtype.FLOAT32)
-    target("crop", np.array((2, 25, 3, 2, mirror, 19), np.int64), squares, mean, scale, out, 0, 1)
-    view = np.s_[3:22, 2:21]
+    out = empty((2, 19, 21, 3), Dtype.FLOAT32)
+    target("crop", np.array((2, 25, 3, 2, mirror, 19, 21), np.int64), squares, mean, scale, out, 0, 1)
+    view = np.s_[3:22, 2:23]
     wanted = (squares[:, view[0], view[1]] - mean[view]) * scale
     assert np.array_equal(out, wanted[:, :, ::-1] if mirror else wanted)
 

@@ -1,29 +1,58 @@
 """The forward pass of a network by the compiled kernels, in float32, bfloat16 or int8.
 
-Maps go through the layers a few images at a time, so that they stay in the processor's cache; fully-connected layers,
-which read their weights once whatever the number of images, take all together.
+Maps go through the layers a few views at a time, so that they stay in the processor's cache; fully-connected layers,
+which read their weights once whatever the number of views, take all together.
+
+Shapes: `N` images, `S` side of a square, `V` of a view, `K` kernel side, `P` side of the first maps, `C` maps.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.architecture import Full, Network
+from alexnet.architecture import LRN, Activation, Conv, Dropout, Full, Network
 from alexnet.engine import forward
-from alexnet.engine.layers import Layers
+from alexnet.engine.layers import Layers, Pad
 from alexnet.engine.library import Dtype
 from alexnet.engine.plain_network import View
-from alexnet.engine.plan import ALIGNED, STORED, Plan
+from alexnet.engine.plan import ALIGNED, STORED, Maps, Plan
 from alexnet.engine.preparation import Floats, Step
 from alexnet.engine.quantization import Quantizer
+from alexnet.engine.sharing import Group, grouped
 
-CACHE = 4 << 20  # bytes of the maps of a few images
-PLANS = 16  # kept: one for each number of images and choice of taps
+CACHE = 4 << 20  # bytes of the maps of a few views
+PLANS = 32  # kept: one for each number of views and choice of taps
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one call computes, and in which memory: vectors at its start, then maps."""
+
+    squares: NDArray[np.uint8]
+    views: Sequence[View]
+    vectors: Plan
+    memory: NDArray[np.uint8]
+    taps: dict[str, Floats]
+
+    @property
+    def count(self) -> int:
+        """Views of all images; that of image i in view j is number j·N + i."""
+        return len(self.squares) * len(self.views)
+
+    @property
+    def maps(self) -> NDArray[np.uint8]:
+        """The memory for maps."""
+        return self.memory[self.vectors.size :]
+
+    def vector(self, number: int) -> int:
+        """The address of what the first fully-connected layer takes of a view."""
+        return self.memory.ctypes.data + self.vectors.given.bytes // self.count * number
 
 
 class CompiledNetwork:
@@ -39,19 +68,22 @@ class CompiledNetwork:
         threads: int,
         quantizers: Mapping[str, Quantizer],
     ) -> None:
-        """`dtype` is that of maps and weights; `threads` are how many compute together.
+        """`dtype` is that of maps and of weights, but those of layers with a quantizer, which are int8.
 
-        Layers that have a quantizer are computed in int8.
+        `threads` are how many compute together. Raises MemoryError, as `forward` does.
         """
         self.side, self.mean, self.scale, self.threads = network.image, mean, scale, threads
-        self.layers, self.names = (
-            Layers(network, steps, dtype, threads, quantizers),
-            [step.entry.name for step in steps],
-        )
-        self.first_full = next(i for i, step in enumerate(steps) if isinstance(step.entry.layer, Full))
-        self.maps_plan = lru_cache(PLANS)(self._maps_plan)
-        self.vectors_plan = lru_cache(PLANS)(self._vectors_plan)
-        self.together = max(1, CACHE // self._maps_plan(1, frozenset(self.names[-1:])).size)
+        self.layers = Layers(network, steps, dtype, threads, quantizers)
+        self.names = [step.entry.name for step in steps]
+        kinds = [step.entry.layer for step in steps]
+        self.first_full = next(i for i, layer in enumerate(kinds) if isinstance(layer, Full))
+        # The first convolution and what follows it place by place, if views can share it.
+        self.first = kinds[0] if isinstance(kinds[0], Conv) and not kinds[0].pad else None
+        by_place = (isinstance(layer, Activation | LRN | Dropout) for layer in kinds[1:])
+        self.alike = 1 + next((i for i, same in enumerate(by_place) if not same), 0)
+        self.maps_plan, self.vectors_plan = lru_cache(PLANS)(self._maps_plan), lru_cache(PLANS)(self._vectors_plan)
+        self.first_plan = lru_cache(PLANS)(self._first_plan)
+        self.together = max(1, CACHE // self._maps_plan(0, 1, frozenset(self.names[-1:])).size)
         self._free: list[NDArray[np.uint8]] = []  # memory that no call is using
 
     def forward(
@@ -59,68 +91,129 @@ class CompiledNetwork:
     ) -> dict[str, NDArray[np.float32]]:
         """Taps by name of squares (N, S, S, 3), views one after the other: (views·N, H, W, C) or (views·N, units)."""
         squares, names, count = np.ascontiguousarray(squares), frozenset(wanted), len(squares) * len(views)
-        together = min(self.together, count)
         vectors = self.vectors_plan(count, names)
-        memory = self._take(vectors.size + self.maps_plan(together, names).size)
-        taps: dict[str, Floats] = {}
-        try:
-            for first in range(0, count, together):
-                plan, part = self.maps_plan(min(together, count - first), names), memory[vectors.size :]
-                self._crops(squares, views, range(first, first + plan.given.shape[0]), part.ctypes.data)
-                plan.run(part, partial(_keep, taps, first, count))
-                if vectors.stages:
-                    self._flatten(plan, part.ctypes.data, memory.ctypes.data + first * vectors.given.bytes // count)
-            vectors.run(memory, partial(_keep, taps, 0, count))
-        finally:
-            self._free.append(memory)
-        return taps
+        groups: list[Group] = []
+        alone = list(range(len(views)))
+        if self.first is not None and not names & set(self.names[: self.first_full]):
+            groups, alone = grouped(views, squares.shape[1], self.side, self.first)
+        rooms = [self._group_room(group, min(len(squares), self._images(group)), names) for group in groups]
+        if alone:
+            rooms.append(self.maps_plan(0, min(self.together, count), names).size)
+        with self._memory(vectors.size + max(rooms)) as memory:
+            batch = Batch(squares, views, vectors, memory, {})
+            self._alone(batch, alone, names)
+            for group in groups:
+                for first in range(0, len(squares), self._images(group)):
+                    self._group(batch, group, first, min(len(squares) - first, self._images(group)), names)
+            vectors.run(memory, partial(_keep, batch.taps, 0, count))
+        return batch.taps
 
-    def _maps_plan(self, images: int, wanted: frozenset[str]) -> Plan:
-        """From crops to the last maps that are needed."""
-        layers = range(min(self.first_full, self._needed(wanted)))
-        return Plan(self.layers.given(0, images, flat=False), self.layers.operations(layers, images, wanted), wanted)
+    # ---- views on their own ------------------------------------------------------------------------------------------
 
-    def _vectors_plan(self, images: int, wanted: frozenset[str]) -> Plan:
+    def _alone(self, batch: Batch, views: Sequence[int], wanted: frozenset[str]) -> None:
+        """Views that share nothing, a few at a time, from crops to vectors."""
+        n, sides, one = len(batch.squares), (self.side, self.side), self.layers.given(0, 1, flat=False).bytes
+        count = n * len(views)
+        for first in range(0, count, self.together):
+            plan = self.maps_plan(0, min(self.together, count - first), wanted)
+            runs = list(_runs(first, plan.given.shape[0], n))
+            for offset, place, image, images in runs:
+                to = batch.maps.ctypes.data + offset * one
+                self._crop(batch, batch.views[views[place]], sides, image, images, to)
+            plan.run(batch.maps, partial(_keep, batch.taps, first, count))
+            for offset, place, image, images in runs if batch.vectors.stages else ():
+                self._flatten(plan, batch.maps, offset, images, batch.vector(views[place] * n + image))
+
+    def _maps_plan(self, first: int, views: int, wanted: frozenset[str]) -> Plan:
+        """From what a layer takes of some views to the last maps that are needed."""
+        given = self.layers.given(first, views, flat=False)
+        layers = range(first, min(self.first_full, self._needed(wanted)))
+        return Plan(given, self.layers.operations(layers, given, wanted), wanted)
+
+    def _vectors_plan(self, views: int, wanted: frozenset[str]) -> Plan:
         """The fully-connected layers that are needed and what lies between them."""
+        given = self.layers.given(self.first_full, views)
         layers = range(self.first_full, self._needed(wanted))
-        return Plan(self.layers.given(self.first_full, images), self.layers.operations(layers, images, wanted), wanted)
+        return Plan(given, self.layers.operations(layers, given, wanted), wanted)
 
     def _needed(self, wanted: frozenset[str]) -> int:
         return max(i for i, name in enumerate(self.names, 1) if name in wanted)
 
-    def _crops(self, squares: NDArray[np.uint8], views: Sequence[View], places: range, out: int) -> None:
-        """Some of the crops, numbered view by view, one after the other to `out`."""
-        n, side = squares.shape[:2]
-        one = self.layers.given(0, 1, flat=False).bytes
+    def _crop(self, batch: Batch, place: View, sides: tuple[int, int], image: int, images: int, out: int) -> None:
+        """A part of some images to `out`."""
+        side = batch.squares.shape[1]
+        source = batch.squares.ctypes.data + image * side * side * 3
         mean, scale = (None if values is None else values.ctypes.data for values in (self.mean, self.scale))
-        at = places.start
-        while at < places.stop:
-            view, image = divmod(at, n)
-            images = min(n - image, places.stop - at)
-            source = squares.ctypes.data + image * side * side * 3
-            target = out + (at - places.start) * one
-            forward.crop(
-                source, (images, side), views[view], self.side, mean, scale, target, self.layers.dtype, self.threads
-            )
-            at += images
+        forward.crop(source, (images, side), place, sides, mean, scale, out, self.layers.dtype, self.threads)
 
-    def _flatten(self, plan: Plan, base: int, out: int) -> None:
-        """The last maps of a plan, each image's in the order of the weights."""
-        maps = plan.stages[-1].operation.out if plan.stages else plan.given
-        forward.flatten(base + plan.end, out, STORED[maps.dtype].itemsize, maps.shape, self.threads)
+    def _flatten(self, plan: Plan, memory: NDArray[np.uint8], offset: int, views: int, out: int) -> None:
+        """The last maps of some of a plan's views, each one's in the order of the weights."""
+        maps = plan.out
+        source = memory.ctypes.data + plan.end + maps.bytes // maps.shape[0] * offset
+        forward.flatten(source, out, STORED[maps.dtype].itemsize, (views, *maps.shape[1:]), self.threads)
 
-    def _take(self, size: int) -> NDArray[np.uint8]:
-        """Memory of at least `size` bytes, which starts at a line of the cache."""
+    # ---- views that share the windows of the first convolution -------------------------------------------------------
+
+    def _group(self, batch: Batch, group: Group, image: int, images: int, wanted: frozenset[str]) -> None:
+        """A group's views of some images, from crops to vectors."""
+        plan = self.maps_plan(self.alike, images * len(group.views), wanted)
+        before, after = batch.maps, batch.maps[self._first_room(group, images) :]
+        given = plan.given.view(after, 0).reshape(-1, images, *plan.given.shape[1:])
+        for strip in group.strips:
+            part = strip.part
+            first = self.first_plan(images, part.rows, part.columns, strip.pad)
+            place, sides = part.place(batch.squares.shape[1], group.mirrored), (part.rows, part.columns)
+            self._crop(batch, place, sides, image, images, before.ctypes.data)
+            first.run(before)
+            windows = first.out.view(before, first.end)
+            for view, source, target in strip.copies:
+                given[view, :, *target] = windows[:, *source]
+        plan.run(after)
+        for at, number in enumerate(group.views):
+            self._flatten(plan, after, at * images, images, batch.vector(number * len(batch.squares) + image))
+
+    def _first_plan(self, images: int, rows: int, columns: int, pad: Pad) -> Plan:
+        """From a part of some images to what follows the first convolution place by place."""
+        given = Maps((images, rows, columns, 3), self.layers.dtype)
+        return Plan(given, self.layers.operations(range(self.alike), given, pad=pad))
+
+    def _images(self, group: Group) -> int:
+        """How many images a group of views takes together."""
+        return max(1, self.together // len(group.views))
+
+    def _first_room(self, group: Group, images: int) -> int:
+        return max(self.first_plan(images, s.part.rows, s.part.columns, s.pad).size for s in group.strips)
+
+    def _group_room(self, group: Group, images: int, wanted: frozenset[str]) -> int:
+        """Bytes that `_group` needs."""
+        return self._first_room(group, images) + self.maps_plan(self.alike, images * len(group.views), wanted).size
+
+    @contextlib.contextmanager
+    def _memory(self, size: int) -> Iterator[NDArray[np.uint8]]:
+        """Memory of at least `size` bytes, which starts at a line of the cache, for one call."""
+        memory = np.empty(0, np.uint8)
         with contextlib.suppress(IndexError):
             memory = self._free.pop()
-            if len(memory) >= size:
-                return memory
-        memory = np.empty(size + ALIGNED, np.uint8)
-        return memory[-memory.ctypes.data % ALIGNED :]
+        if len(memory) < size:
+            memory = np.empty(size + ALIGNED, np.uint8)
+            memory = memory[-memory.ctypes.data % ALIGNED :]
+        try:
+            yield memory
+        finally:
+            self._free.append(memory)
+
+
+def _runs(first: int, count: int, n: int) -> Iterator[tuple[int, int, int, int]]:
+    """Views number `first` and on, cut where one view of all `n` images ends: offset, view, image, images."""
+    at = first
+    while at < first + count:
+        images = min(n - at % n, first + count - at)
+        yield at - first, at // n, at % n, images
+        at += images
 
 
 def _keep(taps: dict[str, Floats], first: int, count: int, name: str, values: Floats) -> None:
-    """Put a tap of some images into its place among all `count`."""
+    """Put a tap of some views into its place among all `count`."""
     if name not in taps:
         taps[name] = np.empty((count, *values.shape[1:]), np.float32)
     taps[name][first : first + len(values)] = values

@@ -172,24 +172,24 @@ template <class T> void flatten_maps(const T* __restrict x, T* __restrict out, I
 
 }  // namespace
 
-// One view of every square (images, side, side, 3), less the mean image (side, side, 3), times three factors; either may
-// be null. `shape` is images, side, top, left, whether it is mirrored, side of the view. 0 where done, as all here.
+// One part of every square (images, side, side, 3), less the mean image (side, side, 3), times three factors; either may
+// be null. `shape` is images, side, top, left, whether it is mirrored, rows and columns. 0 where done, as all here.
 KERNEL(crop)(const Index* shape, const std::uint8_t* squares, const float* mean, const float* scale, void* out,
              int dtype, Index threads) {
-  const Index images = shape[0], side = shape[1], top = shape[2], left = shape[3], view = shape[5];
+  const Index images = shape[0], side = shape[1], top = shape[2], left = shape[3], rows = shape[5], columns = shape[6];
   const bool mirror = shape[4] != 0;
   float factors[PIXELS * 3];
   for (Index i = 0; i < PIXELS * 3; ++i) factors[i] = scale ? scale[i % 3] : 1.0f;
-  Memory zeros(mean ? 1 : view * 3 * 4);
+  Memory zeros(mean ? 1 : columns * 3 * 4);
   if (!zeros.get()) return 1;
-  if (!mean) std::memset(zeros.get(), 0, std::size_t(view * 3 * 4));
+  if (!mean) std::memset(zeros.get(), 0, std::size_t(columns * 3 * 4));
   return !typed(dtype, [&](auto* type) {
     auto* to = static_cast<decltype(type)>(out);
-    return parallel(images * view, images * view * view * 3, threads, [&](Index first, Index last) {
+    return parallel(images * rows, images * rows * columns * 3, threads, [&](Index first, Index last) {
       for (Index unit = first; unit < last; ++unit) {
-        const Index row = top + unit % view, at = (row * side + left) * 3;
+        const Index row = top + unit % rows, at = (row * side + left) * 3;
         const float* own = mean ? mean + at : reinterpret_cast<const float*>(zeros.get());
-        crop_row(squares + unit / view * side * side * 3 + at, own, factors, mirror, view, to + unit * view * 3);
+        crop_row(squares + unit / rows * side * side * 3 + at, own, factors, mirror, columns, to + unit * columns * 3);
       }
     });
   });

@@ -1,6 +1,6 @@
 """Calls of the compiled operations that only prediction needs, on channels-last maps.
 
-Shapes: `N` images, `S` side of a square, `V` of a view, `H W` rows and columns, `C` maps, `O` kernels, `K` kernel side.
+Shapes: `N` images, `S` side of a square, `H W` rows and columns, `C` maps, `O` kernels, `K` kernel side.
 Arguments are addresses of contiguous memory; maps are float32 or bfloat16. All raise MemoryError.
 """
 
@@ -14,19 +14,20 @@ from alexnet.engine.library import Dtype, call, int64s
 def crop(
     squares: int,
     shape: tuple[int, int],
-    view: tuple[int, int, bool],
-    side: int,
+    part: tuple[int, int, bool],
+    sides: tuple[int, int],
     mean: int | None,
     scale: int | None,
     out: int,
     dtype: Dtype,
     threads: int,
 ) -> None:
-    """One view (top, left, mirror) of uint8 squares (N, S, S, 3) → (N, V, V, 3); `shape` is N and S, `side` is V.
+    """One part of uint8 squares (N, S, S, 3) → (N, H, W, 3); `shape` is N and S, `sides` are H and W.
 
-    `mean` (S, S, 3) is subtracted, the difference multiplied by `scale` (3,): float32, or None.
+    `part` is its top, its left and whether it is mirrored. `mean` (S, S, 3) is subtracted, the difference multiplied by
+    `scale` (3,): float32, or None.
     """
-    call("crop", int64s((*shape, *view, side)), squares, mean, scale, out, dtype, threads)
+    call("crop", int64s((*shape, *part, *sides)), squares, mean, scale, out, dtype, threads)
 
 
 class Local:

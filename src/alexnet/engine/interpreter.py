@@ -82,19 +82,17 @@ class Interpreter:
     def logits(self, squares: NDArray[np.uint8], views: Sequence[View]) -> NDArray[np.float32]:
         """uint8 squares (N, S, S, 3) → (views, N, C); a view is its top, left and whether it is mirrored.
 
-        Several views of few images go through the network together. Raises UsageError for squares of another shape and
-        for views that do not lie in them.
+        All views of a few images go through the network together, and what they have in common is computed once.
+        Raises UsageError for squares of another shape and for views that do not lie in them.
         """
         self._check(squares, views)
         n, last = len(squares), self.names[-1]
         out = np.empty((len(views), n, self.network.classes), np.float32)
-        together = max(1, VIEWS_AT_ONCE // max(1, n))
-        for start in range(0, n, VIEWS_AT_ONCE):
-            some = squares[start : start + VIEWS_AT_ONCE]
-            for first in range(0, len(views), together):
-                part = views[first : first + together]
-                taps = self._computed.forward(some, part, {last})
-                out[first : first + together, start : start + len(some)] = taps[last].reshape(len(part), len(some), -1)
+        together = max(1, VIEWS_AT_ONCE // max(1, len(views)))
+        for start in range(0, n if views else 0, together):
+            some = squares[start : start + together]
+            taps = self._computed.forward(some, views, {last})
+            out[:, start : start + len(some)] = taps[last].reshape(len(views), len(some), -1)
         return out
 
     def taps(

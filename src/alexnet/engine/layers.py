@@ -5,6 +5,7 @@ Shapes: `N` images, `H W` rows and columns in, `P Q` out, `C` maps, `O` kernels,
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from alexnet.engine.plan import Call, Maps, Operation
 from alexnet.engine.pooling import Pooling
 from alexnet.engine.preparation import Step
 from alexnet.engine.quantization import Quantizer, WholeWeights
+
+Pad = tuple[int, int, int, int]  # rows and columns of zeros at the top, bottom, left and right
 
 
 @dataclass(frozen=True)
@@ -54,27 +57,32 @@ class Layers:
         self.activation = network.activation
         self.weights = [self._laid_out(step, quantizers.get(step.entry.name)) for step in steps]
 
-    def operations(self, layers: range, images: int, wanted: Collection[str]) -> list[Operation]:
-        """Those of some layers. A ReLU is part of the layer before it, unless that one's own output is wanted."""
+    def operations(
+        self, layers: range, given: Maps, wanted: Collection[str] = (), pad: Pad | None = None
+    ) -> list[Operation]:
+        """Those of some layers for what the first takes. `pad` replaces the zeros around the maps of a convolution.
+
+        A ReLU is part of the layer before it, unless that one's own output is wanted.
+        """
         operations: list[Operation] = []
+        before = given
         for i in layers:
-            before = self.steps[i - 1].entry if operations else None
-            rectifies = isinstance(self.steps[i].entry.layer, Activation) and self.activation == "relu"
-            fuses = before is not None and isinstance(before.layer, Conv | Local | Full) and before.name not in wanted
-            if rectifies and fuses:
-                operations[-1] = self._operation(i - 1, images, relu=True, name=self.steps[i].entry.name)
+            entry, relu = self.steps[i].entry, False
+            if operations and isinstance(entry.layer, Activation) and self.activation == "relu":
+                last = self.steps[i - 1].entry
+                relu = isinstance(last.layer, Conv | Local | Full) and last.name not in wanted
+            if relu:
+                operations[-1] = dataclasses.replace(self._operation(i - 1, before, relu, pad), name=entry.name)
             else:
-                operations.append(self._operation(i, images, relu=False, name=self.steps[i].entry.name))
+                before = operations[-1].out if operations else given
+                operations.append(self._operation(i, before, relu, pad))
         return operations
 
     def given(self, layer: int, images: int, flat: bool | None = None) -> Maps:
         """What a layer takes: maps, or vectors where it is fully-connected, unless `flat` says otherwise."""
         flat = isinstance(self.steps[layer].entry.layer, Full) if flat is None else flat
         shape = self.steps[layer].entry.inputs
-        return self._maps((math.prod(shape),) if flat else shape, images)
-
-    def _maps(self, shape: tuple[int, ...], images: int) -> Maps:
-        return Maps((images, *shape[1:], shape[0]), self.dtype)
+        return Maps((images, math.prod(shape)) if flat else (images, *shape[1:], shape[0]), self.dtype)
 
     def _laid_out(self, step: Step, quantizer: Quantizer | None) -> Weights:
         layer, weight, bias, dtype = step.entry.layer, step.weight, step.bias, self.dtype
@@ -93,43 +101,54 @@ class Layers:
             laid_out = weight
         if isinstance(layer, Conv):
             stored = Dtype.FLOAT32 if quantizer is None else Dtype.INT8
-            made = self._convolution_of(step, layer, self._maps(step.entry.inputs, 1), dtype)
+            shape = step.entry.inputs
+            made = self._convolution_of(step, layer, (1, *shape[1:], shape[0]), dtype)
             laid_out = made.pack(laid_out.ctypes.data, stored, self.threads)
         return Weights(laid_out, dtype, bias, scale, levels)
 
-    def _operation(self, i: int, images: int, relu: bool, name: str) -> Operation:
-        layer, shape = self.steps[i].entry.layer, self.steps[i].entry.shape
-        given, out = self.given(i, images), self._maps(shape, images)
+    def _operation(self, i: int, given: Maps, relu: bool, pad: Pad | None) -> Operation:
+        step, threads = self.steps[i], self.threads
+        name, layer, images = step.entry.name, step.entry.layer, given.shape[0]
         match layer:
             case Conv():
-                return Operation(name, out, self._convolution(i, layer, given, out, relu))
+                return self._convolution(i, layer, given, relu, pad)
             case Local():
+                out = Maps((images, *step.entry.shape[1:], layer.kernels), self.dtype)
                 return Operation(name, out, self._local(i, layer, given, relu))
             case Full():
-                out = Maps(out.shape, Dtype.FLOAT32) if i == len(self.steps) - 1 else out
+                last = i == len(self.steps) - 1
+                out = Maps((images, step.entry.shape[0]), Dtype.FLOAT32 if last else self.dtype)
                 return Operation(name, out, self._full(i, given, out, relu))
             case Pool():
-                return Operation(name, out, self._pooling(layer, given))
+                return self._pooling(name, layer, given)
             case LRN() | MapNorm():
-                return Operation(name, out, self._normalization(i, layer, given), in_place=True)
+                return Operation(name, given, self._normalization(i, layer, given), in_place=True)
             case Activation():
-                work, count = getattr(forward, self.activation), math.prod(out.shape)
-                return Operation(name, out, lambda x, _: work(x, self.dtype, count, self.threads), in_place=True)
+                work, count = getattr(forward, self.activation), math.prod(given.shape)
+                return Operation(name, given, lambda x, _: work(x, self.dtype, count, threads), in_place=True)
             case Dropout():
-                return Operation(name, out, lambda x, _: None, in_place=True)
+                return Operation(name, given, lambda x, _: None, in_place=True)
 
-    def _convolution_of(self, step: Step, layer: Conv, given: Maps, dtype: Dtype) -> Convolution:
-        (_, height, width, _), stride = given.shape, layer.stride
-        down, right = (-(side + 2 * layer.pad - layer.size) % stride if layer.ceil else 0 for side in (height, width))
-        geometry = ConvGeometry(layer.size, stride, (layer.pad, layer.pad + down, layer.pad, layer.pad + right))
-        return Convolution(given.shape, layer.kernels, step.groups, geometry, dtype)
+    def _convolution_of(
+        self, step: Step, layer: Conv, maps: tuple[int, ...], dtype: Dtype, pad: Pad | None = None
+    ) -> Convolution:
+        if pad is None:
+            room = [side + 2 * layer.pad - layer.size for side in maps[1:3]]
+            down, right = (-side % layer.stride if layer.ceil else 0 for side in room)
+            pad = (layer.pad, layer.pad + down, layer.pad, layer.pad + right)
+        geometry = ConvGeometry(layer.size, layer.stride, pad)
+        return Convolution(maps, layer.kernels, step.groups, geometry, dtype)
 
-    def _convolution(self, i: int, layer: Conv, given: Maps, out: Maps, relu: bool) -> Call:
+    def _convolution(self, i: int, layer: Conv, given: Maps, relu: bool, pad: Pad | None) -> Operation:
         w, threads = self.weights[i], self.threads
-        made = self._convolution_of(self.steps[i], layer, given, w.dtype)
+        made = self._convolution_of(self.steps[i], layer, given.shape, w.dtype, pad)
         weight, bias, scale = w.laid_out.ctypes.data, w.bias.ctypes.data, w.scale_address
-        kinds = given.dtype, out.dtype
-        return lambda x, to: made.packed(x, kinds[0], weight, bias, to, kinds[1], relu, threads, w.quantizer, scale)
+        out, kinds = Maps(made.out, self.dtype), (given.dtype, self.dtype)
+        return Operation(
+            self.steps[i].entry.name,
+            out,
+            lambda x, to: made.packed(x, kinds[0], weight, bias, to, kinds[1], relu, threads, w.quantizer, scale),
+        )
 
     def _full(self, i: int, given: Maps, out: Maps, relu: bool) -> Call:
         w, threads = self.weights[i], self.threads
@@ -146,11 +165,12 @@ class Layers:
         made = forward.Local(given.shape, layer.kernels, layer.size, layer.pad, (rows, columns), self.dtype)
         return lambda x, out: made.forward(x, weight, bias, out, relu, threads)
 
-    def _pooling(self, layer: Pool, given: Maps) -> Call:
+    def _pooling(self, name: str, layer: Pool, given: Maps) -> Operation:
         made, threads = Pooling(given.shape, layer.size, layer.stride, layer.ceil, self.dtype), self.threads
+        out = Maps(made.out, self.dtype)
         if layer.kind == "max":
-            return lambda x, out: made.forward(x, out, None, threads)
-        return lambda x, out: made.average(x, out, threads)
+            return Operation(name, out, lambda x, to: made.forward(x, to, None, threads))
+        return Operation(name, out, lambda x, to: made.average(x, to, threads))
 
     def _normalization(self, i: int, layer: LRN | MapNorm, given: Maps) -> Call:
         n, height, width, maps = given.shape

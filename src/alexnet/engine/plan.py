@@ -38,9 +38,13 @@ class Maps:
         """Those bytes, up to the next line of the cache."""
         return -(-self.bytes // ALIGNED) * ALIGNED
 
+    def view(self, memory: NDArray[np.uint8], at: int) -> NDArray[Any]:
+        """What lies at a place in memory, as it is kept: bfloat16 as its bits."""
+        return memory[at : at + self.bytes].view(STORED[self.dtype]).reshape(self.shape)
+
     def read(self, memory: NDArray[np.uint8], at: int) -> NDArray[np.float32]:
-        """A float32 copy of what lies at a place in memory."""
-        values = memory[at : at + self.bytes].view(STORED[self.dtype]).reshape(self.shape)
+        """A float32 copy of it."""
+        values = self.view(memory, at)
         return from_bfloat16(values) if self.dtype == Dtype.BFLOAT16 else values.copy()
 
 
@@ -86,11 +90,16 @@ class Plan:
             self.stages.append(Stage(operation, self.end, target))
             self.end = target
 
-    def run(self, memory: NDArray[np.uint8], found: Callable[[str, NDArray[np.float32]], None]) -> None:
+    @property
+    def out(self) -> Maps:
+        """What lies at `end`."""
+        return self.stages[-1].operation.out if self.stages else self.given
+
+    def run(self, memory: NDArray[np.uint8], found: Callable[[str, NDArray[np.float32]], None] | None = None) -> None:
         """Compute what lies at the start of `memory`; `found` is called with the name and a copy of each wanted tap."""
         base = memory.ctypes.data
         for stage in self.stages:
             operation = stage.operation
             operation.call(base + stage.source, base + stage.target)
-            if operation.name in self.wanted:
+            if found is not None and operation.name in self.wanted:
                 found(operation.name, operation.out.read(memory, stage.target))
