@@ -102,7 +102,7 @@ def kernel_lines() -> list[str]:
     found = engine()
     return [
         f"processor: {cpu_name()}, {name} ({' '.join(flags) or 'no vector instructions named'})",
-        f"compiled engine: {'in use' if found.in_use else f'none: {found.why_not}'}",
+        f"compiled engine: {f'in use, {found.target}' if found.in_use else f'none: {found.why_not}'}",
         f"compiled convolution: {', '.join(found.convolution_dtypes) or 'none, torch computes it'}",
-        f"ALEXNET_NATIVE: {os.environ.get('ALEXNET_NATIVE', 'not set')}",
+        f"ALEXNET_ENGINE: {os.environ.get('ALEXNET_ENGINE', 'not set')}",
     ]

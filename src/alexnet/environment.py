@@ -6,7 +6,6 @@ import os
 import platform
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,8 @@ def environment(command: list[str] | None = None) -> dict[str, Any]:
 
 def version(package: str) -> str | None:
     """The version of an installed package, or None."""
+    from importlib import metadata  # slow to import
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -80,12 +81,19 @@ INSTRUCTION_CLASSES = {
     "neon-bf16": {"asimd", "bf16"},
     "neon": {"asimd"},
 }
+# What a processor is played without, by the target that the engine is held to.
+HIDDEN_FLAGS: dict[str, tuple[str, ...]] = {
+    "avx512bf16": ("avx10", "amx"),
+    "avx512": ("avx512_bf16", "avx512_vnni", "avx512_fp16", "avx10", "amx"),
+    "avx2": ("avx512", "avx10", "amx"),
+    "plain": ("avx", "fma", "amx"),
+}
 
 
 def instruction_sets(flags: set[str] | None = None) -> tuple[tuple[str, ...], str]:
     """The processor's vector instructions as the system names them, and the class they make: `avx512-bf16`, `avx2`, ….
 
-    `flags` are the system's by default, without what is newer than AVX2 where `ALEXNET_NATIVE=avx2` plays such a
+    `flags` are the system's by default, without what is newer than the target where `ALEXNET_ENGINE` plays such a
     processor. Where there are none, the class is the machine's: `x86-64`, `arm64`.
     """
     if flags is None:
@@ -97,8 +105,8 @@ def instruction_sets(flags: set[str] | None = None) -> tuple[tuple[str, ...], st
                     break
         except OSError:
             pass
-        if os.environ.get("ALEXNET_NATIVE") == "avx2":
-            flags = {flag for flag in flags if not flag.startswith(("avx512", "avx10", "amx"))}
+        hidden = HIDDEN_FLAGS.get(os.environ.get("ALEXNET_ENGINE", ""), ())
+        flags = {flag for flag in flags if not flag.startswith(hidden)}
     vector = sorted(flag for flag in flags if flag.startswith(("avx", "fma", "amx", "asimd", "sve", "bf16", "sse4")))
     known = (name for name, needed in INSTRUCTION_CLASSES.items() if needed <= flags)
     return tuple(vector), next(known, platform.machine().lower().replace("_", "-") or "unknown")

@@ -65,10 +65,10 @@ def test_an_engine_that_is_not_there_is_explained(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("alexnet.engine.library.library", none)
     monkeypatch.setattr("alexnet.engine.convolution.supported_dtypes", frozenset)
-    monkeypatch.delenv("ALEXNET_NATIVE", raising=False)
+    monkeypatch.delenv("ALEXNET_ENGINE", raising=False)
     assert "no C++ compiler" in str(doctor.engine().why_not)
-    monkeypatch.setenv("ALEXNET_NATIVE", "0")
-    assert doctor.engine() == doctor.Engine(False, "switched off by ALEXNET_NATIVE=0", ())
+    monkeypatch.setenv("ALEXNET_ENGINE", "none")
+    assert doctor.engine() == doctor.Engine(False, "switched off by ALEXNET_ENGINE=none", ())
 
 
 def test_a_folders_size_is_the_sum_of_its_files(tmp_path) -> None:

@@ -27,7 +27,7 @@ with warnings.catch_warnings(record=True) as caught:
     x = torch.linspace(-50, 50, 2 * 8 * 5 * 5).reshape(2, 8, 5, 5).requires_grad_()
     for module in (LRN(columns=2), MapNorm(), LRN()):
         module(x).sum().backward()
-warned = sum("compiled engine" in str(c.message) for c in caught)
+warned = sum("compiled kernels" in str(c.message) for c in caught)
 print(warned, library() is not None, x.grad.norm().item())
 """
 LETTERS = {"double": "d", "int": "i", "Index": "n"}
@@ -36,7 +36,7 @@ needs_library = pytest.mark.skipif(library.library() is None, reason="no compile
 
 def outcome(**changes: str) -> tuple[int, bool, float]:
     """Normalize in a process with another environment: warnings, whether there is a library, norm of the gradients."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("ALEXNET_NATIVE", "CXX", "XDG_CACHE_HOME")}
+    kept = {k: v for k, v in os.environ.items() if k != "ALEXNET_ENGINE"}
     path = os.pathsep.join([PACKAGE, kept.get("PYTHONPATH", "")])
     command = [sys.executable, "-c", NORMALIZE]
     process = subprocess.run(command, env={**kept, "PYTHONPATH": path, **changes}, capture_output=True, text=True)
@@ -58,13 +58,11 @@ def expected() -> float:
 def declared() -> dict[str, str]:
     """The arguments of each function as the C++ sources declare them, in the letters of the table."""
     functions: dict[str, str] = {}
-    for source in build.SOURCES:
-        for name, arguments in re.findall(
-            r"^(?:extern \"C\" )?\w+ alexnet_(\w+)\((.*?)\) \{", source.read_text(), re.M | re.S
-        ):
+    for source in build.FOLDER.glob("*.cpp"):
+        for name, arguments in re.findall(r"^KERNEL\((\w+)\)\((.*?)\) \{", source.read_text(), re.M | re.S):
             words = [argument.split() for argument in arguments.split(",") if argument.strip()]
             letters = "".join("p" if "*" in " ".join(word) else LETTERS[word[-2]] for word in words)
-            functions[name] = max(letters, functions.get(name, ""), key=len)  # a stub has no arguments
+            functions[name] = letters
     return functions
 
 
@@ -74,7 +72,7 @@ def test_the_table_is_what_the_sources_declare() -> None:
 
 def test_the_numbers_of_dtypes_are_those_of_the_sources() -> None:
     header = (build.FOLDER / "numbers.h").read_text()
-    assert dict(re.findall(r"(FLOAT32|BFLOAT16|FLOAT16) = (\d)", header)) == {
+    assert dict(re.findall(r"(FLOAT32|BFLOAT16|FLOAT16|INT8) = (\d)", header)) == {
         d.name: str(d.value) for d in library.Dtype
     }
 
@@ -90,8 +88,9 @@ def test_bfloat16_is_rounded_in_one_place() -> None:
 
 def test_the_engine_does_not_import_torch() -> None:
     code = (
-        "import sys, pkgutil, importlib, alexnet.engine as engine\n"
-        "for found in pkgutil.iter_modules(engine.__path__): importlib.import_module('alexnet.engine.' + found.name)\n"
+        "import sys, importlib, pathlib, alexnet.engine as engine\n"
+        "names = [path.stem for path in pathlib.Path(engine.__path__[0]).glob('*.py')]\n"
+        "for name in names: importlib.import_module('alexnet.engine.' + name)\n"
         "from alexnet.engine.library import library; library()\n"
         "sys.exit('torch' in sys.modules)"
     )
@@ -99,18 +98,33 @@ def test_the_engine_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}).returncode == 0
 
 
-@pytest.mark.parametrize("changes", [{"PATH": ""}, {"CXX": "false"}], ids=["no compiler", "one that fails"])
-def test_without_a_compiler_it_computes_the_same_and_says_so_once(changes: dict[str, str], tmp_path: Path) -> None:
-    warned, native, norm = outcome(**changes, XDG_CACHE_HOME=str(tmp_path))
-    assert (warned, native) == (1, False)
-    assert norm == pytest.approx(expected(), rel=1e-6)
+@pytest.mark.parametrize("content", [None, b"not a library"], ids=["not built", "damaged"])
+def test_without_the_library_there_is_none_and_that_is_said(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ALEXNET_ENGINE", raising=False)
+    path = tmp_path / "libalexnet.so"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.warns(RuntimeWarning, match="cannot be loaded" if content else "were not built") as caught:
+        assert library._open(path) is None
+    assert "python -m alexnet.engine.build" in str(caught[0].message) and "\n" not in str(caught[0].message)
 
 
-def test_switched_off_it_computes_the_same_and_says_nothing(tmp_path: Path) -> None:
-    warned, native, norm = outcome(ALEXNET_NATIVE="0", XDG_CACHE_HOME=str(tmp_path))
+def test_switched_off_it_computes_the_same_and_says_nothing() -> None:
+    warned, native, norm = outcome(ALEXNET_ENGINE="none")
     assert (warned, native) == (0, False)
     assert norm == pytest.approx(expected(), rel=1e-6)
-    assert not list(tmp_path.iterdir())
+
+
+@needs_library
+def test_every_target_that_this_processor_can_run_computes_the_same() -> None:
+    found = library.library()
+    assert found is not None
+    for target in found.targets:
+        warned, native, norm = outcome(ALEXNET_ENGINE=target)
+        assert (warned, native) == (0, True)
+        assert norm == pytest.approx(expected(), rel=1e-6), target
 
 
 @pytest.mark.skipif("avx2" not in instruction_sets()[0], reason="no processor with AVX2, nor one that could play it")
@@ -123,14 +137,15 @@ def test_avx2_is_played_by_torch_and_in_what_is_said_too() -> None:
     )
     kept = {k: v for k, v in os.environ.items() if k not in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")}
     path = os.pathsep.join([PACKAGE, kept.get("PYTHONPATH", "")])
-    environ = {**kept, "PYTHONPATH": path, "ALEXNET_NATIVE": "avx2"}
+    environ = {**kept, "PYTHONPATH": path, "ALEXNET_ENGINE": "avx2"}
     process = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
     assert process.stdout.split() == ["AVX2", "avx2", "False"], process.stderr
 
 
+@needs_library
 def test_an_unknown_choice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALEXNET_NATIVE", "avx3")
-    with pytest.raises(ValueError, match="ALEXNET_NATIVE=avx3 should be"):
+    monkeypatch.setenv("ALEXNET_ENGINE", "plane")
+    with pytest.raises(ValueError, match="ALEXNET_ENGINE='plane' should be one of .*none on this .*plain"):
         library._open()
 
 
@@ -145,12 +160,37 @@ def test_it_works_with_torchs_threads_and_with_its_own() -> None:
         one = LRN()(x)
         torch.set_num_threads(3)
         torchs = LRN()(x)
-        lib.alexnet_use_team(None)
+        lib.shared.alexnet_use_team(None)
         own = LRN()(x)
     finally:
         library.share_threads(Path(torch.__file__).parent)
         torch.set_num_threads(before)
     assert torch.equal(one, torchs) and torch.equal(one, own)
+
+
+@needs_library
+def test_several_callers_and_a_forked_process_do_not_wait_for_each_other() -> None:
+    """In a process of its own, without torch's threads: by the library's own."""
+    code = (
+        "import os, threading, numpy as np\n"
+        "from alexnet.engine.normalization import lrn\n"
+        "x = np.random.default_rng(0).normal(size=(8, 32, 32, 64)).astype(np.float32)\n"
+        "def once():\n"
+        "    out = np.empty_like(x)\n"
+        "    lrn(x.ctypes.data, None, out.ctypes.data, 0, (8, 64, 32, 32), True, (5, 1e-4, .75, 2.), 1, 3)\n"
+        "    return out\n"
+        "first, outs = once(), []\n"
+        "callers = [threading.Thread(target=lambda: outs.extend(once() for _ in range(20))) for _ in range(4)]\n"
+        "[caller.start() for caller in callers]; [caller.join(60) for caller in callers]\n"
+        "same = len(outs) == 80 and all(np.array_equal(first, out) for out in outs)\n"
+        "child = os.fork()\n"
+        "if not child: os._exit(not np.array_equal(first, once()))\n"
+        "print(same, os.waitpid(child, 0)[1])"
+    )
+    path = os.pathsep.join([PACKAGE, os.environ.get("PYTHONPATH", "")])
+    command, environ = [sys.executable, "-c", code], {**os.environ, "PYTHONPATH": path}
+    process = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+    assert process.stdout.split() == ["True", "0"], process.stderr
 
 
 @needs_library

@@ -42,7 +42,7 @@ def trained(name: str) -> Path:
     only what they need.
     """
     if name != "warm":  # the server's home is empty, so that it would compile the engine
-        os.environ["ALEXNET_NATIVE"] = "0"
+        os.environ["ALEXNET_ENGINE"] = "none"
     folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     train_run(folder)
@@ -166,7 +166,8 @@ def edited_state(rng: Random, folder: Path, run: Path) -> Case:
         change_tensors(rng, tensors)
     texts[KEY] = dump(state).decode()
     try:
-        texts[CHECKSUM] = checksum(tensors, texts[KEY])
+        content = {name: tensor.contiguous().reshape(-1).view(torch.uint8).numpy() for name, tensor in tensors.items()}
+        texts[CHECKSUM] = checksum(content, texts[KEY])
         path.write_bytes(pack(tensors, texts))
     except (RuntimeError, ValueError):
         path.write_bytes(b"")

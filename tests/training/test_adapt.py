@@ -17,9 +17,9 @@ from alexnet.data.dataset import ArraySplit, Source
 from alexnet.data.run_data import RunData, open_run_data
 from alexnet.errors import UsageError
 from alexnet.model import native
-from alexnet.progress import Progress
 from alexnet.training.adapt import LEAST_STEPS, adapt, advice, choose_precision, fitted
 from alexnet.training.loop import resume, train
+from tests.told import Told
 
 CPU = torch.device("cpu")
 OWN = {  # the training images that a preset was made for
@@ -36,20 +36,6 @@ OWN = {  # the training images that a preset was made for
     "tiny-64": 100_000,
     "digits": 1_293,
 }
-
-
-class Told(Progress):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 @pytest.mark.parametrize("name", presets.names())
@@ -129,7 +115,7 @@ def test_bfloat16_asked_for_is_obeyed_with_a_warning() -> None:
 
 
 def test_an_older_processor_is_played_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALEXNET_NATIVE", "avx2")
+    monkeypatch.setenv("ALEXNET_ENGINE", "avx2")
     native.multiplies_bfloat16.cache_clear()
     try:
         assert choose_precision(presets.preset("tiny-64"), CPU, Told()).train.precision == "float32"

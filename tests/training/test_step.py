@@ -26,7 +26,7 @@ from alexnet.data.batch import Batch
 from alexnet.data.run_data import open_run_data
 from alexnet.data.statistics import Statistics
 from alexnet.device import to_device
-from alexnet.model import conv, dropout, pool
+from alexnet.model import conv, dropout, linear, pool
 from alexnet.model.zoo import build
 from alexnet.progress import quiet
 from alexnet.run import Run
@@ -84,7 +84,7 @@ class Tape:
 @pytest.fixture(autouse=True)
 def operations_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on CUDA, all work is torch's operations: the engine's functions would not be seen."""
-    for module in (conv, pool):
+    for module in (conv, linear, pool):
         monkeypatch.setattr(module, "supports", lambda *_: False)
     monkeypatch.setattr(dropout, "is_available", lambda: False)
     monkeypatch.setattr(Tape, "made", 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import os
@@ -20,9 +21,9 @@ from alexnet.commands.text_table import paragraph
 
 # What each optional library of an extra is for; the extras and their libraries are read from the package itself.
 EXTRAS = {
+    "train": "training, measuring and reports",
     "hub": "images and models by hf:owner/name",
-    "export": "ONNX files, and predicting with ONNX Runtime",
-    "openvino": "predicting with OpenVINO, int8 too",
+    "export": "ONNX files",
     "tensorboard": "--train.track tensorboard",
 }
 PROBE_SECONDS = 5.0  # at most, once everything is loaded
@@ -39,11 +40,16 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Engine:
-    """The compiled library: whether it is in use, why not, and the types whose convolutions it computes."""
+    """The compiled kernels: whether they are in use, why not, and the types whose convolutions they compute.
+
+    `target` is the one in use, `targets` are all that this processor can run, the fastest first.
+    """
 
     in_use: bool
     why_not: str | None
     convolution_dtypes: tuple[str, ...]
+    target: str | None = None
+    targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,15 +116,16 @@ def run(args: argparse.Namespace) -> Result:
 
 
 def diagnose(probe: bool = True) -> Diagnosis:
-    """Find out what this machine has; with `probe`, measure it for at most five seconds."""
-    import torch
-
+    """Find out what this machine has; with `probe`, measure it for at most five seconds, where there is torch."""
     from alexnet.device import cpu_count
     from alexnet.environment import cpu_name, instruction_sets, version
 
+    torch: Any = None
+    with contextlib.suppress(ModuleNotFoundError):
+        import torch
     names, kind = instruction_sets()
     packages = ("alexnet", "torch", "torchvision", "numpy", "pillow", "simplejpeg", "pyarrow", "safetensors")
-    gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())] if torch else []
     return Diagnosis(
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
         platform=platform.platform(),
@@ -126,29 +133,29 @@ def diagnose(probe: bool = True) -> Diagnosis:
         instruction_class=kind,
         instruction_sets=names,
         cores=cpu_count(),
-        threads=torch.get_num_threads(),
+        threads=torch.get_num_threads() if torch else cpu_count(),
         gpus=tuple(Gpu(gpu.name, gpu.total_memory, f"{gpu.major}.{gpu.minor}") for gpu in gpus),
         engine=engine(),
         caches=tuple(caches()),
         missing=tuple(missing()),
-        probe=measure() if probe else None,
+        probe=measure() if probe and torch else None,
     )
 
 
 def engine() -> Engine:
-    """Whether the engine is in use, which is compiled now where it is not yet."""
+    """Whether the engine is in use, and for which target."""
     from alexnet.engine.convolution import supported_dtypes
     from alexnet.engine.library import library
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        in_use = library() is not None
+        found = library()
         dtypes = sorted(dtype.name.lower() for dtype in supported_dtypes())
-    if in_use:
-        return Engine(True, None, tuple(dtypes))
-    if os.environ.get("ALEXNET_NATIVE") == "0":
-        return Engine(False, "switched off by ALEXNET_NATIVE=0", ())
-    return Engine(False, str(caught[0].message) if caught else "it could not be built or loaded", ())
+    if found is not None:
+        return Engine(True, None, tuple(dtypes), found.target, found.targets)
+    if os.environ.get("ALEXNET_ENGINE") == "none":
+        return Engine(False, "switched off by ALEXNET_ENGINE=none", ())
+    return Engine(False, str(caught[0].message) if caught else "it could not be loaded", ())
 
 
 def caches() -> list[Cache]:
@@ -157,7 +164,7 @@ def caches() -> list[Cache]:
 
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     places = {
-        "compiled engine, kept tracebacks": cache_folder(),
+        "kept tracebacks": cache_folder(),
         "torch: downloaded weights": Path(os.environ.get("TORCH_HOME") or home / "torch"),
         "Hugging Face: downloaded data": Path(os.environ.get("HF_HOME") or home / "huggingface"),
     }
@@ -246,10 +253,13 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
     ]
     lines += [("GPU", f"{gpu.name}, {gpu.memory / 2**30:.0f} GiB, compute {gpu.capability}") for gpu in diagnosis.gpus]
     if not diagnosis.gpus:
-        lines.append(("GPU", "torch finds none; everything runs on the CPU"))
+        which = "torch finds none" if diagnosis.versions["torch"] else "without torch none is used"
+        lines.append(("GPU", f"{which}; everything runs on the CPU"))
     if diagnosis.engine.in_use:
         dtypes = " and ".join(diagnosis.engine.convolution_dtypes)
-        lines.append(("engine", f"in use; convolutions: {dtypes or 'torch is faster here'}"))
+        others = ", ".join(name for name in diagnosis.engine.targets if name != diagnosis.engine.target)
+        target = f"{diagnosis.engine.target}{f' (ALEXNET_ENGINE chooses {others})' if others else ''}"
+        lines.append(("engine", f"in use for {target}; convolutions: {dtypes or 'torch is faster here'}"))
     else:
         lines.append(("engine", f"not in use: {diagnosis.engine.why_not}"))
     lines += [("cache", f"{cache.path}: {cache.size / 2**20:,.0f} MiB, {cache.what}") for cache in diagnosis.caches]

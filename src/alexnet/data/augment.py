@@ -14,11 +14,9 @@ from alexnet.config import Config
 from alexnet.data.batch import Batch, Draw
 from alexnet.data.random import coins, integers, normals, random_words
 from alexnet.data.statistics import Statistics
+from alexnet.data.views import centring
 from alexnet.device import to_device
-from alexnet.errors import UsageError
 
-IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB, 0..255 units
-IMAGENET_STD = (58.395, 57.12, 57.375)
 _PLACEMENT, _SHARED, _COLOUR = range(3)  # what words are drawn for
 
 
@@ -31,16 +29,11 @@ class Augmentation:
         self.size, self.crop = config.data.size, config.network.image
         self.center = (self.size - self.crop) // 2
         self.device = device
-        if config.data.center == "imagenet":
-            mean = torch.tensor(IMAGENET_MEAN).expand(self.size, self.size, 3)
-            self.scale: Tensor | None = 1 / torch.tensor(IMAGENET_STD, device=device)
-        else:
-            mean = torch.from_numpy(np.ascontiguousarray(statistics.mean_image))
-            self.scale = None
-        if config.data.center == "none":
-            mean = torch.zeros(self.size, self.size, 3)
+        mean, scale = centring(config.data.center, self.size, statistics.mean_image)
+        self.scale = None if scale is None else torch.from_numpy(scale).to(device)
+        whole = torch.zeros(self.size, self.size, 3) if mean is None else torch.from_numpy(np.ascontiguousarray(mean))
         # (S−C+1, S−C+1, C, C, 3): every crop of the mean image, without copies
-        self.means = mean.to(device).unfold(0, self.crop, 1).unfold(1, self.crop, 1).permute(0, 1, 3, 4, 2)
+        self.means = whole.to(device).unfold(0, self.crop, 1).unfold(1, self.crop, 1).permute(0, 1, 3, 4, 2)
         deviations = np.sqrt(np.maximum(statistics.eigenvalues, 0))
         weights = deviations if self.settings.colour_scale == "sqrt" else statistics.eigenvalues
         # row j: the colour added per unit of factor j
@@ -93,18 +86,6 @@ class Augmentation:
         offsets = np.full((len(images), 2), (row, column))
         view = self._centre(crops, offsets)
         return self._scaled(view.flip(2) if mirror else view)
-
-    def views(self, count: int) -> list[tuple[int, int, bool]]:
-        """Row, column and mirroring of the test views: 1 the centre, 5 corners and centre, 10 those mirrored too."""
-        edge = self.size - self.crop
-        places = [(0, 0), (0, edge), (edge, 0), (edge, edge), (self.center, self.center)]
-        if count == 1:
-            return [(self.center, self.center, False)]
-        if count == 5:
-            return [(row, column, False) for row, column in places]
-        if count == 10:
-            return [(row, column, mirror) for mirror in (False, True) for row, column in places]
-        raise UsageError(f"--views {count} should be 1, 5 or 10")
 
     def _centre(self, crops: Tensor, offsets: np.ndarray) -> Tensor:
         images = to_device(crops, self.device).float()

@@ -1,141 +1,147 @@
-"""Compile the C++ sources at first use and keep the library in the user's cache.
+"""Compile the kernels: every C++ source once for each target of a machine, all in one library below this folder.
 
-A library is named by a hash of sources, compiler, options and processor, written beside and renamed, and loaded only
-from a folder and file that nobody else can write to.
+Installing the package does it where there is a C++ compiler; `python -m alexnet.engine.build` does it again. Nothing
+here is used when the library is.
 """
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import platform
 import shlex
 import shutil
-import stat
 import subprocess
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from alexnet.errors import AlexnetError
-from alexnet.files import cache_folder
-
 FOLDER = Path(__file__).parent
-SOURCES = tuple(
-    FOLDER / f"{name}.cpp" for name in ("normalization", "convolution", "pooling", "statistics", "dropout", "parallel")
+# In a folder of its own, for Python would take it for a module.
+LIBRARY = FOLDER / "built" / {"win32": "alexnet.dll", "darwin": "libalexnet.dylib"}.get(sys.platform, "libalexnet.so")
+# Compiled for every target, and once for the plainest.
+KERNELS: tuple[str, ...] = ("convolution", "weight_gradient", "full", "forward", "normalization", "pooling", "resize")
+KERNELS += ("statistics", "dropout", "ycbcr")
+SHARED = ("parallel",)
+# The options of each target; the last is what any such processor can run.
+TARGETS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "x86_64": {
+        "avx512bf16": ("-march=x86-64-v4", "-mavx512bf16", "-mavx512vnni", "-mprefer-vector-width=512"),
+        "avx512": ("-march=x86-64-v4", "-mprefer-vector-width=512"),
+        "avx2": ("-march=x86-64-v3",),
+        "plain": ("-march=x86-64",),
+    },
+    "arm64": {"neon": ("-march=armv8-a",)},
+    "wasm32": {"simd128": ("--target=wasm32-wasi", "-msimd128", "-fno-exceptions")},
+}
+OTHER_MACHINE: Mapping[str, tuple[str, ...]] = {"plain": ()}
+OPTIONS: tuple[str, ...] = ("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+OPTIONS += ("-funroll-loops", "-fopenmp-simd", "-fvisibility=hidden", "-w")
+# GCC does not align the stack for AVX on Windows.
+COMPILERS = {"win32": ("clang++",)}.get(sys.platform, ("c++", "g++", "clang++"))
+LINK: tuple[str, ...] = ("-shared",)
+if sys.platform != "win32":
+    OPTIONS, LINK = (*OPTIONS, "-fPIC"), (*LINK, "-pthread")
+if sys.platform.startswith("linux"):
+    # The C++ library inside, as little of it as is used, its names not to be taken for those of another.
+    LINK = (*LINK, "-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL", "-Wl,--gc-sections", "-Wl,-s")
+# A module that imports nothing, and exports the kernels, `memory`, `malloc` and `free`.
+LINK_WASM: tuple[str, ...] = (
+    "--target=wasm32-wasi",
+    "-mexec-model=reactor",
+    "-nostartfiles",
+    "-Wl,--no-entry",
+    "-Wl,-s",
 )
-COMMON: tuple[str, ...] = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
-COMMON += ("-ffp-contract=fast", "-funroll-loops", "-fopenmp-simd", "-pthread", "-w")
-Targets = tuple[tuple[str, ...], ...]  # options to try in turn, until the compiler takes them
-NATIVE: Targets = (("-march=native", "-mprefer-vector-width=512"), ("-march=native",), ("-mcpu=native",), ())
-AVX2: Targets = (("-march=x86-64-v3",), ("-march=haswell",))
+LINK_WASM += ("-Wl,--export-dynamic", "-Wl,--export=malloc", "-Wl,--export=free")
 
 
-class NoLibrary(AlexnetError):
-    """The library could not be built or loaded; the message says why."""
+class BuildError(Exception):
+    """The library could not be compiled; the message says why."""
 
 
-def load(targets: Targets = NATIVE, sources: Sequence[Path] = SOURCES) -> ctypes.CDLL:
-    """The library of `sources` for the first of `targets` that compiles, from the cache or built now.
-
-    Raises NoLibrary, or OSError where it cannot be loaded.
-    """
-    if not hasattr(os, "getuid"):
-        raise NoLibrary(f"they are not built on {platform.system()}")
-    compiler = find_compiler()
-    name = f"engine-{fingerprint(compiler, targets, sources)}.so"
-    folder = private_cache()
-    if folder is not None:
-        path = folder / name
-        for attempt in range(2):
-            if attempt or not path.exists():
-                compile_library(compiler, targets, sources, path)
-            if not is_private(path):
-                continue
-            try:
-                return ctypes.CDLL(str(path))
-            except OSError:  # damaged: build it again
-                continue
-    # No folder of our own to keep it in: build for this process alone.
-    with tempfile.TemporaryDirectory(prefix="alexnet-") as own:
-        path = Path(own) / name
-        compile_library(compiler, targets, sources, path)
-        return ctypes.CDLL(str(path))
+def machine() -> str:
+    """The name in `TARGETS` of the machine that this runs on."""
+    name = platform.machine().lower()
+    return {"amd64": "x86_64", "aarch64": "arm64"}.get(name, name)
 
 
 def find_compiler() -> list[str]:
-    """The command of the C++ compiler: `$CXX`, or the first of c++, g++, clang++ that is installed.
+    """The command of the C++ compiler: `$CXX`, or the first of `COMPILERS` that is installed.
 
-    Raises NoLibrary where there is none.
+    Raises BuildError where there is none.
     """
     chosen = os.environ.get("CXX")
-    candidates = [shlex.split(chosen)] if chosen else [["c++"], ["g++"], ["clang++"]]
+    candidates = [shlex.split(chosen)] if chosen else [[name] for name in COMPILERS]
     for command in candidates:
         program = shutil.which(command[0]) if command else None
         if program:
             return [program, *command[1:]]
-    raise NoLibrary(f"no C++ compiler ({chosen})" if chosen else "no C++ compiler (c++, g++ or clang++)")
+    raise BuildError(f"no C++ compiler ({chosen or ', '.join(COMPILERS)})")
 
 
-def fingerprint(compiler: list[str], targets: Targets, sources: Sequence[Path]) -> str:
-    """A hash of everything a library depends on: sources, headers, options, compiler version, processor."""
-    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=60).stdout
-    texts = [path.read_text() for path in (*sources, *sorted(FOLDER.glob("*.h")))]
-    parts = (*texts, repr((COMMON, targets, compiler)), version, _processor())
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+def fingerprint() -> str:
+    """A hash of the sources, which the library made of them says too."""
+    texts = [path.read_bytes() for path in sorted((*FOLDER.glob("*.cpp"), *FOLDER.glob("*.h")))]
+    return hashlib.sha256(b"\0".join([*texts, Path(__file__).read_bytes()])).hexdigest()[:24]
 
 
-def _processor() -> str:
-    names = [platform.machine(), platform.processor()]
+def compile_objects(
+    compiler: Sequence[str], targets: Mapping[str, tuple[str, ...]], folder: Path, options: Sequence[str] = OPTIONS
+) -> list[Path]:
+    """The object files of all kernels for all targets, made in `folder`. Raises BuildError with the first error."""
+    plainest = list(targets)[-1]
+    jobs = [(kernel, target) for target in targets for kernel in KERNELS] + [(name, plainest) for name in SHARED]
+
+    def compile_one(job: tuple[str, str]) -> Path:
+        source, target = job
+        out = folder / f"{source}-{target}.o"
+        defines = (f"-DTARGET={target}", f'-DALEXNET_SOURCES="{fingerprint()}"')
+        _run([*compiler, *options, *targets[target], *defines, "-c", str(FOLDER / f"{source}.cpp"), "-o", str(out)])
+        return out
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(compile_one, jobs))
+
+
+def build(out: Path = LIBRARY) -> Path:
+    """Compile the library for this machine to `out`, written beside it and renamed. Raises BuildError."""
+    compiler = find_compiler()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="build-", dir=out.parent) as folder:
+        objects = compile_objects(compiler, TARGETS.get(machine(), OTHER_MACHINE), Path(folder))
+        link([*compiler, *LINK], objects, out)
+    return out
+
+
+def build_wasm(out: Path) -> Path:
+    """Compile the kernels to a WebAssembly module for browsers, by clang++ and wasi-libc. Raises BuildError."""
+    with tempfile.TemporaryDirectory(prefix="build-", dir=out.parent) as folder:
+        link(["clang++", *LINK_WASM], compile_objects(["clang++"], TARGETS["wasm32"], Path(folder)), out)
+    return out
+
+
+def link(command: Sequence[str], objects: Sequence[Path], out: Path) -> None:
+    """Make `out` of objects, written beside them and renamed. Raises BuildError."""
+    new = objects[0].with_name(out.name)
+    _run([*command, *map(str, objects), "-o", str(new)])
+    os.replace(new, out)
+
+
+def _run(command: list[str]) -> None:
     try:
-        lines = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0].splitlines()
-    except OSError:
-        lines = []
-    keep = ("model name", "flags", "Features", "CPU implementer", "CPU part", "cpu family", "model")
-    return "\n".join(names + [line for line in lines if line.split(":")[0].strip() in keep])
+        process = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    except (OSError, subprocess.TimeoutExpired) as reason:
+        raise BuildError(f"{command[0]} did not finish ({reason})") from None
+    if process.returncode:
+        lines = process.stderr.splitlines() or ["no message"]
+        raise BuildError(f"{command[0]} failed: {next((line for line in lines if 'error' in line), lines[-1]).strip()}")
 
 
-def private_cache() -> Path | None:
-    """The folder of libraries in the user's cache, made on request; None where it is not private."""
+if __name__ == "__main__":
     try:
-        folder = cache_folder("native").resolve()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return folder if is_private(folder) and os.access(folder, os.W_OK) else None
-    except (OSError, RuntimeError):
-        return None
-
-
-def is_private(path: Path) -> bool:
-    """Whether `path` is this user's, only this user can write to it, and nobody else can replace a folder above it."""
-    path = path.absolute()
-    own = path.lstat()
-    if own.st_uid != os.getuid() or own.st_mode & 0o022 or stat.S_ISLNK(own.st_mode):
-        return False
-    return all(not (mode & 0o002) or mode & stat.S_ISVTX for mode in (p.stat().st_mode for p in path.parents))
-
-
-def compile_library(compiler: list[str], targets: Targets, sources: Sequence[Path], path: Path) -> None:
-    """Compile to `path`: into a file beside it, then renamed, so that racing processes all succeed.
-
-    Raises NoLibrary with the compiler's first error.
-    """
-    handle, temporary = tempfile.mkstemp(prefix=path.stem, suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    try:
-        errors = ""
-        for target in targets:
-            command = [*compiler, *COMMON, *target, f"-I{FOLDER}", *map(str, sources), "-o", temporary]
-            try:
-                process = subprocess.run(command, capture_output=True, text=True, timeout=300)
-            except (OSError, subprocess.TimeoutExpired) as reason:
-                raise NoLibrary(f"{compiler[0]} did not finish ({reason})") from None
-            if process.returncode == 0:
-                os.chmod(temporary, 0o700)
-                os.replace(temporary, path)
-                return
-            errors = errors or process.stderr
-        first = next((line for line in errors.splitlines() if "error" in line), "no message").strip()
-        raise NoLibrary(f"{compiler[0]} failed: {first}")
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+        print(build())
+    except BuildError as error:
+        sys.exit(f"the engine was not built: {error}")

@@ -25,10 +25,8 @@ constexpr Index BLOCKS = 64;  // of four units, at a time
 
 }  // namespace
 
-extern "C" {
-
 // keep (images, units): 1 where the word of unit first + u of an image is `threshold` or more, else 0. 0 where done.
-int alexnet_dropout(std::uint8_t* keep, const std::int64_t* positions, Index images, Index units, Index first,
+KERNEL(dropout)(std::uint8_t* keep, const std::int64_t* positions, Index images, Index units, Index first,
                     Index seed, Index epoch, Index layer, Index threshold, Index threads) {
   const Index start = first / 4, end = (first + units + 3) / 4;
   const Word limit = Word(threshold), own = Word(seed), high = Word(std::uint64_t(seed) >> 32);
@@ -47,5 +45,4 @@ int alexnet_dropout(std::uint8_t* keep, const std::int64_t* positions, Index ima
       }
     }
   });
-}
 }

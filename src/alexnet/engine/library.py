@@ -1,8 +1,8 @@
 """The compiled library: loaded once, every C function declared in one table, every call made in one place.
 
-`ALEXNET_NATIVE` chooses: `0` for none; `avx2` to play a processor with AVX2 and nothing newer as a whole, with torch's
-own products and in what is said about it (`ALEXNET_NATIVE=avx2 make test`, on any x86-64 machine that has AVX2);
-otherwise the instructions of this processor.
+It holds every kernel once for each target, and the fastest that this processor can run is used. `ALEXNET_ENGINE`
+chooses another, `avx2` for example, or `none`. A process that is held to a narrower target plays such a processor as a
+whole, with torch's own products and in what is said about it.
 """
 
 from __future__ import annotations
@@ -16,22 +16,34 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet.engine import build
-from alexnet.errors import UsageError
+from alexnet.engine.build import LIBRARY
+from alexnet.errors import UsageError, one_line, quoted, suggestion
 
-# The arguments of each `alexnet_NAME`: p pointer, i int, n int64, d double. Each returns an int, but `use_team`.
+# The arguments of each `alexnet_TARGET_NAME`: p pointer, i int, n int64, d double. Each returns an int.
 FUNCTIONS = {
     "lrn": "pppinnninndddn",
     "map_norm": "pppinnnnindddn",
-    "conv_dtypes": "",
     "conv_forward": "pipipippin",
     "conv_grad_input": "pipppipn",
     "conv_grad_weights": "pipippppn",
+    "conv_pack": "pipippn",
+    "conv_packed": "pipippddppiin",
+    "full_forward": "pipipipddppiin",
+    "full_grad_input": "pippipn",
+    "full_grad_weights": "pipipppn",
     "pool_forward": "pipppn",
     "pool_backward": "pipppn",
+    "pool_average": "pippn",
+    "crop": "pppppin",
+    "local": "pippppin",
+    "flatten": "ppinnnn",
+    "relu": "pinn",
+    "tanh": "pinn",
+    "softmax": "pnnn",
     "colour_products": "pnip",
     "dropout": "ppnnnnnnnn",
-    "use_team": "p",
+    "resize": "pnnnppnpp",
+    "ycbcr_crop": "pnnnnnp",
 }
 _TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int, "n": ctypes.c_int64, "d": ctypes.c_double}
 
@@ -42,17 +54,43 @@ class Dtype(enum.IntEnum):
     FLOAT32 = 0
     BFLOAT16 = 1
     FLOAT16 = 2
+    INT8 = 3
 
 
 _lock = threading.Lock()
-_loaded: list[ctypes.CDLL | None] = []
+_loaded: list[Library | None] = []
 _team_folder: list[str] = []  # below it lies the OpenMP runtime whose threads we share
 
 
-def library() -> ctypes.CDLL | None:
-    """The compiled library, built at the first call; None where it is switched off or cannot be built.
+class Library:
+    """The kernels of one target."""
 
-    Where it cannot be built, warns once (`RuntimeWarning`). Raises UsageError for an unknown `ALEXNET_NATIVE`.
+    def __init__(self, path: Path, target: str | None = None) -> None:
+        """Load the library; `target` is by default the first of those that this processor can run.
+
+        Raises OSError where it cannot be loaded, and UsageError for a target that is not there.
+        """
+        self.shared = ctypes.CDLL(str(path))
+        self.shared.alexnet_targets.restype = self.shared.alexnet_sources.restype = ctypes.c_char_p
+        self.shared.alexnet_use_team.argtypes = [ctypes.c_void_p]
+        self.targets = tuple(self.shared.alexnet_targets().decode().split())
+        self.target = target or self.targets[0]
+        if self.target not in self.targets:
+            known = (*self.targets, "none")
+            raise UsageError(
+                f"ALEXNET_ENGINE={quoted(self.target)} should be one of {', '.join(known)} on this processor"
+                f"{suggestion(self.target, known)}"
+            )
+        self.functions: dict[str, Any] = {}
+        for name, arguments in FUNCTIONS.items():
+            self.functions[name] = getattr(self.shared, f"alexnet_{self.target}_{name}")
+            self.functions[name].argtypes = [_TYPES[letter] for letter in arguments]
+
+
+def library() -> Library | None:
+    """The compiled library; None where it is switched off, was not built or cannot be loaded.
+
+    Where it is missing, warns once (`RuntimeWarning`). Raises UsageError for an unknown `ALEXNET_ENGINE`.
     """
     if _loaded:
         return _loaded[0]
@@ -62,35 +100,31 @@ def library() -> ctypes.CDLL | None:
     return _loaded[0]
 
 
-def _open() -> ctypes.CDLL | None:
-    choice = os.environ.get("ALEXNET_NATIVE") or "1"
-    if choice not in ("0", "1", "avx2"):
-        raise UsageError(f"ALEXNET_NATIVE={choice} should be 0 (no engine), avx2, or 1 (this processor's)")
-    if choice == "0":
+def _open(path: Path = LIBRARY) -> Library | None:
+    choice = os.environ.get("ALEXNET_ENGINE") or None
+    if choice == "none":
         return None
     try:
-        lib = build.load(build.AVX2 if choice == "avx2" else build.NATIVE)
-    except (build.NoLibrary, OSError) as reason:
+        opened = Library(path, choice)
+    except (OSError, AttributeError) as reason:
+        why = f"{path.name} cannot be loaded: {one_line(reason)}" if path.exists() else "they were not built"
         warnings.warn(
-            f"alexnet runs without its compiled engine, more slowly: {reason}. "
-            "Install a C++ compiler (g++ or clang++), or set ALEXNET_NATIVE=0 to silence this.",
+            f"alexnet runs without its compiled kernels, more slowly: {why}. Install a C++ compiler (g++ or clang++) "
+            "and then run `python -m alexnet.engine.build`, or set ALEXNET_ENGINE=none to silence this.",
             RuntimeWarning,
             stacklevel=3,
         )
         return None
-    for name, arguments in FUNCTIONS.items():
-        getattr(lib, f"alexnet_{name}").argtypes = [_TYPES[letter] for letter in arguments]
-    lib.alexnet_use_team.restype = None
     if _team_folder:
-        lib.alexnet_use_team(find_team(_team_folder[0]))
-    return lib
+        opened.shared.alexnet_use_team(find_team(_team_folder[0]))
+    return opened
 
 
 def call(name: str, *arguments: Any) -> None:
-    """Call `alexnet_NAME`. Raises MemoryError where it ran out of memory; call where `library()` is not None."""
+    """Call the kernel `name`. Raises MemoryError where it ran out of memory; call where `library()` is not None."""
     lib = library()
     assert lib is not None
-    if getattr(lib, f"alexnet_{name}")(*arguments):
+    if lib.functions[name](*arguments):
         raise MemoryError(f"{name} ran out of memory; try a smaller --train.batch_size")
 
 
@@ -108,7 +142,7 @@ def share_threads(folder: str | os.PathLike[str]) -> None:
     with _lock:
         _team_folder[:] = [str(Path(folder).resolve())]
         if _loaded and _loaded[0] is not None:
-            _loaded[0].alexnet_use_team(find_team(_team_folder[0]))
+            _loaded[0].shared.alexnet_use_team(find_team(_team_folder[0]))
 
 
 def find_team(folder: str) -> ctypes.c_void_p | None:

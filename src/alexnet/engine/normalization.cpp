@@ -5,11 +5,6 @@
 // window. In such a buffer every window is a sum at one stride, so both memory layouts share the same flat loops,
 // which the compiler turns into vector code. The backward pass recomputes the scale, so nothing is saved for it.
 
-#include <algorithm>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <new>
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
@@ -213,11 +208,11 @@ void expect(void* out, Index bytes) {
 class Buffers {
  public:
   Buffers(Index count, Index length) : length_((length + 63) / 16 * 16) {
-    memory_ = static_cast<float*>(std::aligned_alloc(64, std::size_t(count * length_) * sizeof(float)));
-    if (!memory_) throw std::bad_alloc();
+    memory_ = static_cast<float*>(allocate(count * length_ * Index(sizeof(float))));
+    if (!memory_) out_of_memory();
     clear(count);
   }
-  ~Buffers() { std::free(memory_); }
+  ~Buffers() { release(memory_); }
   Buffers(const Buffers&) = delete;
   Buffers& operator=(const Buffers&) = delete;
   float* operator[](Index i) { return memory_ + i * length_; }
@@ -376,10 +371,8 @@ void map_norm_units(const MapNormJob& job, Index first, Index last, Index blocks
 
 }  // namespace
 
-extern "C" {
-
 // 0 where done, 1 where memory ran out. `g` null: forward. `dtype` is a Dtype.
-int alexnet_lrn(const void* x, const void* g, void* out, int dtype, Index images, Index maps, Index positions,
+KERNEL(lrn)(const void* x, const void* g, void* out, int dtype, Index images, Index maps, Index positions,
                 int channels_last, Index columns, Index size, double alpha, double beta, double k, Index threads) {
   const Formula formula{float(alpha), float(k), beta};
   const LrnJob job{x, g, out, dtype, images, maps, positions, channels_last != 0, columns, size, formula};
@@ -398,7 +391,7 @@ int alexnet_lrn(const void* x, const void* g, void* out, int dtype, Index images
                    [&](Index first, Index last) { lrn_planes(job, first, last, blocks, span); });
 }
 
-int alexnet_map_norm(const void* x, const void* g, void* out, int dtype, Index images, Index maps, Index rows,
+KERNEL(map_norm)(const void* x, const void* g, void* out, int dtype, Index images, Index maps, Index rows,
                      Index columns, int channels_last, Index size, double alpha, double beta, double k,
                      Index threads) {
   const Formula formula{float(alpha), float(k), beta};
@@ -410,5 +403,4 @@ int alexnet_map_norm(const void* x, const void* g, void* out, int dtype, Index i
   const Index blocks = (maps + span - 1) / span;
   return !parallel(images * blocks, images * maps * rows * columns, threads,
                    [&](Index first, Index last) { map_norm_units(job, first, last, blocks, span); });
-}
 }

@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <cstring>
 
-enum Dtype : int { FLOAT32 = 0, BFLOAT16 = 1, FLOAT16 = 2 };  // as in library.py
+namespace {
+
+enum Dtype : int { FLOAT32 = 0, BFLOAT16 = 1, FLOAT16 = 2, INT8 = 3 };  // as in library.py
 
 using Bfloat16 = std::uint16_t;
 
@@ -25,3 +27,5 @@ template <class Bits> inline Bits round_to_bfloat16(Bits u) {
 inline float from_bfloat16(Bfloat16 h) { return bits<float>(std::uint32_t(h) << 16); }
 
 inline Bfloat16 to_bfloat16(float f) { return Bfloat16(round_to_bfloat16(bits<std::uint32_t>(f))); }
+
+}  // namespace

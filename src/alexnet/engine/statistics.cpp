@@ -5,10 +5,8 @@
 
 #include "parallel.h"
 
-extern "C" {
-
 // Adds to `sums` the products rr, rg, rb, gg, gb, bb over `pixels` pixels (3 bytes each), of values less `centre`.
-int alexnet_colour_products(const std::uint8_t* images, Index pixels, int centre, std::int64_t* sums) {
+KERNEL(colour_products)(const std::uint8_t* images, Index pixels, int centre, std::int64_t* sums) {
   constexpr Index PIECE = 32768;  // times 255 squared, this fits 32 bits
   for (Index first = 0; first < pixels; first += PIECE) {
     const std::uint8_t* p = images + first * 3;
@@ -23,5 +21,4 @@ int alexnet_colour_products(const std::uint8_t* images, Index pixels, int centre
     for (int k = 0; k < 6; ++k) sums[k] += part[k];
   }
   return 0;
-}
 }

@@ -43,7 +43,7 @@ def arithmetic(x: Tensor) -> torch.dtype:
 @cache
 def multiplies_bfloat16() -> bool:
     """Whether this processor has instructions for products of bfloat16 numbers, as far as torch says."""
-    if os.environ.get("ALEXNET_NATIVE") == "avx2":
+    if os.environ.get("ALEXNET_ENGINE") in ("avx512", "avx2", "plain"):
         return False
     capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
