@@ -6,6 +6,7 @@ import dataclasses
 from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,10 +14,11 @@ import torch
 from alexnet import presets
 from alexnet.architecture import infer_shapes
 from alexnet.cli import main
+from alexnet.commands.frame import Parser
 from alexnet.config import Config
 from alexnet.errors import AlexnetError
 from alexnet.model.zoo import build
-from benchmarks import device, parity, products, train_step
+from benchmarks import device, parity, products, registry, train_step
 from benchmarks.registry import run
 from benchmarks.steps import Step, reference
 from benchmarks.timing import seconds_of
@@ -227,3 +229,16 @@ def test_the_normalizations_and_the_update_are_measured(monkeypatch: pytest.Monk
 def test_a_count_below_one_is_named(name: str) -> None:
     with pytest.raises(ValueError, match=f"--{name} 0 should be at least 1"):
         run("train", ["--preset", "digits", f"--{name}", "0"], keep=False)
+
+
+def test_the_page_about_gpus_names_the_bounds_and_a_command_that_there_is() -> None:
+    page = Path(train_step.__file__).parents[1].joinpath("docs", "cuda.md").read_text()
+    for precision, bounds in device.BOUNDS.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| {precision}"))
+        assert [float(cell) for cell in row.split("|")[2:-1]] == pytest.approx(list(bounds.values()), rel=1e-3)
+    commands = [line.split("bench ")[1].split() for line in page.splitlines() if "/alexnet bench" in line]
+    assert commands
+    for question, *words in commands:
+        parser = Parser(prog="bench")
+        registry.arguments(question, parser)
+        assert parser.parse_args(words).device == "cuda"
