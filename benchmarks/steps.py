@@ -15,7 +15,9 @@ from alexnet.architecture import Network
 from alexnet.config import Config
 from alexnet.errors import UsageError
 from alexnet.model.zoo import build
+from alexnet.training import step as training
 from alexnet.training.sgd import SGD, parameter_groups
+from alexnet.training.task import Softmax
 
 Step = Callable[[Tensor, Tensor], Tensor]
 
@@ -89,7 +91,7 @@ def make_step(model: nn.Module, optimizer: torch.optim.Optimizer, device: str, b
     return step
 
 
-def ours(config: Config, device: str, bfloat16: bool, lr: float, norm: bool = True, compiled: bool = False) -> Step:
+def ours(config: Config, device: str, bfloat16: bool, lr: float, norm: bool = True) -> Step:
     """Our step at a fixed learning rate; without `norm` the LRN layers are left out."""
     network = config.network
     if not norm:
@@ -99,13 +101,44 @@ def ours(config: Config, device: str, bfloat16: bool, lr: float, norm: bool = Tr
     optimizer = SGD(parameter_groups(model, network, config.optimizer), lr)
     for group in optimizer.param_groups:
         group["lr"] = lr
-    return make_step(torch.compile(model) if compiled else model, optimizer, device, bfloat16)  # type: ignore[arg-type]
+    return make_step(model, optimizer, device, bfloat16)
 
 
-def theirs(model: nn.Module, config: Config, device: str, lr: float, channels_last: bool = False) -> Step:
-    """A float32 step with torch.optim.SGD."""
+def trained(
+    config: Config, device: str, precision: str, lr: float, compiled: bool = False, graph: bool = False
+) -> Step:
+    """The step of `alexnet train` on a batch of the same images again and again; with `graph` a CUDA graph of it."""
+    model = build(config.network, config.train.seed).to(device).train()
+    optimizer = SGD(parameter_groups(model, config.network, config.optimizer), lr, capturable=graph)
+    module = torch.compile(model) if compiled else model
+    step = training.Step(module, Softmax(), optimizer, config.train.seed, precision)  # type: ignore[arg-type]
+    positions: dict[int, Tensor] = {}
+
+    def again(images: Tensor, labels: Tensor) -> Tensor:
+        held = positions.setdefault(len(labels), torch.arange(len(labels), device=device))
+        return step(images, labels, held, 1, 0)
+
+    return again
+
+
+def theirs(
+    model: nn.Module,
+    config: Config,
+    device: str,
+    lr: float,
+    channels_last: bool = False,
+    bfloat16: bool = False,
+    compiled: bool = False,
+) -> Step:
+    """A step with torch.optim.SGD, on CUDA its fused one."""
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
     settings = config.optimizer
-    rule = torch.optim.SGD(model.to(device).parameters(), lr, settings.momentum, weight_decay=settings.weight_decay)
-    return make_step(model, rule, device)
+    rule = torch.optim.SGD(
+        model.to(device).parameters(),
+        lr,
+        settings.momentum,
+        weight_decay=settings.weight_decay,
+        fused=device == "cuda" or None,
+    )
+    return make_step(torch.compile(model) if compiled else model, rule, device, bfloat16)  # type: ignore[arg-type]

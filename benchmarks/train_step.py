@@ -10,6 +10,10 @@ step's multiplications and additions (two per connection and image, forward, bac
 weights; the first layer needs no gradient of its input) would take so long. Peak memory is the most that a process
 held, less what its imports hold.
 
+On CUDA nothing is timed before `benchmarks.device` has found the device's numbers to be the CPU's; then ours step as
+they are, compiled, and replayed from a CUDA graph, the peers are the reference network with TF32 too and torchvision's
+compiled in bfloat16, and a training's wait for batches is measured.
+
 `--layers` asks instead where the time of a step goes: the forward and backward pass of each layer alone, on the maps
 that reach it, beside its operations at the same rate.
 """
@@ -37,14 +41,16 @@ from torch import Tensor
 from alexnet import architecture, presets
 from alexnet.architecture import LayerShape
 from alexnet.config import Config
+from alexnet.device import choose_device
 from alexnet.engine.memory import keep_freed_memory
 from alexnet.errors import AlexnetError, UsageError
 from alexnet.model.alexnet import AlexNet
 from alexnet.training.sgd import SGD, parameter_groups
+from benchmarks.device import check, waiting
 from benchmarks.processes import child_environment, python
 from benchmarks.products import side_argument, side_of
 from benchmarks.records import Result
-from benchmarks.steps import Step, ours, reference, theirs
+from benchmarks.steps import Step, ours, reference, theirs, trained
 from benchmarks.timing import Call, compare_times, rounded, seconds_of, take_turns
 
 TURN = 0.3  # seconds a contender works in its turn at least: short steps are repeated
@@ -54,6 +60,7 @@ REFERENCE, REFERENCE_LAST, REFERENCE_KEPT = (
     "reference net float32, channels-last",
     "reference net float32, freed memory kept",
 )
+REFERENCE_TF32 = "reference net float32 in TF32"
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -80,7 +87,11 @@ def measure(options: argparse.Namespace) -> Iterator[Result]:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch finds no CUDA device here")
     torch.manual_seed(0)
-    config = presets.preset(options.preset)
+    config, chosen = presets.preset(options.preset), choose_device(options.device)
+    if options.device == "cuda":
+        yield from check(chosen)
+        yield waiting(config, chosen, "bfloat16", options.batch, options.turns)
+        torch.cuda.empty_cache()  # before the contenders' processes take theirs
     if options.layers:
         keep_freed_memory()
         for precision in DTYPES:
@@ -91,6 +102,8 @@ def measure(options: argparse.Namespace) -> Iterator[Result]:
 
 def contenders(config: Config, device: str) -> dict[str, Callable[[], Step]]:
     """Name → how to build it; names say the arithmetic, and ours come first."""
+    if device == "cuda":
+        return contenders_on_cuda(config, device)
     builders: dict[str, Callable[[], Step]] = {}
     for precision in DTYPES:
         builders[f"ours {precision}"] = partial(ours, config, device, precision == "bfloat16", LR)
@@ -98,18 +111,35 @@ def contenders(config: Config, device: str) -> dict[str, Callable[[], Step]]:
         for precision in DTYPES:
             plain = partial(ours, config, device, precision == "bfloat16", LR, norm=False)
             builders[f"ours {precision} without LRN"] = plain
-    if device == "cuda":
-        builders["ours bfloat16 compiled"] = partial(ours, config, device, True, LR, compiled=True)
     if _has_reference(config):
         builders[REFERENCE] = lambda: theirs(reference(config.network), config, device, LR)
         builders[REFERENCE_LAST] = lambda: theirs(reference(config.network), config, device, LR, True)
-        if device == "cpu":
-            builders[REFERENCE_KEPT] = builders[REFERENCE]
+        builders[REFERENCE_KEPT] = builders[REFERENCE]
     if config.network.image == 224:
         from torchvision.models import alexnet
 
         builders["torchvision alexnet float32"] = lambda: theirs(
             alexnet(num_classes=config.network.classes), config, device, LR
+        )
+    return builders
+
+
+def contenders_on_cuda(config: Config, device: str) -> dict[str, Callable[[], Step]]:
+    """Ours in both precisions, as they are, compiled and replayed; the peers eager in float32, or in their fastest."""
+    builders: dict[str, Callable[[], Step]] = {}
+    for precision in DTYPES:
+        for words in ("", ", graph", ", compiled", ", compiled, graph"):
+            builders[f"ours {precision}{words}"] = partial(
+                trained, config, device, precision, LR, compiled="compiled" in words, graph="graph" in words
+            )
+    if _has_reference(config):
+        for name in (REFERENCE, REFERENCE_TF32):
+            builders[name] = lambda: theirs(reference(config.network), config, device, LR)
+    if config.network.image == 224:
+        from torchvision.models import alexnet
+
+        builders["torchvision alexnet bfloat16, channels-last, compiled"] = lambda: theirs(
+            alexnet(num_classes=config.network.classes), config, device, LR, True, bfloat16=True, compiled=True
         )
     return builders
 
@@ -140,7 +170,7 @@ def steps(config: Config, options: argparse.Namespace) -> Iterator[Result]:
         peaks = {name: worker.peak() for name, worker in workers.items()}
     for precision in DTYPES:
         own = min(
-            (name for name in (f"ours {precision}", f"ours {precision} compiled") if name in names),
+            (name for name in names if name.startswith(f"ours {precision}") and "without" not in name),
             key=lambda name: statistics.median(seconds[name]),
         )
         yield from _step_results(config, options, precision, own, seconds)
@@ -154,7 +184,7 @@ def _step_results(
     total = operations(architecture.infer_shapes(config.network), options.batch)
     rate = _rate(options, precision, seconds)
     name = f"training step, {config.preset}, batch {options.batch}, {precision}"
-    yield compare_times(
+    result = compare_times(
         name,
         seconds,
         own,
@@ -163,6 +193,10 @@ def _step_results(
         unit="images/s",
         reference_rate=rate / total * options.batch,
         reference_basis=f"{total / 1e9:.0f} G operations at {rate / 1e9:.0f} G/s",
+    )
+    others = [key for key in seconds if key.startswith(f"ours {precision}") and key != own and "without" not in key]
+    yield dataclasses.replace(
+        result, also={f"{key}, images/s": rounded(options.batch / statistics.median(seconds[key])) for key in others}
     )
     plain = f"ours {precision} without LRN"
     if plain in seconds:
@@ -226,11 +260,12 @@ class Worker:
 def make_call(name: str, options: argparse.Namespace) -> Call:
     """A contender's step or a matrix product, ready to be called."""
     torch.manual_seed(0)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = "TF32" in name
     if name.startswith("product"):
         return _products(options)[name]
     config = presets.preset(options.preset)
     step = contenders(config, options.device)[name]()
-    return _synchronized(partial(step, *inputs(config, options, name)), options)
+    return partial(step, *inputs(config, options, name))
 
 
 def work(options: argparse.Namespace) -> None:
@@ -243,8 +278,9 @@ def work(options: argparse.Namespace) -> None:
     repeats = 1
     for line in sys.stdin:
         if line.strip() == "step":
-            call()  # what slept through the others' turns wakes up: threads, and memory the system may have put aside
-            elapsed = seconds(partial(_repeat, call, repeats)) / repeats
+            turn = _synchronized(partial(_repeat, call, repeats), options)  # a device is waited for once a turn
+            turn()  # what slept through the others' turns wakes up: threads, and memory the system may have put aside
+            elapsed = seconds(turn) / repeats
             repeats = max(repeats, math.ceil(TURN / elapsed))
             print(elapsed, flush=True)
         else:
@@ -260,7 +296,8 @@ def _repeat(call: Call, times: int) -> None:
 def layers(config: Config, options: argparse.Namespace, precision: str) -> Iterator[Result]:
     """Each layer's forward and backward alone, the loss, the update, and what a whole step takes beside their sum."""
     calls, shapes = _layer_calls(config, options, precision)
-    seconds = take_turns({**calls, **_products(options)}, options.turns, 2, seconds_of(_clock(options)))
+    products = {name: _synchronized(call, options) for name, call in _products(options).items()}
+    seconds = take_turns({**calls, **products}, options.turns, 2, seconds_of(_clock(options)))
     rate = _rate(options, precision, seconds)
     what = f"{config.preset}, batch {options.batch}, {precision}"
     parts = [name for name in calls if name != "step"]
@@ -334,7 +371,7 @@ def _products(options: argparse.Namespace) -> dict[str, Call]:
     for precision, dtype in DTYPES.items():
         side = side_of(options, precision)
         matrix = torch.randn(side, side).to(dtype).to(options.device)
-        calls[f"product {precision}"] = _synchronized(partial(torch.matmul, matrix, matrix), options)
+        calls[f"product {precision}"] = partial(torch.matmul, matrix, matrix)
     return calls
 
 

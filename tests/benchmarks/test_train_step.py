@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 
 from alexnet import presets
 from alexnet.architecture import infer_shapes
+from alexnet.cli import main
+from alexnet.commands.frame import Parser
+from alexnet.config import Config
 from alexnet.errors import AlexnetError
 from alexnet.model.zoo import build
-from benchmarks import parity, products, train_step
+from benchmarks import device, parity, products, registry, train_step
 from benchmarks.registry import run
-from benchmarks.steps import reference
+from benchmarks.steps import Step, reference
 from benchmarks.timing import seconds_of
 
 SIDE = ["--side", "64"]  # of the matrices whose product is the reference rate
@@ -141,6 +147,65 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
         run("train", ["--device", "cuda"], keep=False)
 
 
+def test_a_device_is_compared_with_the_cpu_before_anything_is_timed() -> None:
+    results = list(device.check(torch.device("cpu"), nets=(("digits", 4),), steps=5))
+    assert len(results) == 2 * (1 + 5)
+    for result in results:
+        precision = "bfloat16" if "bfloat16" in result.name else "float32"
+        assert result.reference_basis == "allowed"
+        assert result.value == 0 if precision == "float32" else 0 < result.value <= (result.reference_rate or 0)
+        assert result.name.startswith(f"cpu beside the CPU's float32, {precision}: ")
+
+
+@pytest.mark.parametrize("what", ["LRN", "logits", "loss", "gradients", "update", "losses"])
+@pytest.mark.parametrize("change", [0.9, float("nan")])
+def test_a_device_that_computes_something_else_is_not_timed(
+    what: str, change: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    honest, calls = device.numbers, []
+
+    def wrong(name: str, batch: int, where: torch.device, precision: str, steps: int) -> device.Numbers:
+        found = dict(honest(name, batch, where, precision, steps))
+        calls.append(name)
+        if len(calls) in (2, 5) and what in found:  # the first is the truth
+            found[what] = [tensor * change for tensor in found[what]]
+        return found
+
+    monkeypatch.setattr(device, "numbers", wrong)
+    monkeypatch.setattr(device, "NETS", (("digits", 4),))
+    monkeypatch.setattr(train_step, "check", partial(device.check, nets=(("digits", 4),), steps=3))
+    monkeypatch.setattr(train_step, "choose_device", lambda name: torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert main(["bench", "train", "--device", "cuda", "--preset", "digits"]) == 1
+    told = capsys.readouterr().err
+    gap = "nan" if change != change else "0.1"
+    assert f"nothing is timed: cpu differs from the CPU's float32: float32 {what}" in told
+    assert f" {gap} where {device.BOUNDS['float32'][what]:.2g} is allowed" in told
+    assert "images/s" not in told
+
+
+def test_what_contends_on_a_gpu_is_measured_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def contenders(config: Config, where: str) -> dict[str, Callable[[], Step]]:
+        found = train_step.contenders_on_cuda(config, where)
+        assert sum("compiled" in name for name in found) == 4 and sum("graph" in name for name in found) == 4
+        return {name: build for name, build in found.items() if "compiled" not in name}  # which takes minutes
+
+    monkeypatch.setattr(train_step, "Worker", InThisProcess)
+    monkeypatch.setattr(train_step, "contenders", contenders)
+    step, memory, *_ = run(
+        "train", ["--preset", "digits", "--batch", "8", "--turns", "2", *SIDE], keep=False
+    ).record.results
+    assert step.by in ("ours bfloat16", "ours bfloat16, graph") and len(step.also) == 1
+    assert set(step.peers) == {train_step.REFERENCE, train_step.REFERENCE_TF32}
+    assert step.fraction_of_reference and memory.unit == "MiB"
+
+
+def test_the_wait_for_batches_is_a_share_of_the_time() -> None:
+    result = device.waiting(presets.preset("digits"), torch.device("cpu"), "float32", 8, 2)
+    assert result.unit == "%" and result.n == 2 and 0 <= result.value < 100
+    assert result.also["images_per_second"] > 0
+
+
 def test_moving_weights_changes_them_by_a_rounding() -> None:
     model = build(dataclasses.replace(presets.preset("digits").network), 0)
     before = [p.clone() for p in model.parameters()]
@@ -164,3 +229,16 @@ def test_the_normalizations_and_the_update_are_measured(monkeypatch: pytest.Monk
 def test_a_count_below_one_is_named(name: str) -> None:
     with pytest.raises(ValueError, match=f"--{name} 0 should be at least 1"):
         run("train", ["--preset", "digits", f"--{name}", "0"], keep=False)
+
+
+def test_the_page_about_gpus_names_the_bounds_and_a_command_that_there_is() -> None:
+    page = Path(train_step.__file__).parents[1].joinpath("docs", "cuda.md").read_text()
+    for precision, bounds in device.BOUNDS.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| {precision}"))
+        assert [float(cell) for cell in row.split("|")[2:-1]] == pytest.approx(list(bounds.values()), rel=1e-3)
+    commands = [line.split("bench ")[1].split() for line in page.splitlines() if "/alexnet bench" in line]
+    assert commands
+    for question, *words in commands:
+        parser = Parser(prog="bench")
+        registry.arguments(question, parser)
+        assert parser.parse_args(words).device == "cuda"

@@ -23,6 +23,7 @@ from alexnet.engine.dropout import dropout
 from alexnet.engine.philox import WORD, philox
 from alexnet.errors import UsageError
 from alexnet.model.native import is_available, is_eager
+from alexnet.model.triton_choice import usable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,6 +103,9 @@ def dropout_mask(
     `layer` is its `layer_number`.
     """
     threshold = min(round(rate * 2**32), WORD)
+    device = torch.device(device)
+    if device.type == "cuda" and not torch.compiler.is_compiling():
+        return mask_on_cuda(keys, layer, threshold, units, first_unit, device)
     if not is_eager(torch.empty(0, device=device)) or not is_available():
         return plain_mask(keys, layer, threshold, units, first_unit, device)
     keep = torch.empty(len(keys.positions), units, dtype=torch.bool)
@@ -118,6 +122,28 @@ def dropout_mask(
         torch.get_num_threads(),
     )
     return keep
+
+
+def mask_on_cuda(
+    keys: DropoutKeys, layer: int, threshold: int, units: int, first_unit: int, device: torch.device
+) -> Tensor:
+    """`dropout_mask` by one kernel, if it draws what torch's operations do; they take some hundreds."""
+    from alexnet.model import dropout_triton
+
+    def masks(keys: DropoutKeys, *how: int) -> Tensor:
+        epoch = keys.epoch if isinstance(keys.epoch, Tensor) else torch.full((), keys.epoch, device=device)
+        return dropout_triton.mask(keys.positions.to(device), epoch, keys.seed, *how)
+
+    def compare() -> str | None:
+        some = DropoutKeys(keys.seed, 3, torch.tensor([0, 1, 1_281_166, WORD], device=device))
+        how = (layer, threshold, 1001, 2)
+        if torch.equal(masks(some, *how), plain_mask(some, *how, device)):
+            return None
+        return "its masks are others than those of torch's operations"
+
+    if not usable("dropout", (device, keys.seed, layer, threshold), compare):
+        return plain_mask(keys, layer, threshold, units, first_unit, device)
+    return masks(keys, layer, threshold, units, first_unit)
 
 
 def plain_mask(

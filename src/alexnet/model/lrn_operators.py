@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from alexnet.engine import normalization
-from alexnet.model.lrn_choice import BOUNDS, agrees
 from alexnet.model.lrn_reference import (
     reference_lrn,
     reference_lrn_backward,
@@ -21,6 +20,7 @@ from alexnet.model.lrn_reference import (
     reference_map_norm_backward,
 )
 from alexnet.model.native import DTYPES, dense, is_available, layout
+from alexnet.model.triton_choice import usable
 
 _RULES = {
     "lrn": "SymInt size, float alpha, float beta, float k, SymInt columns",
@@ -64,7 +64,12 @@ def _on_cpu(name: str, x: Tensor, grad: Tensor | None, rule: tuple[Any, ...]) ->
 def _on_cuda(name: str, x: Tensor, grad: Tensor | None, rule: tuple[Any, ...]) -> Tensor:
     from alexnet.model import lrn_triton
 
-    if name != "lrn" or x.dtype not in BOUNDS or not agrees(lrn_triton.lrn, x, rule):
+    case = (x.device, x.dtype, layout(x), rule)
+    if (
+        name != "lrn"
+        or x.dtype not in lrn_triton.BOUNDS
+        or not usable("local response normalization", case, lambda: lrn_triton.disagreement(*case))
+    ):
         return _plain(name, x, grad, rule)
     x = dense(x)
     return lrn_triton.lrn(x, None if grad is None else _like(grad, x).to(x.dtype), *rule)

@@ -1,10 +1,10 @@
 """Local response normalization in Triton, for CUDA tensors in either layout.
 
 The kernels were compiled for GPUs, and run in Triton's interpreter on CPU tensors, but never on a GPU: speed is not
-known, and `lrn_choice` compares them with the formula on the device before they are used. Each element reads its window
-from its neighbours, which the caches serve, so the forward pass moves the input in and the result out. The backward
-pass has two steps: what each element sends to the others (a float32 scratch tensor), and the sum of what it receives.
-Nothing but the input is saved.
+known, and `disagreement` compares them with the formula on the device before they are used. Each element reads its
+window from its neighbours, which the caches serve, so the forward pass moves the input in and the result out. The
+backward pass has two steps: what each element sends to the others (a float32 scratch tensor), and the sum of what it
+receives. Nothing but the input is saved.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alexnet.model.lrn_reference import reference_lrn, reference_lrn_backward
+
 try:
     import triton
     import triton.language as tl
@@ -23,6 +25,8 @@ except ImportError:  # a build of torch without Triton: plain operations serve
     triton = None
 
 BLOCK = 1024
+# The largest difference allowed, as a share of the largest value: some roundings of the result's dtype.
+BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}
 
 if triton is not None:
 
@@ -103,3 +107,29 @@ def lrn(x: Tensor, grad: Tensor | None, size: int, alpha: float, beta: float, k:
             _send[grid](x, grad, sent, *shape, **rule, BLOCK=BLOCK)
             _collect[grid](x, grad, sent, out, *shape, **rule, BLOCK=BLOCK)
     return out
+
+
+def disagreement(
+    device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format, rule: tuple[Any, ...]
+) -> str | None:
+    """How far `lrn` is from the composed float32 operations, where it is too far; None where they agree."""
+    size, alpha, _, k, columns = rule
+    generator = torch.Generator().manual_seed(0)
+    spread = min((k / (size * alpha)) ** 0.5, 1e3) if alpha else 1.0  # so that the sums of squares weigh as much as k
+    x, grad = (
+        (torch.randn(3, 7 * columns, 9, 11, generator=generator) * scale)
+        .to(device, dtype)
+        .contiguous(memory_format=memory_format)
+        for scale in (spread, 1.0)
+    )
+    truths = reference_lrn(x.float(), *rule), reference_lrn_backward(grad.float(), x.float(), *rule)
+    for what, value, truth in zip(
+        ("results", "gradients"), (lrn(x, None, *rule), lrn(x, grad, *rule)), truths, strict=True
+    ):
+        gap = float((value.double() - truth).abs().max() / truth.abs().max())
+        if not gap <= BOUNDS[dtype]:  # NaN is no agreement
+            return (
+                f"its {what} in {str(dtype).removeprefix('torch.')} differ from the formula's by {gap:.1e} of the "
+                f"largest, where {BOUNDS[dtype]:.1e} is allowed"
+            )
+    return None

@@ -5,7 +5,8 @@ import warnings
 import pytest
 import torch
 
-from alexnet.model import lrn_choice, lrn_triton
+from alexnet.model import dropout_triton, lrn_triton, triton_choice
+from alexnet.model.dropout import DropoutKeys, mask_on_cuda, plain_mask
 from alexnet.model.lrn_operators import _on_cuda
 from alexnet.model.lrn_reference import reference_lrn, reference_lrn_backward
 
@@ -38,7 +39,7 @@ def uncompiled(x, grad, *rule):
 
 @pytest.fixture(autouse=True)
 def nothing_chosen(monkeypatch):
-    monkeypatch.setattr(lrn_choice, "_chosen", {})
+    monkeypatch.setattr(triton_choice, "_chosen", {})
 
 
 def compute(x, grad=None, name="lrn"):
@@ -52,7 +53,7 @@ def compute(x, grad=None, name="lrn"):
         (wrong_backward, "its gradients in float32 differ from the formula's by 3.0e-02"),
         (across_columns, "its results in float32 differ"),
         (not_a_number, "differ from the formula's by nan"),
-        (uncompiled, r"its kernels do not run here \(RuntimeError: ptxas is missing\)$"),
+        (uncompiled, r"Triton's kernels do not run here \(RuntimeError: ptxas is missing\)$"),
     ],
 )
 def test_kernels_that_differ_are_left_with_one_warning_that_says_by_how_much(kernels, said, monkeypatch):
@@ -91,7 +92,7 @@ def test_each_dtype_layout_and_rule_is_compared(monkeypatch):
     compute(x)
     with pytest.warns(RuntimeWarning, match="in bfloat16"):
         assert torch.equal(compute(x.bfloat16()), reference_lrn(x.bfloat16(), *RULE))
-    assert list(lrn_choice._chosen.values()) == [True, False]
+    assert list(triton_choice._chosen.values()) == [True, False]
 
 
 def test_without_triton_the_formula_serves_and_it_is_said(monkeypatch):
@@ -108,3 +109,18 @@ def test_what_triton_has_no_kernel_for_is_composed_without_a_word(monkeypatch):
         warnings.simplefilter("error")
         assert torch.equal(compute(x.double()), reference_lrn(x.double(), *RULE))
         compute(x, name="map_norm")
+
+
+@pytest.mark.parametrize("change, said", [(lambda keep: ~keep, "its masks are others"), (None, "RuntimeError: no")])
+def test_masks_that_differ_are_left_with_one_warning(change, said, monkeypatch):
+    def masks(positions, epoch, seed, *how):
+        if change is None:
+            raise RuntimeError("no")
+        return change(plain_mask(DropoutKeys(seed, epoch, positions), *how, "cpu"))
+
+    monkeypatch.setattr(dropout_triton, "mask", masks)
+    keys, how = DropoutKeys(5, 1, torch.arange(6)), (2**31, 30, 0, torch.device("cpu"))
+    with pytest.warns(RuntimeWarning, match=f"dropout goes without Triton, slower: .*{said}") as warned:
+        for layer in (7, 8):
+            assert torch.equal(mask_on_cuda(keys, layer, *how), plain_mask(keys, layer, *how))
+    assert len(warned) == 1

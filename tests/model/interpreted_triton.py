@@ -9,7 +9,8 @@ import warnings
 import pytest
 import torch
 
-from alexnet.model import lrn_choice, lrn_triton
+from alexnet.model import dropout_triton, lrn_triton, triton_choice
+from alexnet.model.dropout import DropoutKeys, mask_on_cuda, plain_mask
 from alexnet.model.lrn import lrn
 from alexnet.model.lrn_operators import _on_cuda
 from alexnet.model.lrn_reference import reference_lrn
@@ -74,7 +75,30 @@ def test_numbers_that_are_not_finite_are_treated_as_by_the_formula_and_the_engin
         assert result[..., 0].isfinite().all()  # the other place
 
 
-def test_the_kernels_are_chosen_where_they_agree():
+@pytest.mark.parametrize("units, first_unit", [(256, 0), (1001, 2), (1, 3), (7, 5), (4096, 8)])
+@pytest.mark.parametrize("seed, epoch", [(0, 0), (42, 3), (1, 1), (2**32 + 5, 9), (2**63 + 5, 2**32 - 1)])
+def test_masks_are_those_of_torchs_operations(seed, epoch, units, first_unit):
+    positions = torch.tensor([0, 1, 7, 1_281_166, 2**32 - 1])
+    for layer, threshold in ((3_000_000_123, 2**31), (1, round(0.1 * 2**32)), (0, 2**32 - 1)):
+        how = (layer, threshold, units, first_unit)
+        right = plain_mask(DropoutKeys(seed, epoch, positions), *how, "cpu")
+        assert torch.equal(dropout_triton.mask(positions, torch.tensor(epoch), seed, *how), right)
+
+
+def test_the_mask_is_chosen_where_it_agrees(monkeypatch):
+    keys, how = DropoutKeys(5, 1, torch.arange(6)), (77, 2**31, 30, 0, torch.device("cpu"))
+    right = plain_mask(keys, *how)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(mask_on_cuda(keys, *how), right)
+    calls = []
+    monkeypatch.setattr(dropout_triton, "mask", lambda *given: calls.append(given) or right)
+    mask_on_cuda(DropoutKeys(5, torch.tensor(2), torch.arange(6)), *how)
+    assert len(calls) == 1 and calls[0][1].item() == 2
+
+
+def test_the_kernels_are_chosen_where_they_agree(monkeypatch):
+    monkeypatch.setattr(triton_choice, "_chosen", {})
     x = torch.randn(2, 8, 3, 3, generator=torch.Generator().manual_seed(0))
     for dtype in STEPS:
         for layout in LAYOUTS.values():
@@ -84,4 +108,4 @@ def test_the_kernels_are_chosen_where_they_agree():
                     warnings.simplefilter("error")
                     value = _on_cuda("lrn", y, grad, (5, 1e-2, 0.75, 2.0, 2))
                 assert torch.equal(value, lrn_triton.lrn(y, grad, 5, 1e-2, 0.75, 2.0, 2))
-    assert all(lrn_choice._chosen.values()) and len(lrn_choice._chosen) == 6
+    assert list(triton_choice._chosen.values()) == [True] * 6
