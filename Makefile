@@ -4,7 +4,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 # Every extra that has tests, so that none of them is skipped.
 TESTED := dev,export,openvino,hub,tensorboard
 
-.PHONY: demo test test-arm test-wasm fuzz lint bench clean
+.PHONY: demo test test-arm test-wasm wheel fuzz lint bench clean
 
 demo: .venv/engine
 	rm -rf runs/demo
@@ -23,6 +23,12 @@ test-arm: .venv/tools
 
 test-wasm: .venv/tools
 	$(BIN)/python -m pytest tests/engine/test_targets.py -k wasm32
+
+# Built, and tried in an empty environment without a compiler; needs a package index.
+wheel: .venv/installed
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
+	$(BIN)/python tests/wheel.py dist
 
 fuzz: .venv/tools
 	$(BIN)/python -m tests.fuzz --record tests/fuzz/records/cases.json

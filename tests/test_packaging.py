@@ -7,7 +7,8 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = SETTINGS["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 
 
@@ -30,3 +31,23 @@ def test_every_dependency_has_one_exact_version() -> None:
 def test_make_test_installs_every_extra() -> None:
     tested = re.search(r"^TESTED := (.*)$", (ROOT / "Makefile").read_text(), re.M)
     assert tested and set(tested[1].split(",")) == set(EXTRAS)
+
+
+def test_wheels_are_built_by_a_supported_python_and_tried_by_a_file_that_is_there() -> None:
+    wheels = SETTINGS["tool"]["cibuildwheel"]
+    python = re.fullmatch(r"cp3(\d+)-\*", wheels["build"])
+    assert python and PROJECT["requires-python"] == f">=3.{python[1]}"
+    tried = re.findall(r"\{project\}/(\S+)", wheels["test-command"])
+    assert tried and all((ROOT / path).is_file() for path in tried)
+    compiler = wheels["windows"]["environment"]["CXX"]
+    assert f'"win32": ("{compiler}",)' in (ROOT / "src/alexnet/engine/build.py").read_text()
+
+
+def test_what_is_said_of_wheels_is_there() -> None:
+    page, makefile = (ROOT / "docs/wheels.md").read_text(), (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\S+)", page, re.M):
+        assert re.search(rf"^{target}:", makefile, re.M), target
+    for path in re.findall(r"`(tests/\S+|pyproject\.toml)`", page):
+        assert (ROOT / path).is_file(), path
+    images = {SETTINGS["tool"]["cibuildwheel"]["linux"][f"manylinux-{arch}-image"] for arch in ("x86_64", "aarch64")}
+    assert len(images) == 1 and f"`{images.pop()}`" in page

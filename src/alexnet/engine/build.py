@@ -43,7 +43,8 @@ LINK: tuple[str, ...] = ("-shared",)
 if sys.platform != "win32":
     OPTIONS, LINK = (*OPTIONS, "-fPIC"), (*LINK, "-pthread")
 if sys.platform.startswith("linux"):
-    LINK = (*LINK, "-static-libstdc++", "-static-libgcc", "-Wl,-s")
+    # The C++ library inside, as little of it as is used, its names not to be taken for those of another.
+    LINK = (*LINK, "-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL", "-Wl,--gc-sections", "-Wl,-s")
 # A module that imports nothing, and exports the kernels, `memory`, `malloc` and `free`.
 LINK_WASM: tuple[str, ...] = (
     "--target=wasm32-wasi",
