@@ -1,8 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
-# Every extra that has tests, so that none of them is skipped.
-TESTED := dev,export,openvino,hub,tensorboard
 
 .PHONY: demo test test-arm test-wasm wheel fuzz lint bench clean
 
@@ -24,10 +22,10 @@ test-arm: .venv/tools
 test-wasm: .venv/tools
 	$(BIN)/python -m pytest tests/engine/test_targets.py -k wasm32
 
-# Built, and tried in an empty environment without a compiler; needs a package index.
+# A wheel in dist/ that proves itself in an empty environment without a compiler.
 wheel: .venv/installed
-	rm -rf build dist
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
+	rm -rf dist build
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	$(BIN)/python tests/wheel.py dist
 
 fuzz: .venv/tools
@@ -53,9 +51,9 @@ clean:
 
 .venv/installed: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PIP) -e .
+	$(PIP) -e '.[train]'
 	touch $@
 
 .venv/tools: .venv/engine
-	$(PIP) -e '.[$(TESTED)]'
+	$(PIP) -e '.[dev]'
 	touch $@

@@ -1,10 +1,10 @@
-"""How fast is prediction? Ours by each backend beside torchvision's alexnet, ONNX Runtime and OpenVINO, in one run.
+"""How fast is prediction? Ours by the engine beside torch, torchvision, ONNX Runtime and OpenVINO, in one run.
 
-Ours is the `paper` network behind `predict`: from uint8 squares to averaged softmax outputs. The peers get finished
-float views and stop at the logits: torchvision's alexnet (no normalization, other kernels, 714 million products per
-image where ours has 724) eager and compiled; ONNX Runtime and OpenVINO on the ONNX file that `formats.export` writes,
-and OpenVINO on the one that torch's exporter writes. Contenders take turns. The weights are fresh ones: their values
-do not matter to the time.
+Ours is the `paper` network behind `predict`: from uint8 squares to averaged softmax outputs, by the engine in each
+precision and by torch. The peers get finished float views and stop at the logits: torchvision's alexnet (no
+normalization, other kernels, 714 million products per image where ours has 724) eager and compiled; ONNX Runtime and
+OpenVINO on the ONNX file that `formats.export` writes, in the form that each computes fastest, and OpenVINO in int8 as
+NNCF quantizes it. Contenders take turns. The weights are fresh ones: their values do not matter to the time.
 
 Reference rates, measured in the same turns on the same threads: at batch 1 every weight must travel once (bytes over
 the bandwidth at which memory is read); in larger batches the products must be made (over the rate at which torch
@@ -14,14 +14,18 @@ multiplies square matrices of `--side`; for float32 half the bfloat16 rate where
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import json
+import logging
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,17 +36,19 @@ from torch import Tensor
 
 from alexnet import presets
 from alexnet.architecture import infer_shapes, parameters
-from alexnet.checkpoint import Checkpoint, save_checkpoint
+from alexnet.checkpoint import Checkpoint, arrays, save_checkpoint
 from alexnet.config import Config
-from alexnet.data.augment import Augmentation
 from alexnet.data.statistics import Accumulator
+from alexnet.data.views import views as views_of
 from alexnet.errors import AlexnetError
 from alexnet.files import write_json
 from alexnet.formats.export import onnx_model
-from alexnet.inference import backends
+from alexnet.inference.backends import BACKENDS, PRECISIONS, Backend
 from alexnet.inference.load import load
-from alexnet.inference.network import NetworkPredictor
+from alexnet.inference.network import NetworkPredictor, Trained
 from alexnet.inference.predictor import Predictor
+from alexnet.inference.quantization import calibrate
+from alexnet.inference.torch_backend import TorchBackend
 from alexnet.model.alexnet import AlexNet
 from alexnet.model.native import multiplies_bfloat16
 from alexnet.run import Run
@@ -102,19 +108,16 @@ class Bench:
         preset = options.preset
         self.config = preset if isinstance(preset, Config) else presets.preset(preset)
         self.network = self.config.network
-        self.model = AlexNet(self.network).eval()
         sums = Accumulator(self.config.data.size)
         sums.add(self.pictures(4))
-        statistics = sums.statistics()
-        self.augmentation = Augmentation(self.config, statistics, torch.device("cpu"))
-        classes = [str(i) for i in range(self.network.classes)]
+        classes = tuple(str(i) for i in range(self.network.classes))
+        weights = arrays(AlexNet(self.network).state_dict())
+        self.trained = Trained(self.config, weights, sums.statistics().mean_image, classes)
+        self.plain = TorchBackend(self.trained.torch_model(), *self.trained.centring())
         self.ours = {
-            f"{kind.name} {precision}": NetworkPredictor(
-                self.config, statistics, classes, self._backend(kind, precision)
-            )
-            for precision in backends.PRECISIONS
-            for kind in backends.fastest(precision)
-            if precision != "int8" or find_spec("nncf")
+            f"{name} {precision}": NetworkPredictor(self.trained, self._backend(name, precision), name, precision)
+            for name, precisions in BACKENDS.items()
+            for precision in precisions
         }
         self.peers = self._peers()
         self.products = sum(entry.connections for entry in infer_shapes(self.network))
@@ -128,25 +131,23 @@ class Bench:
 
     def compare(self, batch: int, views: int) -> Iterator[Result]:
         """A result for each precision of ours, all contenders taking turns."""
-        images = torch.from_numpy(self.pictures(batch))
-        inputs = torch.cat([self.augmentation.test(images, *place) for place in self.augmentation.views(views)])
-        inputs = inputs.contiguous()
+        images = self.pictures(batch)
+        places = views_of(views, self.config.data.size, self.network.image)
+        inputs = torch.cat([self.plain.view(torch.from_numpy(images), *place) for place in places]).contiguous()
         calls: dict[str, Call] = {f"ours {name}": _probabilities(net, images, views) for name, net in self.ours.items()}
         calls |= {name: _peer(peer, inputs) for name, peer in self.peers.items()} | reference_calls(self.options)
         clock = time.process_time if self.options.processor_time else time.perf_counter
         seconds = take_turns(calls, self.options.turns, 2, seconds_of(clock))
         medians = {name: statistics.median(values) for name, values in seconds.items()}
-        for precision in backends.PRECISIONS:
+        for precision in PRECISIONS:
             mine = [name for name in calls if name.startswith("ours ") and name.endswith(f" {precision}")]
             if not mine:
                 continue
-            peers = sorted(
-                (name for name in self.peers if precision != "float32" or "bfloat16" not in name),
-                key=medians.__getitem__,
-            )
+            wider = PRECISIONS[PRECISIONS.index(precision) + 1 :]
+            peers = sorted((name for name in self.peers if not name.endswith(wider)), key=medians.__getitem__)
             what = {1: "centre view", 5: "five views", 10: "ten views"}[views]
             name = f"{what}, batch {batch}, {precision}"
-            peers += mine[1:]  # the first is what `auto` takes
+            peers += mine[1:]  # torch's
             if batch * views == 1:
                 yield compare_times(name, seconds, mine[0], peers, **self._read_reference(precision, medians))
             else:
@@ -172,14 +173,11 @@ class Bench:
         basis = f"matrices at {2 * rates[precision] / 1e9:.0f} G operations/s"
         return {"reference_rate": rates[precision] / (self.products * views), "reference_basis": basis}
 
-    def _backend(self, kind: type[backends.Backend], precision: str) -> backends.Backend:
-        if precision != "int8":
-            return kind(self.model, precision)
-        from alexnet.inference.quantization import quantize
-
-        noise = torch.from_numpy(self.pictures(CALIBRATION))
-        graph = quantize(self.model, self.augmentation.test(noise).contiguous().numpy())
-        return backends.OpenVinoBackend(self.model, precision, graph)
+    def _backend(self, name: str, precision: str) -> Backend:
+        if name == "torch":
+            return TorchBackend(self.trained.torch_model(), *self.trained.centring(), precision)
+        ranges = calibrate(self.trained, self.pictures(CALIBRATION)).ranges if precision == "int8" else None
+        return self.trained.interpreter(precision, ranges)
 
     def _peers(self) -> dict[str, Callable[[Tensor], object]]:
         from torchvision.models import alexnet
@@ -195,19 +193,19 @@ class Bench:
             peers["torchvision compiled"] = _inference(torch.compile(theirs))
             if native:
                 peers["torchvision compiled bfloat16"] = _inference(torch.compile(rounded), torch.bfloat16)
-        if find_spec("onnx"):
-            content = onnx_model(self.model).SerializeToString()
-            if find_spec("onnxruntime"):
-                peers["ONNX Runtime"] = _onnx_runtime(content)
-            if find_spec("openvino"):
-                peers["OpenVINO"] = _openvino(content, "f32")
-                if native:
-                    peers["OpenVINO bfloat16"] = _openvino(content, "bf16")
-                if native and find_spec("onnxscript"):
-                    from alexnet.formats.export import traced_model
-
-                    content = traced_model(self.model).SerializeToString()
-                    peers["OpenVINO bfloat16, torch's export"] = _openvino(content, "bf16")
+        if find_spec("onnx") and find_spec("onnxruntime"):
+            products = onnx_model(self.network, self.trained.weights, products=True)
+            peers["ONNX Runtime"] = _onnx_runtime(products.SerializeToString())
+        if find_spec("onnx") and find_spec("openvino"):
+            graph = openvino_core().read_model(onnx_model(self.network, self.trained.weights).SerializeToString())
+            peers["OpenVINO"] = _openvino(graph, "f32")
+            if native:
+                peers["OpenVINO bfloat16"] = _openvino(graph, "bf16")
+            if find_spec("nncf"):
+                noise = torch.from_numpy(self.pictures(CALIBRATION))
+                place = views_of(1, self.config.data.size, self.network.image)[0]
+                small = quantized(graph, self.plain.view(noise, *place).contiguous().numpy())
+                peers["OpenVINO int8"] = _openvino(small, "bf16" if native else "f32")
         return peers
 
 
@@ -216,7 +214,7 @@ def starts(options: argparse.Namespace) -> Iterator[Result]:
     turns = max(3, options.turns // 3)
     with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
         run, picture = fresh_run(options.preset, Path(folder))
-        ways = {"ours " + backend: [backend, str(run)] for backend in ("auto", "torch")}
+        ways = {"ours " + backend: [backend, str(run)] for backend in BACKENDS}
         ways["torchvision eager"] = ["torchvision", ""]
         if not options.no_compile:
             ways["torchvision compiled"] = ["torchvision-compiled", ""]
@@ -229,13 +227,13 @@ def starts(options: argparse.Namespace) -> Iterator[Result]:
             yield compare_times(
                 f"{stage}, batch 1, a fresh process",
                 times[stage],
-                "ours auto",
-                ["torchvision eager", *(way for way in ways if not way.endswith(("auto", "eager")))],
+                "ours engine",
+                ["torchvision eager", *(way for way in ways if not way.endswith(("engine", "eager")))],
                 unit="s",
             )
         commands = {
             "alexnet --help": (["alexnet.cli", "--help"], 0.4),
-            "alexnet predict on one image": (["alexnet.cli", "predict", str(run), str(picture)], 3.0),
+            "alexnet predict on one image": (["alexnet.cli", "predict", str(run), str(picture)], 0.6),
         }
         for name, (words, aim) in commands.items():
             took = take_turns({name: _command(words)}, turns)
@@ -276,7 +274,7 @@ def one_start(way: str, run: str) -> dict[str, float]:
         call = _peer(_inference(torch.compile(net) if way.endswith("compiled") else net), view)
     else:
         net = load(run, backend=way)
-        call = _probabilities(net, torch.zeros(1, net.size, net.size, 3, dtype=torch.uint8), 1)
+        call = _probabilities(net, np.zeros((1, net.size, net.size, 3), np.uint8), 1)
     loaded = time.perf_counter()
     call()
     first = time.perf_counter()
@@ -301,7 +299,7 @@ def _command(words: list[str]) -> Call:
     return lambda: subprocess.run(python(*words), env=child_environment(), capture_output=True, check=True)
 
 
-def _probabilities(net: Predictor, images: Tensor, views: int) -> Call:
+def _probabilities(net: Predictor, images: np.ndarray, views: int) -> Call:
     return lambda: net.probabilities(images, views)
 
 
@@ -326,15 +324,45 @@ def _onnx_runtime(content: bytes) -> Callable[[Tensor], object]:
     return lambda views: session.run(None, {"images": views.numpy()})
 
 
-def _openvino(content: bytes, precision: str) -> Callable[[Tensor], object]:
-    core = backends.openvino_core()
-    compiled = core.compile_model(
-        core.read_model(content),
-        "CPU",
-        {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()},
-    )
-    request = compiled.create_infer_request()
+@cache
+def openvino_core() -> Any:
+    """The one OpenVINO core of this process, never given up: one that is leaves signals without their stack."""
+    import openvino
+
+    return openvino.Core()
+
+
+def _openvino(graph: Any, precision: str) -> Callable[[Tensor], object]:
+    settings = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+    request = openvino_core().compile_model(graph, "CPU", settings).create_infer_request()
     return lambda views: request.infer({0: views.numpy()}, share_inputs=True)
+
+
+def quantized(graph: Any, views: np.ndarray) -> Any:
+    """An OpenVINO graph in int8 by NNCF, but for the layer that gives the logits, with maps rounded after pooling.
+
+    views: float32 (N, 3, V, V), on which ranges are measured.
+    """
+    os.environ.setdefault("NNCF_CI", "1")  # it would otherwise report its use over the network
+    import nncf
+
+    nncf.set_log_level(logging.ERROR)
+    operations = graph.get_ordered_ops()
+    ignored = [op.get_friendly_name() for op in operations if op.get_type_name() == "MaxPool"]
+    ignored += [op.get_friendly_name() for op in operations if op.get_type_name() == "MatMul"][-1:]
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # its progress bars
+        return nncf.quantize(
+            graph,
+            nncf.Dataset([views[i : i + 1] for i in range(len(views))]),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(views),
+            fast_bias_correction=True,
+            ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
+        )
 
 
 def _timed(call: Call) -> float:

@@ -78,7 +78,7 @@ class Result(Json):
 
     name: str
     value: float
-    unit: str  # "ms", "s", "images/s", "MiB", "%", or "" for a plain number
+    unit: str  # "ms", "s", "µs", "images/s", "MiB", "%", or "" for a plain number
     spread: tuple[float, float] | None = None  # least and greatest
     n: int = 1
     by: str = ""  # which of our contenders

@@ -41,6 +41,7 @@ class Experiment:
 
 
 FIRST_STEPS = ("--precision", "bfloat16", "--train.steps", "200", "--train.log_every", "10")
+CODECS = ("raw", "yuv420", "jpeg")  # of the stores that `experiments.codecs` trains from
 EXPERIMENTS = {
     "digits": Experiment("digits", "scikit-learn's digits", views=(1, 5)),
     "cifar-26": Experiment("cifar-26", "CIFAR-10 (JPEG)", published="26 % in 80 s on a GTX 580, raw pixels"),
@@ -53,6 +54,8 @@ EXPERIMENTS = {
     ),
     "paper": Experiment("paper", "Tiny ImageNet enlarged to 256", FIRST_STEPS, measured=False),
     "code-145": Experiment("code-145", "Tiny ImageNet enlarged to 256", FIRST_STEPS, measured=False),
+    **{f"cifar-26-{codec}": Experiment("cifar-26", "CIFAR-10 (JPEG)") for codec in CODECS},
+    **{f"tiny-64-{codec}": Experiment("tiny-64", "Tiny ImageNet", ("--epochs", "3")) for codec in CODECS},
 }
 
 

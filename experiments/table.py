@@ -2,17 +2,19 @@
 
     python -m experiments.table
 
-writes the results of trainings into README.md, those on few pictures apart, and the measurements of speed into
-docs/speed.md.
+writes the results of trainings into README.md, those on few pictures apart, the measurements of speed into
+docs/speed.md, and what the codecs of a store cost into docs/store.md.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from benchmarks import codecs as cost
 from benchmarks import records as speed
 from benchmarks.records import Result
-from benchmarks.tables import HEAD, cells, markdown
+from benchmarks.tables import HEAD, cells, digits, markdown
+from experiments import codecs
 from experiments.own_pictures import MAKERS
 from experiments.real_images import EXPERIMENTS
 from experiments.records import RECORDS, TrainingRecord, load
@@ -21,8 +23,13 @@ ROOT = Path(__file__).parents[1]
 OWN_BEGIN, OWN_END = "<!-- own pictures: made by python -m experiments.table -->", "<!-- /own pictures -->"
 BEGIN, END = "<!-- results: made by python -m experiments.table -->", "<!-- /results -->"
 SPEED_BEGIN, SPEED_END = "<!-- measurements: made by python -m experiments.table -->", "<!-- /measurements -->"
+CODEC_BEGIN, CODEC_END = "<!-- codecs: made by python -m experiments.table -->", "<!-- /codecs -->"
+EFFECT_BEGIN = "<!-- accuracy of codecs: made by python -m experiments.table -->"
+EFFECT_END = "<!-- /accuracy of codecs -->"
+NOT_YET = "Not measured yet."
 COLUMNS = ("preset", "images", "views", "top-1 error", "top-5 error", "n", "training", "published")
 OWN_COLUMNS = ("pictures", "test", "most frequent class", "top-1 error", "10 views", "n", "training")
+CODEC_COLUMNS = ("codec", "KB an image", "mean error", "µs a crop", "times as fast as JPEG of quality 90")
 TITLES = {
     "train": "The training step",
     "parity": "The same losses",
@@ -34,7 +41,8 @@ TITLES = {
 
 def results_table(folder: Path = RECORDS) -> str:
     """Markdown: one row per record and number of views, in the order of `EXPERIMENTS`, and the records' notes."""
-    names = [name for name in EXPERIMENTS if name not in MAKERS]
+    apart = {*MAKERS, *(name for stores in codecs.NAMES.values() for name in stores.values())}
+    names = [name for name in EXPERIMENTS if name not in apart]
     records = [record for name in names if (record := load(name, folder)) is not None]
     rows = [row for record in records for row in _training_rows(record)]
     notes = [f"- `{record.preset}`: {record.note}" for record in records if record.note]
@@ -44,6 +52,43 @@ def results_table(folder: Path = RECORDS) -> str:
 def own_table(folder: Path = RECORDS) -> str:
     """Markdown: one row per record of few pictures, its errors beside that of always answering one class."""
     return markdown(OWN_COLUMNS, [_own_row(record) for name in MAKERS if (record := load(name, folder)) is not None])
+
+
+def accuracy_table(folder: Path = RECORDS) -> str:
+    """Markdown: one row per preset that was trained from stores of several codecs, an error per codec."""
+    rows = []
+    for name, stores in codecs.NAMES.items():
+        records = {codec: record for codec, other in stores.items() if (record := load(other, folder)) is not None}
+        if records:
+            record = next(iter(records.values()))
+            run, images = record.runs[0], f"{record.data}, {record.runs[0].errors[0].split}"
+            errors = [_error(records[c].named("top1_error_views_1") if c in records else None) for c in stores]
+            images += f", {run.errors[0].count:,}"
+            rows.append([f"`{name}`", images, str(run.epochs), *errors, str(len(record.runs))])
+    head = ("preset", "images", "epochs", *(f"from {codec}" for codec in codecs.CODECS), "n")
+    return markdown(head, rows) if rows else NOT_YET
+
+
+def codec_tables(folder: Path = ROOT / "benchmarks" / "records") -> str:
+    """Markdown: for each kind of hardware a row per codec, as they were measured last."""
+    parts = []
+    for kind in sorted(path.name for path in folder.iterdir() if path.is_dir()):
+        newest = speed.latest(folder, kind)
+        rows = [
+            [
+                name,
+                f"{result.also['bytes'] / 1000:.1f}",
+                f"{result.also['mean_error']:.2f}",
+                digits(result.value),
+                digits(result.ratio or 1),
+            ]
+            for name in cost.CODECS
+            if (result := newest.get(cost.PREFIX + name, (None,))[0]) is not None
+        ]
+        if rows:
+            record = newest[cost.PREFIX + rows[0][0]][1]
+            parts.append(f"{record.hardware.title}, {record.date[:10]}.\n\n{markdown(CODEC_COLUMNS, rows)}")
+    return "\n\n".join(parts) or NOT_YET
 
 
 def _own_row(record: TrainingRecord) -> list[str]:
@@ -85,6 +130,7 @@ def speed_tables(folder: Path = ROOT / "benchmarks" / "records") -> str:
         newest = speed.latest(folder, kind)
         for question, title in TITLES.items():
             known = [(result, record) for result, record in newest.values() if record.name == question]
+            known = [pair for pair in known if not pair[0].name.startswith(cost.PREFIX)]  # in a table of their own
             if not known:
                 continue
             record = max((record for _, record in known), key=lambda record: record.date)
@@ -108,8 +154,10 @@ def insert(text: str, content: str, begin: str = BEGIN, end: str = END) -> str:
 
 def pages() -> dict[Path, str]:
     """Every page with a table, as it should be."""
-    readme, page = ROOT / "README.md", ROOT / "docs" / "speed.md"
+    readme, page, store = ROOT / "README.md", ROOT / "docs" / "speed.md", ROOT / "docs" / "store.md"
+    effects = insert(store.read_text(), accuracy_table(), EFFECT_BEGIN, EFFECT_END)
     return {
+        store: insert(effects, codec_tables(), CODEC_BEGIN, CODEC_END),
         readme: insert(insert(readme.read_text(), results_table()), own_table(), OWN_BEGIN, OWN_END),
         page: insert(page.read_text(), speed_tables(), SPEED_BEGIN, SPEED_END),
     }

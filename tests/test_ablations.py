@@ -65,7 +65,7 @@ def test_every_ablation_of_every_preset_is_built_or_refused(name: str, preset: s
     else:
         with pytest.raises(UsageError) as error:
             without(config, [name])
-        assert str(error.value).startswith(f"--without {name} does not apply to {preset}: it has no ")
+        assert str(error.value).startswith(f"without {name} does not apply to {preset}: it has no ")
         assert "\n" not in str(error.value)
 
 
@@ -152,7 +152,7 @@ def test_without_biases_all_begin_at_zero() -> None:
 
 
 def test_an_unknown_name_is_told_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match="--without 'drop' is unknown; did you mean dropout"):
+    with pytest.raises(UsageError, match="without 'drop' is unknown; did you mean dropout"):
         paper("drop")
     with pytest.raises(UsageError, match="lrn, map-norm, overlap"):
         paper("zzz")

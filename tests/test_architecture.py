@@ -29,7 +29,7 @@ from alexnet.architecture import (
     pooled_side,
     shape_text,
 )
-from alexnet.errors import UsageError
+from alexnet.errors import UsageError, quoted
 
 PRESETS = presets.names()
 
@@ -295,7 +295,7 @@ def test_a_tanh_net_names_its_activations_so() -> None:
 def test_a_field_of_another_type_is_named(name: str, field: str, value: object, wanted: str) -> None:
     data = presets.preset("paper").network.to_dict()
     next(layer for layer in data["layers"] if layer["name"] == name)[field] = value
-    with pytest.raises(UsageError, match=f"^network.{name}.{field} {re.escape(repr(value))} should be {wanted}$"):
+    with pytest.raises(UsageError, match=f"^network.{name}.{field} {re.escape(quoted(value))} should be {wanted}$"):
         Network.from_dict(data)
 
 

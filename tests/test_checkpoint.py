@@ -16,12 +16,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from alexnet import presets
 from alexnet.checkpoint import (
     Checkpoint,
     has_checkpoint,
@@ -113,7 +115,7 @@ def test_what_is_saved_is_loaded_to_the_bit(folder: Path) -> None:
     weights = {
         "conv.weight": kernels,
         "bias": torch.randn(4, generator=generator),
-        "half": torch.randn(3, generator=generator).bfloat16(),
+        "half": torch.randn(3, generator=generator).half(),
         "double": torch.randn(2, generator=generator, dtype=torch.float64),
         "count": torch.tensor(7),
     }
@@ -127,10 +129,9 @@ def test_what_is_saved_is_loaded_to_the_bit(folder: Path) -> None:
     checkpoint = load_checkpoint(folder, "last")
     assert checkpoint.weights.keys() == weights.keys()
     for key, value in weights.items():
-        assert torch.equal(checkpoint.weights[key], value), key
-        assert checkpoint.weights[key].dtype == value.dtype, key
+        np.testing.assert_array_equal(checkpoint.weights[key], value.numpy(), key, strict=True)
     assert checkpoint.velocities.keys() == {"bias"}
-    assert torch.equal(checkpoint.velocities["bias"], velocities["bias"])
+    np.testing.assert_array_equal(checkpoint.velocities["bias"], velocities["bias"].numpy(), strict=True)
     assert checkpoint.state == state
     assert (checkpoint.origin, checkpoint.damage) == (str(folder / "last.safetensors"), "")
 
@@ -443,15 +444,15 @@ def test_a_record_is_read_back_from_json() -> None:
     [
         ({"part": 3}, r"x\.part 3 should be an object"),
         ({"part": {"count": 1}}, r"x\.part\.share is missing"),
-        ({"part": {"count": -1, "share": 0}}, r"x\.part\.count -1 should be a whole number from 0 to 2\*\*53"),
+        ({"part": {"count": -1, "share": 0}}, r"x\.part\.count -1 should be a whole number from 0 to 9,007"),
         ({"part": {"count": 1.0, "share": 0}}, r"x\.part\.count 1\.0"),
-        ({"part": {"count": True, "share": 0}}, r"x\.part\.count True"),
+        ({"part": {"count": True, "share": 0}}, r"x\.part\.count true"),
         ({"part": {"count": 1, "share": float("inf")}}, r"x\.part\.share inf should be a number within ±1e\+100"),
         ({"part": {"count": 1, "share": "1"}}, r"x\.part\.share '1'"),
         ({"names": "a"}, r"x\.names 'a' should be a list"),
         ({"names": [1]}, r"x\.names\[0\] 1 should be a text"),
         ({"sums": []}, r"x\.sums \[\] should be an object"),
-        ({"sums": {"a": None}}, r"x\.sums\.a None"),
+        ({"sums": {"a": None}}, r"x\.sums\.a null"),
         ({"over": 0}, r"x\.over 0 should be true or false"),
         ({"more": 1}, r"x\.more is not known"),
     ],
@@ -543,7 +544,7 @@ def test_a_header_beyond_the_file_or_the_limit_is_not_read(tmp_path: Path) -> No
 
 
 def test_a_file_that_does_not_fit_is_told_by_its_header_alone(tmp_path: Path) -> None:
-    model, path = create_model("digits"), tmp_path / "last.safetensors"
+    network, path = presets.preset("digits").network, tmp_path / "last.safetensors"
     save_file({name: value.contiguous() for name, value in create_model("cifar-26").state_dict().items()}, path)
     with pytest.raises(CheckpointError, match="is of another network"):
-        load_checkpoint(tmp_path, "last", model)
+        load_checkpoint(tmp_path, "last", network)

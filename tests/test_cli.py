@@ -123,6 +123,15 @@ def test_without_json_the_result_is_prose(seven: Path, tmp_path: Path, alexnet: 
     assert code == 0
     assert f"alexnet evaluate {tmp_path / 'run'}" in out and "top-1 error" in out
     assert out.count("(chance 85.71 %, majority 85.71 %)") == 2  # of the best and the last epoch
+
+
+def test_the_errors_of_last_weights_that_were_not_validated_are_said_to_be_of_another_step(
+    seven: Path, tmp_path: Path, alexnet: Callable[..., Said]
+) -> None:
+    _, out, _ = alexnet("train", "--data", seven, "--out", tmp_path / "run", *QUICK, "--train.steps", "6")
+    assert "\nlast: step 6, not validated since step 4: epoch 1, validation top-1 error" in out
+    _, out, _ = alexnet("train", "--data", seven, "--out", tmp_path / "one", *QUICK, "--train.steps", "1")
+    assert "\nlast: step 1, not validated\n" in out
     code, out, _ = alexnet("evaluate", tmp_path / "run")
     assert code == 0 and "top-5 error" in out and "28 images" in out and "(chance 85.71 %, majority 85.71 %)" in out
     image = seven / "test" / "ant" / "00.png"
@@ -188,6 +197,9 @@ def test_presets_are_a_table_or_a_difference(alexnet: Callable[..., Said]) -> No
     result = json.loads(out)
     assert code == 0 and result["compared"] == ["paper", "code-145", "caffe"]
     assert {len(row["values"]) for row in result["differences"]} == {3}
+    values = {(row["where"], row["field"]): row["values"] for row in result["differences"]}
+    assert values["norm1", "divide"] == [False, True, True] and values["network", "image"] == [224, 224, 227]
+    assert values["optimizer", "bias_lr"] == [1.0, 2.0, 2.0] and values["schedule", "milestones"][0] == []
     head = alexnet("presets", "paper", "code-145", "caffe")[1].splitlines()[0]
     assert head.split() == ["where", "what", "paper", "code-145", "caffe"]
     assert "paper, paper and paper do not differ" in alexnet("presets", "paper", "paper", "paper")[1]
@@ -198,6 +210,13 @@ def test_presets_are_a_table_or_a_difference(alexnet: Callable[..., Said]) -> No
 def test_the_table_of_presets_has_a_line_for_each(alexnet: Callable[..., Said]) -> None:
     lines = alexnet("presets")[1].splitlines()
     assert [line.split()[0] for line in lines[2:]] == presets.names()
+
+
+def test_a_preset_alone_is_summed_up_with_what_else_may_be_asked(alexnet: Callable[..., Said]) -> None:
+    code, out, _ = alexnet("presets", "paper")
+    assert code == 0 and out.startswith(alexnet("summary", "paper")[1].rstrip())
+    assert "alexnet presets paper code-145: how they differ" in out.splitlines()[-1]
+    assert json.loads(alexnet("presets", "digits", "--json")[1])["total"]["parameters"] == 198_922
 
 
 def test_a_preset_beside_itself_without_an_idea(alexnet: Callable[..., Said]) -> None:
@@ -226,7 +245,8 @@ def test_a_run_is_summed_up_and_its_settings_are_printed(
     (tmp_path / "run.toml").write_text(alexnet("config", trained)[1])
     for name in (trained, tmp_path / "run.toml", trained / "config.json"):
         code, out, _ = alexnet("summary", name, "--json")
-        assert code == 0 and json.loads(out)["classes"] == 7
+        assert code == 0 and json.loads(out)["classes"] == 7 and json.loads(out)["name"] == str(name)
+        assert alexnet("summary", name)[1].startswith(f"{name}: digits, 3×14×14 in, ")
     (tmp_path / "odd.toml").write_text("preset = ")
     (tmp_path / "net.safetensors").write_bytes(b"")
     assert wrong(2, "summary", tmp_path / "odd.toml").startswith(f"{tmp_path / 'odd.toml'}: ")
@@ -367,6 +387,12 @@ def test_every_command_has_help(words: list[str], capsys: pytest.CaptureFixture[
     assert out.startswith("usage: alexnet") and err == ""
 
 
+def test_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert "130 stopped by Ctrl-C, 143 by SIGTERM" in capsys.readouterr().out
+
+
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["--help"])
@@ -458,6 +484,9 @@ def test_an_unknown_preset_is_told_with_the_nearest(wrong: Callable[..., str], t
     assert "did you mean digits?" in wrong(2, "train", "--preset", "digit", "--out", tmp_path / "run")
     assert "did you mean paper?" in wrong(2, "summary", "papers")
     assert "did you mean caffe?" in wrong(2, "presets", "paper", "cafe")
+    assert "did you mean paper?" in wrong(2, "presets", "papr")
+    for verb in (("summary",), ("presets",), ("config",), ("train", "--preset")):
+        assert "runs/nosuch: there is no such run or file of settings" in wrong(2, *verb, "runs/nosuch")
     assert "did you mean resnet18?" in wrong(
         2,
         "train",
@@ -524,7 +553,9 @@ def test_an_empty_folder_is_told(wrong: Callable[..., str], tmp_path: Path) -> N
 def test_empty_class_folders_are_told(wrong: Callable[..., str], tmp_path: Path) -> None:
     for name in ("ant", "bee"):
         (tmp_path / "some" / name).mkdir(parents=True)
-    assert "class folder ant" in wrong(2, "train", "--data", tmp_path / "some", "--out", tmp_path / "run")
+    assert "class folders 'ant', 'bee' hold no pictures" in wrong(
+        2, "train", "--data", tmp_path / "some", "--out", tmp_path / "run"
+    )
 
 
 def test_a_folder_with_one_class_is_told(
@@ -593,7 +624,7 @@ def test_resume_takes_a_run_and_nothing_else(
     assert "leave --preset out" in wrong(2, "train", "--resume", trained, "--preset", "paper")
     for words in (("--optimizer.lr", "1"), ("--train.seed", "1"), ("--train.batch_size", "4")):
         message = wrong(2, "train", "--resume", trained, *words)
-        assert f"{words[0]} cannot be changed in a run; begin another with `--init {trained}`" in message
+        assert f"{words[0][2:]} cannot be changed in a run; begin another with `--init {trained}`" in message
     assert "--without cannot be changed" in wrong(2, "train", "--resume", trained, "--without", "lrn")
 
 
@@ -675,8 +706,8 @@ def test_what_evaluate_cannot_do_is_told(
 
 
 def test_other_commands_tell_wrong_requests_too(wrong: Callable[..., str], tmp_path: Path) -> None:
-    assert "no preset (the table of all), two" in wrong(2, "presets", "paper")
-    assert "no preset (the table of all), two" in wrong(2, "presets", "paper", "caffe", "--without", "lrn")
+    assert "with one preset (what that changes)" in wrong(2, "presets", "--without", "lrn")
+    assert "with one preset (what that changes)" in wrong(2, "presets", "paper", "caffe", "--without", "lrn")
     assert "PRESET" in wrong(2, "summary")
     assert "at least 2" in wrong(2, "summary", "paper", "--classes", "1")
     assert "no such run directory" in wrong(2, "report", tmp_path / "absent")
@@ -926,17 +957,18 @@ def test_a_killed_command_is_resumed_by_command(alexnet: Callable[..., Said], tm
     assert_same_weights(out, tmp_path / "whole")
 
 
-def test_ctrl_c_before_the_run_began_promises_nothing(
-    alexnet: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_before_the_run_began_promises_nothing(
+    number: int, expected: int, alexnet: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from alexnet.training import loop
 
     def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
 
     monkeypatch.setattr(loop, "open_run_data", stop)
     code, _, err = alexnet("train", "--out", tmp_path / "run")
-    assert code == 130 and "--resume" not in err and err.count("\n") == 1
+    assert code == expected and "--resume" not in err and err.count("\n") == 1
 
 
 def test_resuming_a_finished_run_is_done_at_once(trained: Path, alexnet: Callable[..., Said], tmp_path: Path) -> None:

@@ -350,7 +350,7 @@ def test_tables_that_name_their_kinds_are_the_whole_network() -> None:
         ({"optimiser": {"lr": 0.1}}, "optimiser is not a section of settings; did you mean optimizer?"),
         ({"optimizer": {"rl": 0.1}}, "optimizer.rl is not a setting; did you mean optimizer.lr?"),
         ({"optimizer": {"lr": "fast"}}, "optimizer.lr 'fast' should be a number above 0"),
-        ({"optimizer": {"lr": True}}, "optimizer.lr True should be a number above 0"),
+        ({"optimizer": {"lr": True}}, "optimizer.lr true should be a number above 0"),
         ({"optimizer": {"lr": float("inf")}}, "optimizer.lr inf should be"),
         ({"optimizer": {"lr": 10**400}}, "optimizer.lr"),
         ({"optimizer": 3}, "optimizer 3 should be a table"),

@@ -18,11 +18,13 @@ from alexnet.errors import MOST, DataError, RunError, quoted
         ("\udcff", "'\\udcff'"),
         (-3, "-3"),
         (1.5, "1.5"),
-        (None, "None"),
+        (None, "null"),
+        (True, "true"),
+        ([1, None, {"a": False}], "[1, null, {'a': false}]"),
         (10**400, "a number of 1329 bits"),
     ],
 )
-def test_a_value_is_written_as_python_would(value, text):
+def test_a_value_is_written_as_python_would_but_for_what_json_has_too(value, text):
     assert quoted(value) == text
 
 

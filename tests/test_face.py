@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import io
 import pydoc
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,16 +20,24 @@ from alexnet.config_file import to_toml
 from alexnet.errors import RunError, UsageError
 from alexnet.run import Run
 
+FUNCTIONS = ("create_model", "evaluate", "load", "prepare", "resume", "train")
 BRIEF: dict[str, Any] = {"epochs": 1, "batch_size": 16, "threads": 1, "workers": 1, "optimizer.lr": 0.003}
 
 
 def test_the_public_names_are_listed() -> None:
-    assert set(alexnet.__all__) == {"create_model", "evaluate", "load", "prepare", "resume", "train"}
+    assert set(alexnet.__all__) == {*FUNCTIONS, "Predictor", "errors", "presets"}
+    assert alexnet.presets is presets and issubclass(alexnet.errors.DataError, ValueError)
+    assert isinstance(alexnet.Predictor, type)
     assert set(alexnet.__all__) <= set(dir(alexnet))
     assert not {"Any", "os", "TYPE_CHECKING", "annotations"} & set(dir(alexnet))
 
 
-@pytest.mark.parametrize("name", alexnet.__all__)
+def test_errors_and_presets_need_no_more_than_they_are() -> None:
+    code = "import alexnet, sys; alexnet.presets.names(), alexnet.errors.DataError; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_the_help_of_every_public_function_shows_no_address(name: str) -> None:
     function = getattr(alexnet, name)
     assert " at 0x" not in str(inspect.signature(function))

@@ -285,7 +285,7 @@ def test_an_evaluation_takes_the_place_of_an_earlier_one_of_its_kind(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "change", [{"checkpoint": "last"}, {"backend": "openvino"}, {"precision": "int8"}, {"sha256": "0b"}]
+    "change", [{"checkpoint": "last"}, {"backend": "engine"}, {"precision": "int8"}, {"sha256": "0b"}]
 )
 def test_evaluations_of_other_weights_or_backends_stay(change: dict[str, str], tmp_path: Path) -> None:
     run = Run(tmp_path)
@@ -340,3 +340,11 @@ def test_a_file_is_no_run_and_is_not_offered_as_a_new_one(tmp_path: Path) -> Non
         with pytest.raises(RunError) as error:
             Run.open(path)
         assert one_line(error) == f"{path} is not a run directory: it is not a folder"
+
+
+def test_a_change_of_no_setting_is_refused(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", presets.preset("digits"), ["alexnet", "train"])
+    change = {"epoch": 1, "step": 3, "exact": True, "settings": {}}
+    (run.path / "environment.json").write_text(json.dumps(run.environment | {"changes": [change]}))
+    with pytest.raises(RunError, match=r"environment\.json: changes\.settings should name what was changed"):
+        _ = Run(run.path).environment

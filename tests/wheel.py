@@ -1,4 +1,4 @@
-"""Tries the wheel in a folder in an empty environment where there is no compiler: `python tests/wheel.py dist`."""
+"""A wheel installed into an empty environment where no compiler is to be found: `python tests/wheel.py dist`."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["create_model", "evaluate", "load", "prepare", "resume", "train"]
+__all__ = ["Predictor", "create_model", "errors", "evaluate", "load", "prepare", "presets", "resume", "train"]
 
 _HOMES = {
     "create_model": "alexnet.model.zoo",
@@ -15,6 +15,7 @@ _HOMES = {
     "evaluate": "alexnet.inference.evaluate",
     "load": "alexnet.inference.load",
     "prepare": "alexnet.data.store.prepare",
+    "Predictor": "alexnet.inference.predictor",
 }
 
 _PLAYED = {"avx512": ("avx512", "AVX512_CORE"), "avx2": ("avx2", "AVX2"), "plain": ("default", "SSE41")}
@@ -27,21 +28,30 @@ if _played := _PLAYED.get(os.environ.get("ALEXNET_ENGINE", "")):  # by torch too
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(gettempdir(), f"torchinductor_{_played[0]}"))
 
 if TYPE_CHECKING:
+    from alexnet import errors, presets
     from alexnet.data.store.prepare import prepare
     from alexnet.inference.evaluate import evaluate
     from alexnet.inference.load import load
+    from alexnet.inference.predictor import Predictor
     from alexnet.model.zoo import create_model
     from alexnet.training.loop import resume
     from alexnet.training.train import train
 
 
 def __getattr__(name: str) -> Any:
-    """Import the public functions when they are first asked for, so that the command starts at once."""
-    if name not in _HOMES:
+    """Import the public names when they are first asked for, so that the command starts at once."""
+    if name not in __all__:
         raise AttributeError(f"module 'alexnet' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    from alexnet.errors import missing_library
+
+    if name not in _HOMES:
+        return import_module(f"alexnet.{name}")
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        raise missing_library(error, f"alexnet.{name}") from error
 
 
 def __dir__() -> list[str]:

@@ -46,12 +46,12 @@ def without(config: Config, names: Iterable[str]) -> Config:
     for place, name in enumerate(names):
         if name not in ABLATIONS:
             hint = suggestion(str(name), ABLATIONS)
-            raise UsageError(f"--without {quoted(name)} is unknown{hint}; known: {', '.join(ABLATIONS)}")
+            raise UsageError(f"without {quoted(name)} is unknown{hint}; known: {', '.join(ABLATIONS)}")
         if name in names[:place]:
-            raise UsageError(f"--without names {name} twice; leave one of them out")
+            raise UsageError(f"without names {name} twice; leave one of them out")
         changed = ABLATIONS[name].remove(config)
         if changed is None:
-            raise UsageError(f"--without {name} does not apply to {config.preset}: it has no {ABLATIONS[name].about}")
+            raise UsageError(f"without {name} does not apply to {config.preset}: it has no {ABLATIONS[name].about}")
         config = changed
     check(config)
     return config

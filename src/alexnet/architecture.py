@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from alexnet.errors import UsageError, suggestion
+from alexnet.errors import UsageError, quoted, suggestion
 from alexnet.setting import REQUIRED, Field, checked, fields_of, setting
 
 Sees = Literal["own", "all"]
@@ -181,9 +181,11 @@ def layer_from_dict(data: Mapping[str, Any]) -> Layer:
     fields = dict(data)
     kind, name = fields.pop("layer", None), fields.pop("name", None)
     if not isinstance(name, str) or not name:
-        raise UsageError(f"network.layers: a layer's name {name!r} should be a text")
+        raise UsageError(f"network.layers: a layer's name {quoted(name)} should be a text")
     if not isinstance(kind, str) or kind not in KINDS:
-        raise UsageError(f"network.{name}.layer {kind!r} should be {', '.join(KINDS)}{suggestion(str(kind), KINDS)}")
+        raise UsageError(
+            f"network.{name}.layer {quoted(kind)} should be {', '.join(KINDS)}{suggestion(str(kind), KINDS)}"
+        )
     return checked(KINDS[kind], f"network.{name}", fields, name=name)
 
 
@@ -293,6 +295,24 @@ def groups(network: Network, layer: Layer) -> int:
     """Into how many groups a layer divides its maps: the columns where it stays in its own, else 1."""
     own = (isinstance(layer, Conv) and layer.sees == "own") or (isinstance(layer, LRN) and layer.within == "own")
     return network.columns if own else 1
+
+
+def weight_shapes(network: Network) -> dict[str, tuple[int, ...]]:
+    """The shapes of a described network's weights and biases, by the names that they have in files."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for entry in infer_shapes(network):
+        layer, name = entry.layer, entry.layer.name
+        if isinstance(layer, Local):
+            places = math.prod(entry.shape[1:])
+            shapes[f"{name}.weight"] = (places, entry.weights // places // layer.kernels, layer.kernels)
+            shapes[f"{name}.bias"] = (places, layer.kernels)
+        elif isinstance(layer, Conv | Full):
+            kernel: tuple[int, ...] = (math.prod(entry.inputs),)
+            if isinstance(layer, Conv):
+                kernel = (entry.inputs[0] // groups(network, layer), layer.size, layer.size)
+            shapes[f"{name}.weight"] = (entry.shape[0], *kernel)
+            shapes[f"{name}.bias"] = entry.shape[:1]
+    return shapes
 
 
 def parameters(network: Network) -> int:

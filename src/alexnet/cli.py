@@ -1,8 +1,8 @@
 """The command `alexnet`: a table of commands, each importing what it needs when it runs.
 
 Prose and progress go to stderr; with `--json` one JSON object goes to stdout. Exit codes: 0 done, 1 the work failed,
-2 the request was wrong, 130 stopped. Only an AlexnetError, or what the system says of a file, is a message for the
-user; any other exception is a bug, whose traceback is kept.
+2 the request was wrong, 130 stopped by Ctrl-C, 143 by SIGTERM. Only an AlexnetError, or what the system says of a file,
+is a message for the user; any other exception is a bug, whose traceback is kept.
 """
 
 from __future__ import annotations
@@ -32,8 +32,16 @@ from alexnet.commands import (
     summary,
     train,
 )
-from alexnet.commands.frame import Command, HelpFormat, Parser, common_arguments, split_settings, unknown_flag
-from alexnet.errors import AlexnetError, UsageError, describe_os_error, quoted, suggestion
+from alexnet.commands.frame import (
+    Command,
+    HelpFormat,
+    Parser,
+    common_arguments,
+    split_settings,
+    stop_code,
+    unknown_flag,
+)
+from alexnet.errors import AlexnetError, UsageError, describe_os_error, missing_library, quoted, suggestion
 from alexnet.files import cache_folder, write_text
 
 COMMANDS: tuple[Command, ...] = tuple(
@@ -53,7 +61,8 @@ def command_parser(wanted: str | None = None) -> Parser:
         epilog="examples:\n  alexnet train --preset tiny-64 --data pictures/ --out runs/first\n"
         "  alexnet evaluate runs/first --views 10\n"
         "  alexnet predict runs/first some.jpg\n  alexnet report runs/first\n"
-        "  alexnet COMMAND --help says more",
+        "  alexnet COMMAND --help says more\n\n"
+        "exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 stopped by Ctrl-C, 143 by SIGTERM",
     )
     parser.add_argument("--version", action="version", version=f"alexnet {__version__}")
     common_arguments(parser)
@@ -83,8 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _main(words)
     except AlexnetError as error:
         return _fail(str(error), error.exit_code, words)
-    except KeyboardInterrupt:
-        return _fail("stopped", 130, words)
+    except KeyboardInterrupt as stopped:
+        return _fail("stopped", stop_code(stopped), words)
     except BrokenPipeError:  # who reads our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -120,7 +129,10 @@ def _main(words: list[str]) -> int:
         return 2
     args.settings, args.argv, args.parser = settings, words, command_parser
     args.with_settings = [entry.name for entry in COMMANDS if entry.settings]
-    result = command.run(args)
+    try:
+        result = command.run(args)
+    except ModuleNotFoundError as error:
+        raise missing_library(error, f"alexnet {command.name}") from error
     if getattr(args, "json", False):
         result.pop("text", None)
         print(json.dumps(result))
@@ -136,13 +148,17 @@ def _unknown(left: list[str], parser: Parser, command: Command | None) -> UsageE
     where = f"see `alexnet {command.name} --help`" if command else "see `alexnet --help`"
     if flag is None:
         return UsageError(f"unexpected argument {quoted(left[0])}; {where}")
-    known = [name for action in _actions(parser) for name in action.option_strings]
+    flags = [action for action in _actions(parser) if action.option_strings]
+    known = [name for action in flags for name in action.option_strings]
+    values = {str(value): f"{action.option_strings[-1]} {value}" for action in flags for value in action.choices or ()}
     if command and command.settings:
         from alexnet import presets
         from alexnet.config import fields
 
-        known += [f"--{entry.path}" for entry in fields(presets.preset("digits"))]
-    error = unknown_flag(flag, known)
+        settings = list(fields(presets.preset("digits")))
+        known += [f"--{entry.path}" for entry in settings]
+        values = {value: f"--{entry.path} {value}" for entry in settings for value in entry.choices or ()} | values
+    error = unknown_flag(flag, known, values)
     return error if "did you mean" in str(error) else UsageError(f"{error}; {where}")
 
 

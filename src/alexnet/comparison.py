@@ -42,21 +42,29 @@ class PresetRow:
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that differs: where (`norm1`, `optimizer`), which field, and each config's value as text."""
+    """One thing that differs: where (`norm1`, `optimizer`), which field, and each config's value.
+
+    A layer that not all have is a text, a value that a config lacks None.
+    """
 
     where: str
     field: str
-    values: tuple[str, ...]
+    values: tuple[Any, ...]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The values in words."""
+        return tuple(_value(self.field, value) for value in self.values)
 
     @property
     def a(self) -> str:
-        """The first config's value."""
-        return self.values[0]
+        """The first config's value in words."""
+        return self.texts[0]
 
     @property
     def b(self) -> str:
-        """The second config's value."""
-        return self.values[1]
+        """The second config's value in words."""
+        return self.texts[1]
 
     def to_json(self) -> dict[str, Any]:
         """`{"where", "field", "values"}`, JSON-ready."""
@@ -88,7 +96,7 @@ def _row_of(where: str, name: str, values: Sequence[Any]) -> Difference | None:
     """The difference of some values; None where they are all the same."""
     if all(value == values[0] for value in values):
         return None
-    return Difference(where, name, tuple(_value(name, value) for value in values))
+    return Difference(where, name, tuple(values))
 
 
 def _recipe(config: Config) -> list[Field]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from alexnet.architecture import Layer, Network, check_network, layer_from_dict
-from alexnet.errors import UsageError, suggestion
+from alexnet.errors import UsageError, quoted, suggestion
 from alexnet.setting import Field, checked, fields_of, setting
 
 
@@ -219,7 +219,7 @@ def _merged(config: Config, document: Mapping[str, Any]) -> Config:
 
 def _merged_network(network: Network, values: Any) -> Network:
     if not isinstance(values, Mapping):
-        raise UsageError(f"network {values!r} should be a table of settings")
+        raise UsageError(f"network {quoted(values)} should be a table of settings")
     own = {field.path.partition(".")[2] for field in fields_of(Network, "network")}
     texts = {name: values[name] for name in ("name", "about") if isinstance(values.get(name), str)}
     settings = {name: value for name, value in values.items() if name in own}
@@ -246,7 +246,9 @@ def _changed(layer: Layer, table: Any) -> list[Layer]:
     if table == "none":
         return []
     if not isinstance(table, Mapping):
-        raise UsageError(f"{path} {table!r} should be none, which removes the layer; its settings are {path}.NAME")
+        raise UsageError(
+            f"{path} {quoted(table)} should be none, which removes the layer; its settings are {path}.NAME"
+        )
     return [checked(type(layer), path, table, layer)]
 
 

@@ -6,7 +6,6 @@ import os
 import platform
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,8 @@ def environment(command: list[str] | None = None) -> dict[str, Any]:
 
 def version(package: str) -> str | None:
     """The version of an installed package, or None."""
+    from importlib import metadata  # slow to import
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

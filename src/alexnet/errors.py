@@ -12,7 +12,19 @@ import reprlib
 from collections.abc import Iterable
 
 MOST = 900  # characters of a message: names in it may be a file's, and of any length
-_SHORT = reprlib.Repr()
+
+
+class _Words(reprlib.Repr):
+    """Values as Python writes them, but true, false and null as files have them."""
+
+    def repr_bool(self, value: bool, level: int) -> str:
+        return str(value).lower()
+
+    def repr_NoneType(self, value: None, level: int) -> str:
+        return "null"
+
+
+_SHORT = _Words()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 200, 200
 
 
@@ -54,6 +66,16 @@ class MissingLibrary(UsageError):
     """An optional library that is not installed; the message names the extra to install."""
 
 
+# What the extra `train` installs, by the names of its modules.
+TRAIN = ("torch", "torchvision", "pyarrow", "sklearn", "matplotlib", "jinja2", "markupsafe")
+
+
+def missing_library(error: ModuleNotFoundError, what: str) -> Exception:
+    """The error to raise where `what` came upon a library that is not installed; a bug stays as it is."""
+    name = (error.name or "").partition(".")[0]
+    return MissingLibrary(f"{what} needs {name}; pip install 'alexnet[train]'") if name in TRAIN else error
+
+
 class TrainingError(AlexnetError):
     """Training that cannot go on; the message says at which step and what to try."""
 
@@ -65,9 +87,10 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def quoted(name: object, most: int = 80) -> str:
-    """What a file says, for a message: as Python writes it, printable, at most `most` characters, cut in the middle.
+    """What a file says, for a message: a text in quotes, true, false and null as in JSON.
 
-    The text is short work for any value, such as names of megabytes, numbers of a million digits and deep nesting.
+    Printable, at most `most` characters, cut in the middle, and short work for any value, such as names of megabytes,
+    numbers of a million digits and deep nesting.
     """
     if isinstance(name, os.PathLike):
         name = os.fspath(name)
@@ -80,6 +103,13 @@ def quoted(name: object, most: int = 80) -> str:
         with contextlib.suppress(Exception):  # whatever it is, it is named
             text = _SHORT.repr(name)
     return _printable(text, most)
+
+
+def several(names: Iterable[object], most: int = 3) -> str:
+    """The first of some names, quoted, and how many more there are: `'a', 'b' and 3 more`."""
+    listed = list(names)
+    few = ", ".join(quoted(name, 40) for name in listed[:most])
+    return few + (f" and {len(listed) - most:,} more" if len(listed) > most else "")
 
 
 def _printable(text: str, most: int) -> str:

@@ -33,6 +33,8 @@ def named_config(name: str | os.PathLike[str], classes: int | None = None) -> Co
             raise UsageError(str(error).removeprefix("--config ")) from None
     elif os.path.isfile(name):
         raise UsageError(f"{path} is not a file of settings: one that `alexnet config` wrote ends in .toml")
+    elif os.path.dirname(name):
+        raise UsageError(f"{path}: there is no such run or file of settings; `alexnet train --out {path}` makes a run")
     else:
         config = presets.preset(name)
     return config if classes is None else replace(config, {"network.classes": str(classes)})

@@ -4,25 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bar
-from rich.text import Text
-
-
-class _Speed(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
 
 
 class Progress:
@@ -64,6 +49,8 @@ class Terminal(Progress):
     """Prose and a bar on stderr; without a terminal, a line per epoch."""
 
     def __init__(self) -> None:
+        from rich.console import Console
+
         self.console = Console(stderr=True, highlight=False)
         self.bar: Bar | None = None
         self.counter: Bar | None = None
@@ -80,15 +67,27 @@ class Terminal(Progress):
     @contextmanager
     def counting(self, what: str) -> Iterator[None]:
         """As `Progress.counting`."""
-        columns = (
-            SpinnerColumn(),
-            TextColumn(what),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _Speed(),
-            TimeRemainingColumn(),
+        if not self.console.is_terminal:
+            yield
+            return
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            ProgressColumn,
+            SpinnerColumn,
+            Task,
+            TextColumn,
+            TimeRemainingColumn,
         )
-        with Bar(*columns, console=self.console, disable=not self.console.is_terminal) as self.counter:
+        from rich.progress import Progress as Bar
+        from rich.text import Text
+
+        class Speed(ProgressColumn):
+            def render(self, task: Task) -> Text:
+                return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
+
+        columns = (SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
+        with Bar(*columns, console=self.console) as self.counter:
             yield
         self.counter = None
 
@@ -107,6 +106,9 @@ class Terminal(Progress):
         if not self.console.is_terminal:
             yield
             return
+        from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
         columns = (
             SpinnerColumn(),
             TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),

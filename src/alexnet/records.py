@@ -6,6 +6,7 @@ What is read is a run's files, the headers of files of weights, and settings.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -13,7 +14,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -135,13 +136,19 @@ def read_record(kind: type[Record], value: Any, where: str, error: type[AlexnetE
     """
     if not isinstance(value, dict):
         raise error(f"{where} {quoted(value)} should be an object in braces")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(typing.cast(Hashable, kind))
     for name in [*hints, *value]:
         if name not in value:
             raise error(f"{where}.{name} is missing")
         if name not in hints:
             raise error(f"{where}.{quoted(name)[1:-1]} is not known")
     return kind(**{name: checked(hint, value[name], f"{where}.{name}", error) for name, hint in hints.items()})
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    """The types of a dataclass's fields, which takes longer to find than a record to read."""
+    return typing.get_type_hints(kind)
 
 
 def checked(hint: Any, value: Any, where: str, error: type[AlexnetError] = RunError) -> Any:
@@ -164,7 +171,7 @@ def checked(hint: Any, value: Any, where: str, error: type[AlexnetError] = RunEr
     elif type(value) is hint and not (hint is int and not 0 <= value < 2**53):
         return value
     wanted = {
-        int: "a whole number from 0 to 2**53",
+        int: f"a whole number from 0 to {2**53 - 1:,}",
         float: f"a number within ±{LARGEST:g}",
         bool: "true or false",
         str: "a text",

@@ -9,6 +9,7 @@ statistics.npz       mean image and PCA of the training set
 metrics.jsonl        a line per log interval, epoch and validation, errors in percent
 evaluations.jsonl    what `alexnet evaluate` measured, by data, split, views and weights, errors in percent
 checkpoints/         last, previous and best, one safetensors file each
+int8.json            how large activations are, for int8
 trackers.json  tensorboard/  report.html  figures/
 .lock                held while a process trains
 ```
@@ -34,8 +35,8 @@ MAX_BYTES = 16 << 20  # of a JSON file
 MAX_LINES = 64 << 20  # bytes of metrics.jsonl
 # What a training has written before its first checkpoint, and nothing of value.
 BEGUN = ("config.json", "environment.json", "source.json", "init.json", "statistics.npz", "metrics.jsonl")
-FILES = (*BEGUN, ".lock", "evaluations.jsonl", "trackers.json", "report.html")
-FOLDERS = ("checkpoints", "figures", "int8", "tensorboard")
+FILES = (*BEGUN, ".lock", "evaluations.jsonl", "int8.json", "trackers.json", "report.html")
+FOLDERS = ("checkpoints", "figures", "tensorboard")
 # The fields of the files, by name and type; `?`: may be missing.
 SOURCE = {
     "source": str,
@@ -189,6 +190,8 @@ class Run:
             check_fields(change, CHANGE, f"{where}: changes")
             if any(len(values) != 2 for values in change["settings"].values()):
                 raise RunError(f"{where}: changes.settings should have the value before and the value after of each")
+            if not change["settings"]:
+                raise RunError(f"{where}: changes.settings should name what was changed, and is empty")
         return value
 
     def change(self, config: Config, entry: Mapping[str, Any]) -> None:
@@ -255,6 +258,11 @@ class Run:
     def init_file(self) -> Path:
         """Which weights came from another model; only where some did."""
         return self.path / "init.json"
+
+    @property
+    def int8_file(self) -> Path:
+        """How large activations are, for int8; only where it was computed."""
+        return self.path / "int8.json"
 
     @property
     def statistics_file(self) -> Path:

@@ -132,7 +132,8 @@ class Field:
 
     def _refusal(self, value: Any) -> UsageError:
         shown = list(value) if isinstance(value, tuple) else value
-        return UsageError(f"{self.path} {quoted(shown)} should be {self.wanted}")
+        hint = suggestion(value, self.choices) if self.choices and isinstance(value, str) else ""
+        return UsageError(f"{self.path} {quoted(shown)} should be {self.wanted}{hint}")
 
 
 def number(text: str, kind: type) -> Any:

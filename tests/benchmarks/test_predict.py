@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from alexnet.inference import backends
 from benchmarks import predict
 from benchmarks.registry import run
 
@@ -30,7 +30,7 @@ SMALL = [
 @pytest.fixture(autouse=True)
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predict, "READ", 1 << 16)
-    monkeypatch.setattr(predict.Bench, "_peers", lambda self: {"a peer": lambda views: self.model(views)})
+    monkeypatch.setattr(predict.Bench, "_peers", lambda self: {"a peer": lambda views: self.plain.model(views)})
 
 
 def test_every_result_has_value_spread_peers_and_reference(tmp_path: Path) -> None:
@@ -44,24 +44,57 @@ def test_every_result_has_value_spread_peers_and_reference(tmp_path: Path) -> No
     assert "these are the first results of predict" in answer.text
 
 
-def test_torch_alone_answers_where_no_backend_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind in backends.BACKENDS.values():
-        monkeypatch.setattr(kind, "installed", lambda name=kind.name: name == "torch")
+def test_ours_is_the_engine_in_each_precision_beside_torch() -> None:
     answer = run("predict", SMALL, keep=False, say=lambda line: None)
-    assert {result.by for result in answer.record.results} == {"ours torch float32", "ours torch bfloat16"}
+    assert {result.by for result in answer.record.results} == {
+        f"ours engine {precision}" for precision in ("float32", "bfloat16", "int8")
+    }
+    assert all(
+        "ours torch float32" in result.peers for result in answer.record.results if result.name.endswith(" float32")
+    )
     assert answer.path is None
+
+
+def test_a_peer_in_a_narrower_precision_is_beside_ours_in_that_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("a peer", "a peer bfloat16", "a peer int8")
+    monkeypatch.setattr(
+        predict.Bench, "_peers", lambda self: dict.fromkeys(names, lambda views: self.plain.model(views))
+    )
+    answer = run("predict", SMALL, keep=False, say=lambda line: None)
+    for result in answer.record.results:
+        assert ("a peer bfloat16" in result.peers) == (not result.name.endswith(" float32"))
+        assert ("a peer int8" in result.peers) == ("int8" in result.name) and "a peer" in result.peers
 
 
 def test_a_start_has_every_stage(tmp_path: Path) -> None:
     path, _ = predict.fresh_run("digits", tmp_path)
-    stages = predict.one_start("torch", str(path))
+    stages = predict.one_start("engine", str(path))
     assert tuple(stages) == predict.STAGES and min(stages.values()) > 0
 
 
-def test_our_contenders_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_contenders_compute_the_same() -> None:
     from argparse import Namespace
 
     bench = predict.Bench(Namespace(preset="digits", no_compile=True, side=32))
-    images = torch.from_numpy(bench.pictures(3))
+    images = bench.pictures(3)
     answers = [net.probabilities(images, 5) for name, net in bench.ours.items() if name.endswith("float32")]
-    assert all(torch.allclose(answer, answers[0], atol=1e-5) for answer in answers)
+    assert len(answers) == 2
+    np.testing.assert_allclose(answers[0], answers[1], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_peers_compute_what_ours_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    from argparse import Namespace
+
+    for library in ("onnxruntime", "openvino", "nncf"):
+        pytest.importorskip(library, reason=f"{library} is not installed (extra: dev)")
+    monkeypatch.undo()
+    monkeypatch.setattr(predict, "BACKENDS", {"engine": ("float32",)})
+    bench = predict.Bench(Namespace(preset="digits", no_compile=True, side=32))
+    images = bench.pictures(3)
+    view = bench.plain.view(torch.from_numpy(images), 1, 1, False).contiguous()
+    (expected,) = bench.plain.logits(images, [(1, 1, False)])
+    for name, close in (("ONNX Runtime", 1e-4), ("OpenVINO", 1e-4), ("OpenVINO int8", 0.2)):
+        answer = bench.peers[name](view)
+        found = np.asarray(next(iter(answer.values())) if hasattr(answer, "values") else answer[0])
+        assert np.abs(found - expected).max() <= close * np.abs(expected).max(), name

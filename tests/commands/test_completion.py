@@ -60,7 +60,7 @@ def test_the_shell_accepts_its_file(shell: str, file) -> None:
         ("alexnet tr", ["train"]),
         ("alexnet data pre", ["prepare"]),
         ("alexnet data prepare --co", ["--codec"]),
-        ("alexnet data prepare --codec ", ["raw", "jpeg"]),
+        ("alexnet data prepare --codec ", ["yuv420", "raw", "jpeg"]),
         ("alexnet train --preset ", presets.names()),
         ("alexnet train --without ", list(ABLATIONS)),
         ("alexnet --json summary cod", ["code-145"]),

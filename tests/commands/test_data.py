@@ -73,7 +73,10 @@ def test_prepare_says_what_it_left_out(
         (folder / "train" / "bee" / f"bad{k}.png").write_bytes(b"no")
     assert main(["data", "prepare", str(folder), str(tmp_path / "other"), "--size", "8"]) == 1
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "27 of 45 pictures cannot be read" in said
+    assert said.count("\n") == 2 and "27 of 45 pictures cannot be read" in said and "unreadable.csv" in said
+    assert main(["data", "verify", str(folder)]) == 1
+    said = capsys.readouterr().out
+    assert said.count("unreadable: ") == 20 and said.endswith("… and 7 more files are unreadable; --json lists all\n")
 
 
 def test_verify_ends_with_1_where_there_are_errors_only(
@@ -107,7 +110,7 @@ def test_a_stopped_preparation_says_so_and_the_same_command_finishes_it(
     process.send_signal(number)
     out, said = process.communicate(timeout=60)
     assert process.returncode == code, said
-    assert out == "" and said.count("\n") == 1 and "give the same command to go on" in said
+    assert out == "" and said.count("\n") == 2 and "give the same command to go on" in said.splitlines()[1]
     assert not list((tmp_path / "store").rglob("*.part"))
     if number == signal.SIGTERM:
         other = str(tmp_path / "whole")

@@ -330,40 +330,16 @@ def test_a_corner_view_and_its_mirror_image_at_test_time() -> None:
     np.testing.assert_array_equal(mirrored, plain[:, :, ::-1])
 
 
-def test_the_ten_views_are_four_corners_and_the_centre_each_mirrored() -> None:
-    base = presets.preset("paper")
-    edge = base.data.size - base.network.image
-    small = augmentation()
-    assert edge == 32
-    far, middle = SIZE - CROP, (SIZE - CROP) // 2
-    places = {(0, 0), (0, far), (far, 0), (far, far), (middle, middle)}
-    views = small.views(10)
-    assert len(views) == 10
-    assert set(views) == {(row, column, mirror) for row, column in places for mirror in (False, True)}
-
-
-def test_one_view_is_the_centre_and_not_mirrored() -> None:
-    middle = (SIZE - CROP) // 2
-    assert augmentation().views(1) == [(middle, middle, False)]
-
-
-@pytest.mark.parametrize("count", [0, 2, 11, -1])
-def test_another_number_of_views_is_refused(count: int) -> None:
-    with pytest.raises(ValueError, match=f"{count}.*1, 5 or 10"):
-        augmentation().views(count)
-
-
 def test_an_image_of_just_the_crops_size_has_one_place() -> None:
     base = dataclasses.replace(config(), data=Data(size=CROP))
     augment = Augmentation(base, statistics(CROP), torch.device("cpu"))
     assert not draw_of(augment, 10).offsets.any()
-    assert set(augment.views(10)) == {(0, 0, False), (0, 0, True)}
 
 
 def test_an_odd_border_leaves_the_centre_inside() -> None:
     base = dataclasses.replace(config(), data=Data(size=CROP + 5))
     augment = Augmentation(base, statistics(CROP + 5), torch.device("cpu"))
-    assert augment.views(1) == [(2, 2, False)]
+    assert augment.center == 2
 
 
 def test_a_covariance_with_a_vanishing_component_adds_no_noise_along_it() -> None:

@@ -12,6 +12,7 @@ from alexnet.data.loader import BatchLoader
 from alexnet.data.preprocess import square
 from alexnet.data.random import integers, permutation, random_words
 from alexnet.data.readers.open import open_source
+from alexnet.data.readers.store_format import CODECS
 from alexnet.data.store.prepare import prepare
 from alexnet.errors import DataError
 
@@ -131,15 +132,15 @@ def test_starting_late_reads_no_earlier_image(monkeypatch):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """The same source as itself and as stores of both codecs."""
+    """The same source as itself and as stores of every codec."""
     root = tmp_path_factory.mktemp("stores")
     split = open_source("digits")
-    for codec in ("raw", "jpeg"):
+    for codec in CODECS:
         prepare(split, root / codec, size=16, codec=codec, shard_images=300)
-    return {"digits": split, **{codec: open_source(root / codec) for codec in ("raw", "jpeg")}}
+    return {"digits": split, **{codec: open_source(root / codec) for codec in CODECS}}
 
 
-@pytest.mark.parametrize("kind", ["digits", "raw", "jpeg"])
+@pytest.mark.parametrize("kind", ["digits", "yuv420", "raw", "jpeg"])
 def test_batches_do_not_depend_on_workers_or_memory(prepared, kind):
     split = prepared[kind].splits["train"]
 
@@ -161,7 +162,7 @@ def test_batches_do_not_depend_on_workers_or_memory(prepared, kind):
             assert as_lists(loader(workers, memory).epoch(epoch)) == expected
 
 
-@pytest.mark.parametrize("kind", ["raw", "jpeg"])
+@pytest.mark.parametrize("kind", ["yuv420", "raw", "jpeg"])
 @pytest.mark.parametrize("size", [16, 9, 20])
 def test_a_store_feeds_what_it_holds_at_any_size(prepared, kind, size):
     split = prepared[kind].splits["test"]

@@ -72,7 +72,7 @@ def test_training_preparing_and_predicting_see_the_same_pixels(tmp_path: Path, e
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     split = open_source(tmp_path / "pictures").splits["train"]
-    prepare(tmp_path / "pictures", tmp_path / "store", size=SIZE, exif_rotate=exif_rotate)
+    prepare(tmp_path / "pictures", tmp_path / "store", size=SIZE, codec="raw", exif_rotate=exif_rotate)
     store = open_source(tmp_path / "store")
     assert store.exif_rotate is exif_rotate
     options = {"seed": 0, "shuffle": False, "exif_rotate": exif_rotate}

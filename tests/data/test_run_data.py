@@ -10,11 +10,13 @@ import pytest
 from PIL import Image
 
 from alexnet.config import Config
+from alexnet.data.dataset import other_classes
 from alexnet.data.run_data import RunData, open_run_data
 from alexnet.data.statistics import fit
 from alexnet.data.store.prepare import prepare
 from alexnet.errors import DataError
-from alexnet.progress import Progress, quiet
+from alexnet.progress import quiet
+from tests.told import Told
 
 
 def keys(inputs: RunData, name: str) -> list[str]:
@@ -66,7 +68,7 @@ def test_a_split_that_is_missing_is_named_with_those_there_are(
     pictures: Callable[..., Path], short: Callable[..., Config], tmp_path: Path
 ) -> None:
     folder = pictures(tmp_path / "some", {"train": 4, "val": 2})
-    with pytest.raises(DataError, match=r"has no test split \(it has train, val\).*--split"):
+    with pytest.raises(DataError, match=r"has no test split, only train, val$"):
         open_run_data(short(folder)).split("test")
 
 
@@ -108,16 +110,10 @@ def test_statistics_are_those_of_the_training_images_alone(
 def test_statistics_are_fitted_once_and_read_thereafter(
     seven: Path, short: Callable[..., Config], tmp_path: Path
 ) -> None:
-    class Notes(Progress):
-        said = 0
-
-        def note(self, text: str) -> None:
-            self.said += 1
-
-    inputs, notes = open_run_data(short(seven)), Notes()
+    inputs, notes = open_run_data(short(seven)), Told()
     first = inputs.statistics(tmp_path / "statistics.npz", notes)
     again = inputs.statistics(tmp_path / "statistics.npz", notes)
-    assert notes.said == 1
+    assert len(notes.notes) == 1
     np.testing.assert_array_equal(first.mean_image, again.mean_image)
 
 
@@ -127,7 +123,7 @@ def store_of(pictures: Callable[..., Path], tmp_path: Path, splits: dict[str, in
     return tmp_path / "store"
 
 
-@pytest.mark.parametrize("codec", ["raw", "jpeg"])
+@pytest.mark.parametrize("codec", ["yuv420", "raw", "jpeg"])
 def test_the_statistics_of_a_store_are_used_without_reading_an_image(
     pictures: Callable[..., Path],
     short: Callable[..., Config],
@@ -179,7 +175,7 @@ def test_a_run_on_a_store_remembers_how_its_pictures_were_turned(
     store = store_of(pictures, tmp_path, {"train": 4, "val": 2}, exif_rotate=True)
     assert open_run_data(short(store)).config.data.exif_rotate is True
     assert open_run_data(short(tmp_path / "some")).config.data.exif_rotate is False
-    with pytest.raises(DataError, match="prepared with --exif-rotate"):
+    with pytest.raises(DataError, match="prepared with exif_rotate"):
         open_run_data(short(store, data__exif_rotate="false"))
 
 
@@ -187,7 +183,7 @@ def test_a_store_that_was_not_turned_cannot_be_asked_to_be(
     pictures: Callable[..., Path], short: Callable[..., Config], tmp_path: Path
 ) -> None:
     store = store_of(pictures, tmp_path, {"train": 4, "val": 2})
-    with pytest.raises(DataError, match="prepared without --exif-rotate"):
+    with pytest.raises(DataError, match="prepared without exif_rotate"):
         open_run_data(short(store, data__exif_rotate="true"))
 
 
@@ -231,3 +227,11 @@ def test_statistics_that_make_no_sense_are_named_by_field(
         replace(good, **{name: value}).save(path)
         with pytest.raises(DataError, match=words):
             open_run_data(short(seven)).statistics(path, quiet)
+
+
+def test_classes_that_are_gone_or_new_are_named_and_few_of_many() -> None:
+    assert other_classes(["ant", "bee"], ["ant", "bee"]) == ""
+    assert other_classes(["ant", "bee"], ["bee", "ant"]) == "classes in another order"
+    assert other_classes(["ant", "bee"], ["ant", "bee", "cow"]) == "other classes (new: 'cow')"
+    many = [f"a{i}" for i in range(1002)]
+    assert other_classes([*many, "x"], ["x"]) == "other classes (gone: 'a0', 'a1', 'a2' and 999 more)"

@@ -72,7 +72,7 @@ def test_the_table_is_what_the_sources_declare() -> None:
 
 def test_the_numbers_of_dtypes_are_those_of_the_sources() -> None:
     header = (build.FOLDER / "numbers.h").read_text()
-    assert dict(re.findall(r"(FLOAT32|BFLOAT16|FLOAT16) = (\d)", header)) == {
+    assert dict(re.findall(r"(FLOAT32|BFLOAT16|FLOAT16|INT8) = (\d)", header)) == {
         d.name: str(d.value) for d in library.Dtype
     }
 

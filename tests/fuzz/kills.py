@@ -89,7 +89,7 @@ def trained(root: Path) -> Any:
         checkpoint = read_checkpoint(run / "checkpoints" / f"{name}.safetensors")
         for kind, tensors in (("weights", checkpoint.weights), ("velocities", checkpoint.velocities)):
             for key, value in tensors.items():
-                found[f"{name} {kind} {key}"] = value.numpy().tobytes()
+                found[f"{name} {kind} {key}"] = value.tobytes()
         state = dict(checkpoint.state)
         state["train"] = {key: value for key, value in state["train"].items() if key not in PLACED}
         found[f"{name} state"] = state

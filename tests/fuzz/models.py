@@ -34,9 +34,15 @@ def prepare(folder: Path) -> Path:
     if not (run.parent / "model.safetensors").exists():
         net = load(run)
         assert net.run is not None
-        export(net.model, "safetensors", run.parent / "model.safetensors", net.facts())  # type: ignore[attr-defined]
-        torch.save(net.model.state_dict(), run.parent / "weights.pt")  # type: ignore[attr-defined]
-        torch.save(net.model.state_dict(), run.parent / "old.pt", _use_new_zipfile_serialization=False)  # type: ignore[attr-defined]
+        export(
+            net.trained.network,
+            net.trained.weights,
+            "safetensors",
+            run.parent / "model.safetensors",
+            net.trained.facts(),
+        )  # type: ignore[attr-defined]
+        torch.save(net.trained.torch_model().state_dict(), run.parent / "weights.pt")  # type: ignore[attr-defined]
+        torch.save(net.trained.torch_model().state_dict(), run.parent / "old.pt", _use_new_zipfile_serialization=False)  # type: ignore[attr-defined]
         (run.parent / "settings.toml").write_text(to_toml(preset("digits")))
         (run.parent / "settings.json").write_text(json.dumps(preset("digits").to_dict()))
         load_file((run.parent / "model.safetensors", Random(0)))
@@ -182,15 +188,21 @@ def load_file(case: Case) -> str:
     net = load(case[0])
     (prediction,) = net.predict([np.zeros((20, 30, 3), np.uint8)])
     assert abs(sum(prediction.probabilities) - 1) < 1e-3, "nonsense was predicted"
-    export(net.model, "safetensors", case[0].parent / "again" / "model.safetensors", net.facts())  # type: ignore[attr-defined]
+    export(
+        net.trained.network,
+        net.trained.weights,
+        "safetensors",
+        case[0].parent / "again" / "model.safetensors",
+        net.trained.facts(),
+    )  # type: ignore[attr-defined]
     return prediction.labels[0][:50]
 
 
 def read_weights(case: Case) -> str:
     """The weights of a file of torch's, as for a network of torchvision's."""
-    from alexnet.inference.load import _read_weights
+    from alexnet.inference import torchvision_weights
 
-    return str(len(_read_weights(str(case[0]))))
+    return str(len(torchvision_weights.read_weights(str(case[0]))))
 
 
 def begin_from(case: Case) -> str:

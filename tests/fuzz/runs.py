@@ -166,7 +166,8 @@ def edited_state(rng: Random, folder: Path, run: Path) -> Case:
         change_tensors(rng, tensors)
     texts[KEY] = dump(state).decode()
     try:
-        texts[CHECKSUM] = checksum(tensors, texts[KEY])
+        content = {name: tensor.contiguous().reshape(-1).view(torch.uint8).numpy() for name, tensor in tensors.items()}
+        texts[CHECKSUM] = checksum(content, texts[KEY])
         path.write_bytes(pack(tensors, texts))
     except (RuntimeError, ValueError):
         path.write_bytes(b"")

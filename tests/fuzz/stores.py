@@ -28,10 +28,12 @@ from PIL import Image
 from alexnet import presets
 from alexnet.config import replace
 from alexnet.data.readers.open import open_source
+from alexnet.data.readers.store_format import CODECS, record_bytes
 from alexnet.data.run_data import open_run_data
 from alexnet.data.store.info import info
 from alexnet.data.store.prepare import prepare
 from alexnet.data.store.verify import verify
+from alexnet.engine.ycbcr import to_planes
 from alexnet.progress import quiet
 from tests.fuzz.harness import Family
 
@@ -73,18 +75,18 @@ def prepared(folder: Path) -> Path:
                 for i in range(count if split == "train" else 3):
                     pixels = rng.integers(0, 140, (20, 24, 3), dtype=np.uint8)
                     Image.fromarray(pixels).save(place / f"{i}.png")
-        for codec in ("raw", "jpeg"):
+        for codec in CODECS:
             prepare(folder / source, folder / f"{source}-{codec}", size=SIDE, codec=codec, shard_images=10, workers=1)
     return folder
 
 
 def copied(rng: Random, folder: Path, shared: Path, codec: str | None = None) -> Path:
     """A store to be spoilt, and the secret beside it."""
-    codec = codec or rng.choice(["raw", "jpeg"])
+    codec = codec or rng.choice(list(CODECS))
     store = folder / "store"
     shutil.copytree(shared / f"pictures-{codec}", store)
     secret = np.full((10, SIDE, SIDE, 3), SECRET, np.uint8)
-    np.save(folder / "secret.npy", secret)
+    np.save(folder / "secret.npy", np.stack([to_planes(square) for square in secret]) if codec == "yuv420" else secret)
     tar = bytearray((store / "train" / "00000.tar").read_bytes()) if codec == "jpeg" else bytearray()
     picture = simplejpeg.encode_jpeg(secret[0], 90, "RGB", "420")
     for offset, size in np.load(store / "train" / "index.npy")[:10].tolist() if tar else []:
@@ -195,9 +197,9 @@ def text(rng: Random, folder: Path, shared: Path) -> Path:
 
 def paths(rng: Random, folder: Path, shared: Path) -> Path:
     """Names in the manifest lead to the secret or elsewhere; what they lead to has the length declared."""
-    codec = rng.choice(["raw", "jpeg"])
+    codec = rng.choice(list(CODECS))
     store = copied(rng, folder, shared, codec)
-    end = {"raw": ".npy", "jpeg": ".tar"}[codec]
+    end = CODECS[codec]
     (store / "train" / f"link{end}").symlink_to(folder / f"secret{end}")
     (store / "out").symlink_to(folder, target_is_directory=True)
     name = rng.choice(PATHS).replace("{}", end).replace("{root}", str(folder))
@@ -268,7 +270,7 @@ def damaged(rng: Random, folder: Path, shared: Path) -> Path:
 def exchanged(rng: Random, folder: Path, shared: Path) -> Path:
     """A file is another one of this store, of a store of another source, or of another codec."""
     store = copied(rng, folder, shared)
-    others = [store, *(shared / f"{source}-{codec}" for source in ("pictures", "others") for codec in ("raw", "jpeg"))]
+    others = [store, *(shared / f"{source}-{codec}" for source in ("pictures", "others") for codec in CODECS)]
     target = rng.choice([*files_of(store), store / "manifest.json"])
     donor = rng.choice(others)
     donors = [path for path in [*files_of(donor), donor / "manifest.json"] if path != target]
@@ -408,7 +410,8 @@ def sparse(rng: Random, folder: Path, shared: Path) -> Path:
     manifest["size"] = size
     shard = store / split["shards"][0]["file"]
     with contextlib.suppress(OSError):
-        os.truncate(shard, 128 + count * size**2 * 3 if shard.suffix == ".npy" else count * 2048 + 1024)
+        each = 2048 if manifest["codec"] == "jpeg" else record_bytes(manifest["codec"], size)
+        os.truncate(shard, count * each + (1024 if manifest["codec"] == "jpeg" else 128))
     for file, shape in {"labels.npy": (count,), "index.npy": (count, 2)}.items():
         if file in split["files"]:
             with open(store / "train" / file, "wb") as opened:
@@ -480,7 +483,7 @@ def unfinished(rng: Random, folder: Path, shared: Path) -> tuple[Path, Path]:
             raise KeyboardInterrupt
 
     with contextlib.suppress(KeyboardInterrupt):
-        prepare(source, store, size=SIDE, codec="raw", shard_images=10, workers=1, progress=stop)
+        prepare(source, store, size=SIDE, codec="yuv420", shard_images=10, workers=1, progress=stop)
     (store / "train" / "00001.npy.0a1b2c3d.part").write_bytes(b"half")
     target = rng.choice(files_of(store))
     way = rng.randrange(6)
@@ -538,7 +541,7 @@ def describe(store: Path) -> str:
 def go_on(target: tuple[Path, Path]) -> str:
     """Go on preparing; the end must be the same store as without an interruption."""
     source, store = target
-    prepare(source, store, size=SIDE, codec="raw", shard_images=10, workers=1)
+    prepare(source, store, size=SIDE, codec="yuv420", shard_images=10, workers=1)
     for file in files_of(store):
         if not file.is_symlink() and verify(store, workers=1).errors:
             raise AssertionError("the store is damaged")

@@ -14,13 +14,13 @@ from typing import Any
 
 from PIL import Image
 
-import alexnet
 from alexnet import cli, presets
 from alexnet.ablations import ABLATIONS
 from alexnet.config import fields
 from alexnet.config_file import to_toml
 from alexnet.data.readers.open import open_source
 from alexnet.errors import UsageError
+from alexnet.training.train import train
 from tests.fuzz.harness import LONGEST_MESSAGE, Family
 
 # What no command gets past, so that nothing is trained or measured: none of these names is there.
@@ -217,7 +217,7 @@ def call(rng: Random, folder: Path) -> dict[str, Any]:
 
 def run_call(arguments: dict[str, Any]) -> str:
     """Train; it is refused at last where there are no images."""
-    alexnet.train(**arguments)
+    train(**arguments)
     raise AssertionError("there were no images")
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from alexnet.config import Config
@@ -17,10 +16,12 @@ from alexnet.data.dataset import Source
 from alexnet.errors import DataError, UsageError
 from alexnet.inference.evaluate import evaluate, match_labels
 from alexnet.inference.load import load
+from alexnet.inference.network import softmax
 from alexnet.inference.predictor import Images, Predictor
 from alexnet.progress import Progress
 from alexnet.run import Run
 from alexnet.training.loop import train
+from tests.told import Told
 
 FIELDS = {"top1_error", "top5_error", "loss", "count", "views", "data", "split", "runs", "models", "unreadable"}
 FIELDS |= {"chance_error", "majority_error", "answered", "present", "path"}
@@ -32,8 +33,8 @@ def plain_loop(runs: list[Path | Predictor], folder: Path, views: int = 1) -> tu
     wrong = missed = count = 0
     losses = []
     for path in sorted(folder.glob("*/*.png")):
-        pixels = torch.from_numpy(np.array(Image.open(path)))[None]
-        outputs = np.mean([net.probabilities(pixels, views)[0].double().numpy() for net in nets], axis=0)
+        pixels = np.array(Image.open(path))[None]
+        outputs = np.mean([net.probabilities(pixels, views)[0].astype(np.float64) for net in nets], axis=0)
         ranked = [nets[0].classes[i] for i in np.argsort(-outputs)]
         truth = path.parent.name
         wrong += ranked[0] != truth
@@ -145,8 +146,22 @@ def test_a_class_the_run_was_not_trained_on_is_named(
     pictures: Callable[..., Path], trained: Path, tmp_path: Path
 ) -> None:
     folder = pictures(tmp_path / "some", {"test": 2}, ("ant", "cats"))
-    with pytest.raises(DataError, match=r"'cats' that the model was not trained on; did you mean cat\?"):
+    with pytest.raises(DataError, match=r"'cats' that the model was not trained on; did you mean cat\?; name .*--data"):
         evaluate(trained, data=str(folder))
+
+
+def test_images_of_other_classes_than_the_runs_are_told_once(
+    pictures: Callable[..., Path], short: Callable[..., Config], tmp_path: Path
+) -> None:
+    class Warnings(Progress):
+        def warn(self, text: str) -> None:
+            pytest.fail(text)
+
+    folder = pictures(tmp_path / "some", {"": 6}, ("ant", "bee"))
+    train(short(folder), tmp_path / "run")
+    (folder / "bee").rename(folder / "cow")
+    with pytest.raises(DataError, match="has a class 'cow' that the model was not trained on; name images of its"):
+        evaluate(tmp_path / "run", progress=Warnings())
 
 
 def test_unreadable_images_are_left_out_and_counted(trained: Path, seven: Path, tmp_path: Path) -> None:
@@ -238,13 +253,12 @@ class ByBrightness(Predictor):
     size, batch_size = 16, 5
     description = {"run": "by brightness"}
 
-    def probabilities(self, images: torch.Tensor, views: int = 1) -> torch.Tensor:
-        self.check_squares(images)
-        place = images.float().mean((1, 2, 3)) / 256 * 7
-        return (-((place[:, None] - torch.arange(7) - 0.5) ** 2)).softmax(1)
+    def probabilities(self, images: np.ndarray, views: int = 1) -> np.ndarray:
+        place = self.check_squares(images).mean((1, 2, 3), dtype=np.float32) / 256 * 7
+        return softmax(-((place[:, None] - np.arange(7, dtype=np.float32) - 0.5) ** 2))
 
-    def taps(self, images: Images, names: Iterable[str] | None = None) -> dict[str, torch.Tensor]:
-        return {"brightness": self.squares(images).float().mean((1, 2, 3))}
+    def taps(self, images: Images, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        return {"brightness": self.squares(images).mean((1, 2, 3), dtype=np.float32)}
 
 
 def test_what_is_not_a_network_is_measured_and_averaged_too(trained: Path, seven: Path) -> None:
@@ -284,18 +298,7 @@ def test_given_weights_are_those_of_the_average(trained: Path, second: Path, sev
 
 
 def test_searched_weights_are_at_least_as_good_as_equal_ones_on_validation(trained: Path, second: Path) -> None:
-    class Notes(Progress):
-        def __init__(self) -> None:
-            self.notes: list[str] = []
-            self.warnings: list[str] = []
-
-        def note(self, text: str) -> None:
-            self.notes.append(text)
-
-        def warn(self, text: str) -> None:
-            self.warnings.append(text)
-
-    progress = Notes()
+    progress = Told()
     nets = [trained, second, ByBrightness()]
     searched = evaluate(nets, weights="search", split="val", progress=progress)
     equal = evaluate(nets, split="val")

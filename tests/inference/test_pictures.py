@@ -152,7 +152,10 @@ def test_predictions_are_written_as_a_table(trained: Path, folder: Path, command
     assert code == 1 and said == f"3 predictions written to {out}\n"
     with open(out, newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["image", "rank", "label", "probability"]
+    assert list(rows[0]) == ["image", "rank", "label", "probability", "words", "reason"]
+    (odd,) = [row for row in rows if row["reason"]]
+    assert odd["image"] == str(folder / "odd.png") and odd["rank"] == odd["label"] == ""
+    rows.remove(odd)
     assert [row["rank"] for row in rows] == ["1", "2"] * 3
     net = load(trained)
     for row in rows[::2]:

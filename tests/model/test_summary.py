@@ -51,7 +51,7 @@ def test_connections_are_the_multiplications_of_one_image():
 
 
 def test_quoted_figures_stand_beside_the_counted_ones():
-    text = summary_text(summary(presets.preset("paper").network))
+    text = summary_text(summary(presets.preset("paper").network), "paper")
     for figure in (
         "60,000,000",
         "60,965,224",
@@ -93,7 +93,7 @@ def test_parameters_outside_leaf_modules_are_counted():
 
 
 def test_rendering_is_aligned():
-    lines = summary_text(summary(presets.preset("digits").network)).splitlines()
+    lines = summary_text(summary(presets.preset("digits").network), "digits").splitlines()
     rules = [line for line in lines if line.startswith("─")]
     assert len({len(line) for line in rules}) == 1
     assert max(map(len, lines)) == len(rules[0])

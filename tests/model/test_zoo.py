@@ -12,10 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from alexnet import presets
 from alexnet.architecture import hidden_layer
+from alexnet.checkpoint import shapes_of
 from alexnet.model import native
 from alexnet.model.alexnet import AlexNet
 from alexnet.model.net import Net
-from alexnet.model.zoo import LibraryNet, build, create_model
+from alexnet.model.zoo import LibraryNet, blank, build, create_model
 
 
 def pictures(n: int, side: int = 224) -> Tensor:
@@ -222,3 +223,9 @@ def test_a_description_is_built_as_a_preset_is() -> None:
     assert torch.equal(
         build(network, 4).state_dict()["fc4.weight"], create_model("digits", seed=4).state_dict()["fc4.weight"]
     )
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_the_shapes_of_weights_that_the_description_says_are_the_models(name: str) -> None:
+    network = presets.preset(name).network
+    assert shapes_of(network) == {key: tuple(value.shape) for key, value in blank(network).state_dict().items()}

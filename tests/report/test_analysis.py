@@ -4,7 +4,6 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 
 from alexnet.data.run_data import open_run_data
 from alexnet.errors import DataError
@@ -99,6 +98,17 @@ def test_a_large_training_set_is_searched_in_part(predictor, trained):
     assert len({near.name for example in analysis.examples for near in example.neighbours}) <= 10
 
 
+def test_images_of_other_classes_are_told_with_what_to_do(predictor, folder, trained, tmp_path):
+    other = shutil.copytree(folder, tmp_path / "other")
+    name = predictor.classes[-1]
+    for path in other.glob(f"**/{name}"):
+        path.rename(path.with_name("zebra"))
+    with pytest.raises(
+        DataError, match=rf"is not what the run began with: other classes \(gone: '{name}'; new: 'zebra'\).*--data"
+    ):
+        analyse(predictor, trained, data=str(other))
+
+
 def test_unreadable_images_are_left_out(predictor, folder, trained, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "pictures")
     (copy / "test" / "plain" / "1.png").write_bytes(b"nothing")
@@ -122,6 +132,6 @@ def _with_source(run, path, source):
 
 def _activations(predictor, split):
     """The last hidden layer's activations, one image at a time, float64."""
-    size = predictor.config.data.size
-    images = [torch.from_numpy(split.resize_crop(i, size).copy())[None] for i in range(len(split))]
-    return np.stack([predictor.taps(image, ["relu4"])["relu4"][0].double().numpy() for image in images])
+    size = predictor.size
+    images = [split.resize_crop(i, size)[None] for i in range(len(split))]
+    return np.stack([predictor.taps(image, ["relu4"])["relu4"][0].astype(np.float64) for image in images])

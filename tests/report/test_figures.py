@@ -9,9 +9,9 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
+from alexnet.checkpoint import arrays
 from alexnet.data.statistics import Statistics
 from alexnet.inference.load import load
 from alexnet.model.zoo import build
@@ -140,38 +140,41 @@ def test_photographs_are_embedded_as_jpeg_and_small_pictures_with_their_pixels()
     assert shown[0, 0, 0] == shown[len(shown) // 3, 0, 0] == 250
 
 
+def kernels_of(trained):
+    return first_kernels(trained.network, trained.weights, grey=False)
+
+
 def test_kernels_are_divided_into_columns(trained):
     predictor = load(trained.path)
-    kernels = first_kernels(predictor.model, 2, grey=False)
+    kernels = kernels_of(predictor.trained)
     assert [column.shape for column in kernels.columns] == [(16, 5, 5, 3)] * 2
-    weights = predictor.model.conv1.weight[17].detach().numpy().transpose(1, 2, 0)
+    weights = predictor.trained.weights["conv1.weight"][17].transpose(1, 2, 0)
     pixels = np.rint(127.5 + 127.5 * weights / np.abs(weights).max())
     np.testing.assert_array_equal(kernels.columns[1][1], pixels)
 
 
 def test_kernels_are_drawn_column_by_column(trained):
-    panels = figures.kernels(first_kernels(load(trained.path).model, 2, grey=False))
+    panels = figures.kernels(kernels_of(load(trained.path).trained))
     assert [panel.about for panel in panels] == [f"Column {i}: 16 kernels of 5 by 5 weights" for i in (1, 2)]
     svg = figures.svg(panels[1], "a")
     assert "Column 2" in texts(svg) and any("% colour" in text for text in texts(svg))
 
 
 def test_every_kernel_uses_its_whole_range(trained):
-    for column in first_kernels(load(trained.path).model, 2, grey=False).columns:
+    for column in kernels_of(load(trained.path).trained).columns:
         assert all(kernel.max() == 255 or kernel.min() == 0 for kernel in column)
 
 
 def test_the_share_of_colour_of_random_weights_is_two_thirds(trained):
-    model = build(trained.config.network, seed=1)
-    assert first_kernels(model, 2, grey=False).colour == pytest.approx([200 / 3, 200 / 3], abs=4)
+    weights = arrays(build(trained.config.network, seed=1).state_dict())
+    assert first_kernels(trained.config.network, weights, grey=False).colour == pytest.approx([200 / 3, 200 / 3], abs=4)
 
 
 def test_grey_kernels_have_no_colour(trained):
-    model = load(trained.path).model
-    with torch.no_grad():
-        model.conv1.weight[:, 1:] = model.conv1.weight[:, :1]
-    assert first_kernels(model, 2, grey=False).colour == pytest.approx([0, 0], abs=1e-4)
-    assert first_kernels(model, 2, grey=True).colour is None
+    weights = load(trained.path).trained.weights
+    weights["conv1.weight"][:, 1:] = weights["conv1.weight"][:, :1]
+    assert first_kernels(trained.config.network, weights, grey=False).colour == pytest.approx([0, 0], abs=1e-4)
+    assert first_kernels(trained.config.network, weights, grey=True).colour is None
 
 
 def test_coloured_pictures_are_not_taken_for_grey(trained):

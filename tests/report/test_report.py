@@ -11,11 +11,12 @@ from markupsafe import escape
 from PIL import Image
 
 from alexnet.config import replace
+from alexnet.errors import DataError
 from alexnet.inference.evaluate import evaluate
 from alexnet.presets import preset
-from alexnet.progress import Progress
 from alexnet.report.report import class_names, command, write_report
 from alexnet.run import Run
+from tests.told import Told
 
 from .conftest import HOSTILE
 
@@ -132,7 +133,7 @@ def test_evaluations_name_the_weights_that_were_measured(trained, tmp_path):
     run.record_evaluation(evaluate(run.path, views=10).to_json())
     model, other = entry["models"][0], {"step": 9, "sha256": "0a"}
     entries = [
-        entry | {"models": [model | {"backend": "openvino", "precision": "int8"}], "top1_error": 12.5},
+        entry | {"models": [model | {"backend": "torch", "precision": "int8"}], "top1_error": 12.5},
         entry | {"models": [model], "top1_error": 0.25},
         entry | {"models": [model | other], "top1_error": 31.25},
         entry | {"data_changed": "15 test images, not 16", "top1_error": 43.75},
@@ -140,10 +141,10 @@ def test_evaluations_name_the_weights_that_were_measured(trained, tmp_path):
     with open(run.path / "evaluations.jsonl", "a") as file:
         file.write("".join(json.dumps(entry) + "\n" for entry in entries))
     text = write_report(run).read_text(encoding="utf-8")
-    assert "16 images; best weights, openvino, int8</small>" in text and "12.50\u202f%" in text
-    assert "16 images; best weights of step 9, not those shown here, torch" in text and "31.25\u202f%" in text
+    assert "16 images; best weights, torch, int8</small>" in text and "12.50\u202f%" in text
+    assert "16 images; best weights of step 9, not those shown here, engine" in text and "31.25\u202f%" in text
     assert "changed since: 15 test images, not 16" in text and "43.75\u202f%" in text
-    assert "Test error, 10 views" in text and "16 images; best weights, torch, float32</small>" in text
+    assert "Test error, 10 views" in text and "16 images; best weights, engine, float32</small>" in text
     assert "0.25\u202f%" not in text  # what the report measures itself
 
 
@@ -218,11 +219,28 @@ def test_a_run_whose_images_are_gone_says_so(trained, tmp_path):
     run = _changed(trained, tmp_path / "run", "data", source=str(tmp_path / "<i>nowhere"))
     source = json.loads((run.path / "source.json").read_text())
     (run.path / "source.json").write_text(json.dumps(source | {"path": str(tmp_path / "<i>nowhere")}))
-    progress = Warnings()
+    run.report_file.unlink(missing_ok=True)
+    progress = Told()
     text = write_report(run, progress).read_text(encoding="utf-8")
     assert text.count("The images cannot be read") == 3 and "Column 2" in text
     assert "<i>nowhere" not in text and "&lt;i&gt;nowhere" in text
     assert len(progress.warnings) == 1
+
+
+def test_a_report_with_images_is_not_replaced_by_one_without(trained, tmp_path):
+    run = _changed(trained, tmp_path / "run", "data")
+    page = write_report(run).read_bytes()
+    pictures = {path: path.stat().st_mtime_ns for path in run.figures.iterdir()}
+    source = json.loads((run.path / "source.json").read_text())
+    (run.path / "source.json").write_text(json.dumps(source | {"path": str(tmp_path / "nowhere")}))
+    with pytest.raises(DataError, match=r"report\.html shows images and is kept; .*--out: .*no longer at .*--data"):
+        write_report(Run(run.path))
+    out = write_report(Run(run.path), out=tmp_path / "poor.html")
+    assert out == tmp_path / "poor.html" and "The images cannot be read" in out.read_text(encoding="utf-8")
+    assert run.report_file.read_bytes() == page
+    assert pictures == {path: path.stat().st_mtime_ns for path in run.figures.iterdir()}
+    run.report_file.write_bytes(out.read_bytes())
+    assert "The images cannot be read" in write_report(Run(run.path)).read_text(encoding="utf-8")
 
 
 def test_a_run_without_metrics_has_a_report(trained, tmp_path):
@@ -238,13 +256,3 @@ def _changed(run, path, section, **changes):
     config[section] |= changes
     (path / "config.json").write_text(json.dumps(config))
     return Run.open(path)
-
-
-class Warnings(Progress):
-    """Keeps the warnings."""
-
-    def __init__(self):
-        self.warnings = []
-
-    def warn(self, text):
-        self.warnings.append(text)

@@ -17,9 +17,9 @@ from alexnet.data.dataset import ArraySplit, Source
 from alexnet.data.run_data import RunData, open_run_data
 from alexnet.errors import UsageError
 from alexnet.model import native
-from alexnet.progress import Progress
 from alexnet.training.adapt import LEAST_STEPS, adapt, advice, choose_precision, fitted
 from alexnet.training.loop import resume, train
+from tests.told import Told
 
 CPU = torch.device("cpu")
 OWN = {  # the training images that a preset was made for
@@ -36,20 +36,6 @@ OWN = {  # the training images that a preset was made for
     "tiny-64": 100_000,
     "digits": 1_293,
 }
-
-
-class Told(Progress):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 @pytest.mark.parametrize("name", presets.names())

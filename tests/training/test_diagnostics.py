@@ -15,21 +15,10 @@ from alexnet.checkpoint import read_record
 from alexnet.config import Config
 from alexnet.evaluation.metrics import Measurement
 from alexnet.model.zoo import create_model
-from alexnet.progress import Progress
 from alexnet.training import diagnostics
 from alexnet.training.diagnostics import Diagnostics, DiagnosticsState, dead_shares
 from alexnet.training.loop import train
-
-
-class Told(Progress):
-    """Keeps what is warned of."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
+from tests.told import Told
 
 IMAGES = torch.linspace(-100, 100, 8 * 3 * 14 * 14).reshape(8, 3, 14, 14)
 

@@ -11,21 +11,11 @@ import pytest
 
 from alexnet.config import Config
 from alexnet.errors import MissingLibrary, UsageError
-from alexnet.progress import Progress
 from alexnet.run import Run
 from alexnet.training import trackers
 from alexnet.training.loop import resume, train
 from alexnet.training.trackers import Trackers
-
-
-class Told(Progress):
-    """Keeps what is warned of."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
+from tests.told import Told
 
 
 class Fake:

@@ -20,6 +20,8 @@ from alexnet.commands.frame import (
     common_arguments,
 )
 
+MOST_UNREADABLE = 20  # files named by `verify`
+
 
 def _source_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SRC", help=SOURCE_HELP)
@@ -32,7 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser, required=True)
     about = {
         "prepare": "make a checked store of a source, once, for fast training",
-        "verify": "check a source or store: counts, sums, labels, duplicates, odd files",
+        "verify": "check a source or store: counts, sums, labels, duplicates, odd files (grey, misnamed, …)",
         "info": "splits, classes, counts, sizes, statistics, and a contact sheet",
     }
     parsers = {
@@ -44,7 +46,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     prepare = parsers["prepare"]
     prepare.add_argument("out", metavar="OUT", help="the store's folder; a killed preparation goes on where it was")
     prepare.add_argument("--size", type=int, default=256, help="pixels of the shorter side (default: 256)")
-    prepare.add_argument("--codec", choices=("raw", "jpeg"), default="raw", help="raw: fastest; jpeg: small")
+    codecs = "yuv420: fast, half of raw; raw: exact; jpeg: small (default: yuv420 where the disk has room, else jpeg)"
+    prepare.add_argument("--codec", choices=("yuv420", "raw", "jpeg"), help=codecs)
     prepare.add_argument("--quality", type=int, default=90, help="of the jpeg codec (default: 90)")
     prepare.add_argument("--exif-rotate", action="store_true", help="apply EXIF orientation (the 2012 code did not)")
     prepare.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
@@ -75,6 +78,7 @@ def _prepare(args: argparse.Namespace) -> Result:
                 strict=args.strict,
                 workers=args.workers,
                 progress=progress.decoding,
+                note=progress.note,
                 download=args.download,
             )
     unreadable = [{"file": file, "reason": reason} for file, reason in left_out(Path(args.out).expanduser())]
@@ -131,8 +135,7 @@ def say(result: Result) -> str:
     if result["action"] == "prepare":
         lines = _prepared(result)
     elif result["action"] == "verify":
-        lines = [f"{issue['level']}: {issue['where']}: {issue['message']}" for issue in result["issues"]]
-        lines = lines or [f"{result['source']}: nothing is wrong with it"]
+        lines = _verified(result)
     else:
         lines = _described(result)
     return "\n".join(_printable(line) for line in lines)
@@ -157,6 +160,21 @@ def _prepared(result: Result) -> list[str]:
     return lines
 
 
+def _verified(result: Result) -> list[str]:
+    """A line about each issue, with the first of the files that cannot be read."""
+    from alexnet.data.store.checks import UNREADABLE
+
+    lines, bad = [], 0
+    for issue in result["issues"]:
+        unreadable = issue["message"].startswith(UNREADABLE)
+        bad += unreadable
+        if not unreadable or bad <= MOST_UNREADABLE:
+            lines.append(f"{issue['level']}: {issue['where']}: {issue['message']}")
+    if bad > MOST_UNREADABLE:
+        lines.append(f"… and {bad - MOST_UNREADABLE:,} more files are unreadable; --json lists all")
+    return lines or [f"{result['source']}: nothing is wrong with it"]
+
+
 def _described(result: Result) -> list[str]:
     """Lines about a source or store: its classes, its splits, what a store holds."""
     names = result["class_names"]
@@ -171,7 +189,10 @@ def _described(result: Result) -> list[str]:
             f"{result['bytes'] / 1e6:,.1f} MB"
         )
         if result["unreadable"] or result["odd"]:
-            lines.append(f"{result['unreadable']:,} files left out, {result['odd']:,} odd; see {result['report']}")
+            lines.append(
+                f"{result['unreadable']:,} files left out, {result['odd']:,} odd (grey, misnamed, …) but used; "
+                f"see {result['report']}"
+            )
         if "statistics" in result:
             mean = ", ".join(f"{value:.1f}" for value in result["statistics"]["rgb_mean"])
             lines.append(f"mean RGB of train: {mean}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import os
@@ -20,9 +21,9 @@ from alexnet.commands.text_table import paragraph
 
 # What each optional library of an extra is for; the extras and their libraries are read from the package itself.
 EXTRAS = {
+    "train": "training, measuring and reports",
     "hub": "images and models by hf:owner/name",
-    "export": "ONNX files, and predicting with ONNX Runtime",
-    "openvino": "predicting with OpenVINO, int8 too",
+    "export": "ONNX files",
     "tensorboard": "--train.track tensorboard",
 }
 PROBE_SECONDS = 5.0  # at most, once everything is loaded
@@ -115,15 +116,16 @@ def run(args: argparse.Namespace) -> Result:
 
 
 def diagnose(probe: bool = True) -> Diagnosis:
-    """Find out what this machine has; with `probe`, measure it for at most five seconds."""
-    import torch
-
+    """Find out what this machine has; with `probe`, measure it for at most five seconds, where there is torch."""
     from alexnet.device import cpu_count
     from alexnet.environment import cpu_name, instruction_sets, version
 
+    torch: Any = None
+    with contextlib.suppress(ModuleNotFoundError):
+        import torch
     names, kind = instruction_sets()
     packages = ("alexnet", "torch", "torchvision", "numpy", "pillow", "simplejpeg", "pyarrow", "safetensors")
-    gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())] if torch else []
     return Diagnosis(
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
         platform=platform.platform(),
@@ -131,12 +133,12 @@ def diagnose(probe: bool = True) -> Diagnosis:
         instruction_class=kind,
         instruction_sets=names,
         cores=cpu_count(),
-        threads=torch.get_num_threads(),
+        threads=torch.get_num_threads() if torch else cpu_count(),
         gpus=tuple(Gpu(gpu.name, gpu.total_memory, f"{gpu.major}.{gpu.minor}") for gpu in gpus),
         engine=engine(),
         caches=tuple(caches()),
         missing=tuple(missing()),
-        probe=measure() if probe else None,
+        probe=measure() if probe and torch else None,
     )
 
 
@@ -251,7 +253,8 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
     ]
     lines += [("GPU", f"{gpu.name}, {gpu.memory / 2**30:.0f} GiB, compute {gpu.capability}") for gpu in diagnosis.gpus]
     if not diagnosis.gpus:
-        lines.append(("GPU", "torch finds none; everything runs on the CPU"))
+        which = "torch finds none" if diagnosis.versions["torch"] else "without torch none is used"
+        lines.append(("GPU", f"{which}; everything runs on the CPU"))
     if diagnosis.engine.in_use:
         dtypes = " and ".join(diagnosis.engine.convolution_dtypes)
         others = ", ".join(name for name in diagnosis.engine.targets if name != diagnosis.engine.target)

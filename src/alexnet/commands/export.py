@@ -25,12 +25,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Result:
     """Write the file."""
     from alexnet.formats.export import export
-    from alexnet.inference.load import load
-    from alexnet.inference.network import NetworkPredictor
+    from alexnet.inference.load import open_model
 
-    predictor = load(args.model, checkpoint=args.checkpoint, device="cpu", precision="float32")
-    assert isinstance(predictor, NetworkPredictor)
-    path = export(predictor.model, args.format, args.out, predictor.facts())
+    trained = open_model(args.model, args.checkpoint)
+    path = export(trained.network, trained.weights, args.format, args.out, trained.facts())
     return {"run": args.model, "format": args.format, "out": str(path), "bytes": path.stat().st_size}
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from alexnet.errors import AlexnetError, UsageError, quoted
+from alexnet.errors import AlexnetError, UsageError, quoted, suggestion
 from alexnet.setting import LARGEST, either, number
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            raise argparse.ArgumentError(action, f"{quoted(value)} should be {either(list(action.choices))}")
+            hint = suggestion(str(value), map(str, action.choices))
+            raise argparse.ArgumentError(action, f"{quoted(value)} should be {either(list(action.choices))}{hint}")
 
 
 class HelpFormat(argparse.RawDescriptionHelpFormatter):
@@ -83,11 +84,16 @@ class HelpFormat(argparse.RawDescriptionHelpFormatter):
 
 
 class CommandError(AlexnetError):
-    """Work that failed, with the exit code: 1, or 130 for a command that was stopped."""
+    """Work that failed, with the exit code: 1, or that of a command that was stopped."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def stop_code(stopped: KeyboardInterrupt) -> int:
+    """The exit code of a command that was stopped: 143 by SIGTERM, else 130, as shells and schedulers expect."""
+    return int(stopped.args[0]) if stopped.args else 130
 
 
 def common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,8 +117,8 @@ def model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
         "--backend",
-        choices=("auto", "torch", "onnxruntime", "openvino"),
-        help="what computes (default: torch, and openvino for int8); auto: the fastest that is installed",
+        choices=("engine", "torch"),
+        help="what computes (default: engine, and torch on a GPU and for networks of torchvision's)",
     )
     parser.add_argument(
         "--precision",
@@ -187,16 +193,28 @@ def settings_help(preset: str) -> str:
     return "\n".join(lines)
 
 
-def unknown_flag(flag: str, known: Iterable[str]) -> UsageError:
-    """What to say of a flag that a command does not have: the flag of that last name, or the one most like it."""
+def unknown_flag(flag: str, known: Iterable[str], values: Mapping[str, str]) -> UsageError:
+    """What to say of a flag that a command does not have: the flag of that last name, or the one most like it.
+
+    `values` are words that flags take, as bfloat16, and what to give then, as --precision bfloat16.
+    """
     names = sorted(known)
     flag = flag.partition("=")[0]
     word = _bare(flag)
     close = [name for name in names if _bare(name).rpartition(".")[2] == word]
     if not close:  # last words alone, as --bath-size is like --train.batch_size, and whole names
         spellings = {_bare(name).rpartition(".")[2]: name for name in names} | {_bare(name): name for name in names}
+        spellings = {first: name for name in names if (first := _first(name))} | spellings
         close = [spellings[like] for like in difflib.get_close_matches(word[:100], spellings, n=1, cutoff=0.7)]
+    if not close or word in values:
+        close = [values[like] for like in difflib.get_close_matches(word[:100], values, n=1, cutoff=0.65)]
     return UsageError(f"unknown flag {flag}" + (f"; did you mean {' or '.join(close)}?" if close else ""))
+
+
+def _first(name: str) -> str:
+    """The first word of a setting's last name of several, as batch of --train.batch_size."""
+    first, several, _ = _bare(name).rpartition(".")[2].partition("_")
+    return first if several and "." in name else ""
 
 
 def _bare(flag: str) -> str:

@@ -27,7 +27,6 @@ def run(args: argparse.Namespace) -> Result:
     """Predict what can be read and name what cannot; exit code 1 if there was any such."""
     from alexnet.inference.load import load
     from alexnet.inference.pictures import check_table, find_pictures, predict_pictures, write_predictions
-    from alexnet.progress import Terminal
 
     if args.out:
         check_table(args.out)
@@ -40,6 +39,8 @@ def run(args: argparse.Namespace) -> Result:
     result: Result = {"predictions": [answer.to_json() for answer in answers if answer.prediction]}
     unreadable = [answer for answer in answers if not answer.prediction]
     if unreadable:
+        from alexnet.progress import Terminal
+
         progress = Terminal()
         for answer in unreadable:
             progress.warn(_line(f"{answer.image}: {answer.reason}"))

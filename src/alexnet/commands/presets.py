@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from alexnet.commands.frame import PRESET_HELP, Command, Result, named_config, settings_arguments, with_settings
+from alexnet.commands.summary import summary_text
 from alexnet.commands.text_table import table
 from alexnet.errors import UsageError
 
@@ -29,14 +30,18 @@ HEAD = ("preset", "input", "columns", "kernels", "fully connected", "normalizati
 def arguments(parser: argparse.ArgumentParser) -> None:
     """No preset, one with changes, or several."""
     parser.add_argument(
-        "presets", metavar="PRESET", nargs="*", help=f"none: the table of all; else {PRESET_HELP}; several are compared"
+        "presets",
+        metavar="PRESET",
+        nargs="*",
+        help=f"none: the table of all; one: its layers; several: how they differ; each {PRESET_HELP}",
     )
     settings_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> Result:
-    """All presets, or the differences of several, or of one and the same with other settings."""
+    """All presets, the layers of one, or the differences of several, or of one and the same with other settings."""
     from alexnet import comparison
+    from alexnet.model import summary
 
     changes = ["without " + ", ".join(args.without)] if args.without else []
     changes += [f"--{path} {text}" for path, text in args.settings.items()]
@@ -44,12 +49,16 @@ def run(args: argparse.Namespace) -> Result:
     if not names and not changes:
         rows = comparison.preset_rows()
         return {"presets": [row.to_json() for row in rows], "text": presets_text(rows)}
-    if len(names) != 1 if changes else len(names) < 2:
-        raise UsageError(
-            "`alexnet presets` takes no preset (the table of all), two or more (how they differ), or one with "
-            "--without or settings (what that changes)"
-        )
     configs = [named_config(name) for name in names]
+    if changes and len(names) != 1:
+        raise UsageError(
+            "`alexnet presets` takes --without and settings with one preset (what that changes); without them no "
+            "preset (the table of all), one (its layers), or two or more (how they differ)"
+        )
+    if len(names) == 1 and not changes:
+        counts, beside = summary.summary(configs[0].network), "code-145" if names == ["paper"] else "paper"
+        more = f"alexnet presets {names[0]} {beside}: how they differ; alexnet config {names[0]}: every setting"
+        return {**counts.to_json(), "text": f"{summary_text(counts, names[0])}\n\n{more}"}
     if changes:
         names.append(" ".join([*names, *changes]))
         configs.append(with_settings(configs[0], args))
@@ -87,7 +96,7 @@ def difference_text(rows: list[Difference], names: Sequence[str]) -> str:
     cells, before = [], ""
     for row in rows:
         where = row.where if row.where != before else ""
-        cells.append([where, FIELD_WORDS.get(row.field, row.field), *row.values])
+        cells.append([where, FIELD_WORDS.get(row.field, row.field), *row.texts])
         before = row.where
     return table(["where", "what", *names], cells)
 

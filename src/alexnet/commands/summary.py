@@ -25,15 +25,16 @@ def run(args: argparse.Namespace) -> Result:
     from alexnet.model import summary
 
     counts = summary.summary(with_settings(named_config(args.preset, args.classes), args).network)
-    return {**counts.to_json(), "text": summary_text(counts)}
+    return {"name": args.preset, **counts.to_json(), "text": summary_text(counts, args.preset)}
 
 
-def summary_text(counts: Summary) -> str:
-    """The summary as a text table, with the quoted numbers below it where there are any."""
+def summary_text(counts: Summary, name: str) -> str:
+    """The summary of what was asked for by name as a text table, with the quoted numbers below it, if there are any."""
     from alexnet.architecture import shape_text
 
     columns = "1 column" if counts.columns == 1 else f"{counts.columns} columns"
-    title = f"{counts.preset}: {shape_text(counts.input)} in, {columns}, {counts.classes:,} classes"
+    preset = "" if name == counts.preset else f"{counts.preset}, "
+    title = f"{name}: {preset}{shape_text(counts.input)} in, {columns}, {counts.classes:,} classes"
     if counts.about:
         title += f" ({counts.about})"
     rows = [["input", "", shape_text(counts.input), "", "", "", ""]]

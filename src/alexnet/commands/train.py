@@ -15,6 +15,7 @@ from alexnet.commands.frame import (
     named_config,
     settings_arguments,
     settings_help,
+    stop_code,
     with_settings,
 )
 from alexnet.errors import UsageError, describe_os_error
@@ -68,12 +69,13 @@ def run(args: argparse.Namespace) -> Result:
         if config:
             return train(config, out, Terminal(), ["alexnet", *args.argv]).to_json()
         return resume(out, Terminal(), changes).to_json()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
+        code = stop_code(stopped)
         if not (out / "config.json").exists():
-            raise CommandError("stopped before the run began; there is nothing to resume", 130) from None
+            raise CommandError("stopped before the run began; there is nothing to resume", code) from None
         if not any((out / "checkpoints").glob("*.safetensors")):
-            raise CommandError("stopped before the run was saved: give the same command again", 130) from None
-        raise CommandError(f"stopped; the run is saved: go on with `alexnet train --resume {out}`", 130) from None
+            raise CommandError("stopped before the run was saved: give the same command again", code) from None
+        raise CommandError(f"stopped; the run is saved: go on with `alexnet train --resume {out}`", code) from None
     except TrainingError as error:
         raise CommandError(str(error)) from None
     except OSError as error:
@@ -139,8 +141,13 @@ def say(result: Result) -> str:
         f"{result['run']}: {epochs}, {steps} in {result['seconds']:.0f} s, {result['images_per_second']:.0f} images/s"
     ]
     for name in ("best", "last"):
-        if result[name]:
-            lines.append(f"{name}: epoch {result[name]['epoch']}, validation {describe_errors(result[name])}")
+        validated = result[name]
+        words = f"epoch {validated['epoch']}, validation {describe_errors(validated)}" if validated else ""
+        if name == "last" and result["steps"] > validated.get("step", 0):  # these weights were not validated
+            before = f" since step {validated['step']}: {words}" if validated else ""
+            lines.append(f"last: step {result['steps']}, not validated{before}")
+        elif words:
+            lines.append(f"{name}: {words}")
     lines.append(f"measure it with `alexnet evaluate {result['run']}`, see it with `alexnet report {result['run']}`")
     return "\n".join(lines)
 

@@ -14,10 +14,9 @@ from alexnet.config import Config
 from alexnet.data.batch import Batch, Draw
 from alexnet.data.random import coins, integers, normals, random_words
 from alexnet.data.statistics import Statistics
-from alexnet.errors import UsageError
+from alexnet.data.views import centring
+from alexnet.device import to_device
 
-IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB, 0..255 units
-IMAGENET_STD = (58.395, 57.12, 57.375)
 _PLACEMENT, _SHARED, _COLOUR = range(3)  # what words are drawn for
 
 
@@ -30,16 +29,11 @@ class Augmentation:
         self.size, self.crop = config.data.size, config.network.image
         self.center = (self.size - self.crop) // 2
         self.device = device
-        if config.data.center == "imagenet":
-            mean = torch.tensor(IMAGENET_MEAN).expand(self.size, self.size, 3)
-            self.scale: Tensor | None = 1 / torch.tensor(IMAGENET_STD, device=device)
-        else:
-            mean = torch.from_numpy(np.ascontiguousarray(statistics.mean_image))
-            self.scale = None
-        if config.data.center == "none":
-            mean = torch.zeros(self.size, self.size, 3)
+        mean, scale = centring(config.data.center, self.size, statistics.mean_image)
+        self.scale = None if scale is None else torch.from_numpy(scale).to(device)
+        whole = torch.zeros(self.size, self.size, 3) if mean is None else torch.from_numpy(np.ascontiguousarray(mean))
         # (S−C+1, S−C+1, C, C, 3): every crop of the mean image, without copies
-        self.means = mean.to(device).unfold(0, self.crop, 1).unfold(1, self.crop, 1).permute(0, 1, 3, 4, 2)
+        self.means = whole.to(device).unfold(0, self.crop, 1).unfold(1, self.crop, 1).permute(0, 1, 3, 4, 2)
         deviations = np.sqrt(np.maximum(statistics.eigenvalues, 0))
         weights = deviations if self.settings.colour_scale == "sqrt" else statistics.eigenvalues
         # row j: the colour added per unit of factor j
@@ -74,12 +68,12 @@ class Augmentation:
         images = self._centre(batch.images, draw.offsets)
         batch.release(self.device)
         if draw.mirrored.any():
-            mirrored = torch.from_numpy(draw.mirrored).to(self.device)[:, None, None, None]
+            mirrored = to_device(torch.from_numpy(draw.mirrored), self.device)[:, None, None, None]
             images = torch.where(mirrored, images.flip(2), images)
         if draw.factors.any():
             # Not a matrix product: its rounding may depend on how many rows there are.
             noises = sum(draw.factors[:, j, None] * self.components[j] for j in range(3))
-            noise = torch.from_numpy(noises).to(self.device)
+            noise = to_device(torch.from_numpy(noises), self.device)
             images = images + noise[:, None, None]
             images = images / self.settings.colour_divisor
         return self._scaled(images)
@@ -93,23 +87,11 @@ class Augmentation:
         view = self._centre(crops, offsets)
         return self._scaled(view.flip(2) if mirror else view)
 
-    def views(self, count: int) -> list[tuple[int, int, bool]]:
-        """Row, column and mirroring of the test views: 1 the centre, 5 corners and centre, 10 those mirrored too."""
-        edge = self.size - self.crop
-        places = [(0, 0), (0, edge), (edge, 0), (edge, edge), (self.center, self.center)]
-        if count == 1:
-            return [(self.center, self.center, False)]
-        if count == 5:
-            return [(row, column, False) for row, column in places]
-        if count == 10:
-            return [(row, column, mirror) for mirror in (False, True) for row, column in places]
-        raise UsageError(f"--views {count} should be 1, 5 or 10")
-
     def _centre(self, crops: Tensor, offsets: np.ndarray) -> Tensor:
-        images = crops.to(self.device, non_blocking=True).float()
+        images = to_device(crops, self.device).float()
         if len(offsets) and (offsets == offsets[0]).all():
             return images - self.means[int(offsets[0, 0]), int(offsets[0, 1])]
-        where = torch.from_numpy(offsets).to(self.device)
+        where = to_device(torch.from_numpy(offsets), self.device)
         return images - self.means[where[:, 0], where[:, 1]]
 
     def _scaled(self, images: Tensor) -> Tensor:

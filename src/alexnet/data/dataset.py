@@ -18,7 +18,7 @@ from PIL import Image
 from alexnet.data.decode import Pixels, decode
 from alexnet.data.preprocess import SCALING_ROOM, to_square
 from alexnet.data.random import raw_words
-from alexnet.errors import DataError
+from alexnet.errors import DataError, several
 
 Labels = NDArray[np.int64]
 OnProgress = Callable[[int, int], None]  # called with what is done and the total
@@ -28,8 +28,9 @@ SPLITS = ("train", "val", "test")
 class Split:
     """A named sequence of labelled images; readers derive from it.
 
-    `labels` is (N,) int64. `side` is the side of the images where all are squares that need no decoding, else None.
-    `exif_rotate` says whether decoding turns files as their EXIF orientation says. Reading is safe from many threads.
+    `labels` is (N,) int64. `side` is the side of the images where all are squares whose decoding costs about a copy,
+    else None. `exif_rotate` says whether decoding turns files as their EXIF orientation says. Reading is safe from many
+    threads.
     """
 
     name: str
@@ -178,6 +179,18 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     held = np.zeros(len(split), dtype=bool)
     held[ranking[rank < np.repeat(wanted, counts)]] = True
     return Subset(split, np.flatnonzero(~held), split.name), Subset(split, np.flatnonzero(held), "val")
+
+
+def other_classes(before: Sequence[str], now: Sequence[str]) -> str:
+    """Which class names are gone and which are new, the first of each; or that they are in another order, or nothing.
+
+    Short work for any number of names: `other classes (gone: 'ant', 'bee'; new: 'cow')`.
+    """
+    gone, new = ([name for name in names if name not in rest] for names, rest in ((before, {*now}), (now, {*before})))
+    if gone or new:
+        parts = [f"{word}: {several(names)}" for word, names in (("gone", gone), ("new", new)) if names]
+        return f"other classes ({'; '.join(parts)})"
+    return "" if list(before) == list(now) else "classes in another order"
 
 
 def check_source(spec: str, classes: Sequence[str], splits: dict[str, Split]) -> Source:

@@ -9,9 +9,9 @@ import os
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from alexnet.data.decode import MAX_BYTES, Bytes, Decoded, Pixels, decode_with_notes
+from alexnet.engine.resize import resize
 from alexnet.errors import UnreadableImage
 from alexnet.files import read_regular
 
@@ -60,18 +60,10 @@ def decode_square(data: Bytes, size: int, exif_rotate: bool = False) -> Decoded:
 def square(pixels: Pixels, size: int) -> Pixels:
     """Rescale the shorter side to `size` and cut the central square: (H, W, 3) to (S, S, 3) (paper §2).
 
-    Antialiased bilinear; within one grey level of Pillow's, which is slower.
+    Antialiased bilinear; within two grey levels of Pillow's, which is slower.
     """
     height, width = pixels.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     middle = pixels[top : top + side, left : left + side]
-    if side == size:
-        return np.ascontiguousarray(middle)
-    # PyTorch takes no read-only array, such as one of a mapped file, and none turned around, were it by one pixel.
-    if min(middle.strides) < 0:
-        middle = middle.copy()
-    # The batch axis comes first, before the axes are turned: only so is it channels-last to PyTorch, at half the time.
-    planes = torch.from_numpy(np.require(middle, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)  # (1, 3, H, W)
-    scaled = torch.nn.functional.interpolate(planes, (size, size), mode="bilinear", antialias=True)
-    return np.asarray(scaled[0].permute(1, 2, 0).contiguous().numpy())
+    return np.ascontiguousarray(middle) if side == size else resize(middle, size)

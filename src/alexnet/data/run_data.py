@@ -9,20 +9,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.config import Config
-from alexnet.data.dataset import Source, Split, hold_out
-from alexnet.data.loader import BatchLoader
+from alexnet.data.dataset import Source, Split, hold_out, other_classes
 from alexnet.data.readers.open import open_source
 from alexnet.data.statistics import Statistics, fit
 from alexnet.errors import DataError, RunError, UsageError, quoted
 from alexnet.files import write_json
 from alexnet.progress import Progress
 from alexnet.run import Run
+
+if TYPE_CHECKING:
+    from alexnet.data.loader import BatchLoader
 
 HELD_OUT_SEED = 2012  # the held-out images are the same for every run on a source
 
@@ -48,6 +50,8 @@ class RunData:
 
     def loader(self, split: Split, progress: Progress, **options: Any) -> BatchLoader:
         """Batches of a split as the config's data settings say; `options` are those of `BatchLoader`."""
+        from alexnet.data.loader import BatchLoader
+
         data = self.config.data
         return BatchLoader(
             split,
@@ -63,8 +67,8 @@ class RunData:
     def statistics(self, path: Path, progress: Progress) -> Statistics:
         """The training set's mean image and PCA: read from `path`, or else determined and written there.
 
-        A store's own are taken where they are of these images at this size (for the jpeg codec before compression);
-        others are fitted.
+        A store's own are taken where they are of these images at this size (those of the squares as they were before
+        jpeg or yuv420); others are fitted.
         """
         if path.exists():
             return load_statistics(path, self.config.data.size)
@@ -141,7 +145,7 @@ class RunData:
 
 def missing_split(source: Source, name: str) -> DataError:
     """What to raise where a source has no split called `name`."""
-    return DataError(f"{source.spec} has no {name} split (it has {', '.join(source.splits)}); choose one with --split")
+    return DataError(f"{source.spec} has no {name} split, only {', '.join(source.splits)}")
 
 
 def place_of(spec: str) -> str | None:
@@ -165,11 +169,9 @@ def fingerprint(source: Source) -> dict[str, str]:
 
 def changed_since(known: Mapping[str, Any], source: Source) -> str:
     """What of a source is not as a run's source.json says, in words; empty where nothing is."""
+    if classes := other_classes(known.get("classes", source.classes), source.classes):
+        return classes  # with which labels and counts are others too
     changes = []
-    if odd := sorted(set(known.get("classes", source.classes)) ^ set(source.classes)):
-        changes.append(f"other classes ({', '.join(quoted(name)[1:-1] for name in odd[:5])})")
-    elif known.get("classes", list(source.classes)) != list(source.classes):
-        changes.append("classes in another order")
     before: Mapping[str, str] = known.get("fingerprint", {})
     now = fingerprint(source) if before else {}
     for name in [*now, *(name for name in before if name not in now)]:
@@ -193,7 +195,8 @@ def open_known_source(run: Run, data: str | None = None) -> tuple[Source, str | 
     elif (place := known.get("path")) is not None:
         if not os.path.exists(place):
             raise DataError(
-                f"the images of {run.path} are no longer at {place}: put them back, or say with --data where they are"
+                f"the images of {run.path} are no longer at {place}: put them back, or name with data (--data) "
+                "where they are"
             )
         source = dataclasses.replace(open_source(place), spec=run.config.data.source)
     else:
@@ -207,11 +210,11 @@ def open_resumed_data(run: Run, config: Config, progress: Progress, data: str | 
     source, place, changes = open_known_source(run, data)
     exif_rotate = config.data.exif_rotate
     if source.exif_rotate not in (None, exif_rotate):
-        raise RunError(f"{source.spec} was prepared with{'out' if exif_rotate else ''} --exif-rotate, unlike this run")
+        raise RunError(f"{source.spec} was prepared with{'out' if exif_rotate else ''} exif_rotate, unlike this run")
     if "classes" in changes:
         raise RunError(
-            f"{source.spec} no longer has the classes that {run.path} began with: {changes}; put them back to go on, "
-            "or begin another run"
+            f"{source.spec} is not what {run.path} began with: {changes}; put its images back, name with data "
+            "(--data) where they are, or begin another run"
         )
     if changes:
         progress.warn(
@@ -261,13 +264,13 @@ def open_run_data(config: Config, source: Source | None = None, place: str | Non
     exif_rotate = config.data.exif_rotate
     if source is None:
         if not config.data.source:
-            raise UsageError(f"preset {config.preset} has no images of its own: name yours with --data SRC")
+            raise UsageError(f"preset {config.preset} has no images of its own: name yours with data (--data SRC)")
         source, place = open_source(config.data.source), place_of(config.data.source)
         if exif_rotate and source.exif_rotate is False:
-            raise DataError(f"{source.spec} was prepared without --exif-rotate, but data.exif_rotate asks for it")
+            raise DataError(f"{source.spec} was prepared without exif_rotate, but data.exif_rotate asks for it")
     if source.exif_rotate is not None:
         if source.exif_rotate and not exif_rotate and "data.exif_rotate" in config.chosen:
-            raise DataError(f"{source.spec} was prepared with --exif-rotate, but data.exif_rotate is false")
+            raise DataError(f"{source.spec} was prepared with exif_rotate, but data.exif_rotate is false")
         exif_rotate = source.exif_rotate
     elif exif_rotate:
         source = source.rotated()

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from alexnet.data.dataset import OnProgress, Split
 from alexnet.data.decode import Pixels
-from alexnet.data.loader import BatchLoader
 from alexnet.engine.statistics import colour_products
 from alexnet.errors import DataError, one_line, quoted
 from alexnet.files import read_npz, write_npz
@@ -159,6 +158,8 @@ def fit(
 
     `workers`, `progress` and `memory` are those of `BatchLoader`. Raises `DataError` if none can be read.
     """
+    from alexnet.data.loader import BatchLoader
+
     sums = Accumulator(size)
     loader = BatchLoader(split, size, 64, seed=0, shuffle=False, workers=workers, memory=memory, progress=progress)
     for batch in loader.epoch(0):

@@ -21,8 +21,10 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 # In a folder of its own, for Python would take it for a module.
 LIBRARY = FOLDER / "built" / {"win32": "alexnet.dll", "darwin": "libalexnet.dylib"}.get(sys.platform, "libalexnet.so")
-KERNELS = ("convolution", "normalization", "pooling", "statistics", "dropout")  # compiled for every target
-SHARED = ("parallel",)  # compiled once, for the plainest
+# Compiled for every target, and once for the plainest.
+KERNELS: tuple[str, ...] = ("convolution", "weight_gradient", "full", "forward", "normalization", "pooling", "resize")
+KERNELS += ("statistics", "dropout", "ycbcr")
+SHARED = ("parallel",)
 # The options of each target; the last is what any such processor can run.
 TARGETS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "x86_64": {

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 from alexnet.engine.library import Dtype, call, int64s, library
 from alexnet.environment import instruction_sets
 
@@ -57,6 +60,30 @@ class Convolution:
     ) -> None:
         """Write `out` (N, P, Q, G·O), rectified where `relu`; `bias` is float32, `x` and `weight` that or bfloat16."""
         call("conv_forward", self._sizes, self.dtype, x, x_dtype, weight, weight_dtype, bias, out, relu, threads)
+
+    def pack(self, weight: int, weight_dtype: Dtype, threads: int) -> NDArray[np.uint8]:
+        """Weights (G·O, C, K, K), in int8 of that type, laid out as `packed` reads them."""
+        size = np.zeros(1, np.int64)
+        arguments = (self._sizes, self.dtype, weight, weight_dtype)
+        call("conv_pack", *arguments, None, size.ctypes.data, threads)
+        room = np.empty(size[0] + 64, np.uint8)
+        packed = room[-room.ctypes.data % 64 :][: size[0]]  # from the start of a cache line
+        call("conv_pack", *arguments, packed.ctypes.data, size.ctypes.data, threads)
+        return packed
+
+    def packed(
+        self, x: int, x_dtype: Dtype, weight: int, bias: int, out: int, out_dtype: Dtype, relu: bool, threads: int,
+        quantizer: tuple[float, float] = (0.0, 0.0), scale: int | None = None,
+    ) -> None:  # fmt: skip
+        """As `forward`, by packed weights, to `out` of its own dtype.
+
+        In int8 the quantizer, a factor and a zero, makes numbers 0..127 of `x`; `scale` (G·O,) float32 is what a unit
+        of each sum is worth, and `bias` lacks what the zero adds.
+        """
+        call(
+            "conv_packed", self._sizes, self.dtype, x, x_dtype, weight, bias, *quantizer, scale, out, out_dtype, relu,
+            threads,
+        )  # fmt: skip
 
     def grad_input(self, grad: int, gate: int | None, weight: int, weight_dtype: Dtype, out: int, threads: int) -> None:
         """`grad` (N, P, Q, G·O), counted where `gate` (if given) is above 0 → `out` (N, H, W, G·C).

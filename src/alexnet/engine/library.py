@@ -26,10 +26,24 @@ FUNCTIONS = {
     "conv_forward": "pipipippin",
     "conv_grad_input": "pipppipn",
     "conv_grad_weights": "pipippppn",
+    "conv_pack": "pipippn",
+    "conv_packed": "pipippddppiin",
+    "full_forward": "pipipipddppiin",
+    "full_grad_input": "pippipn",
+    "full_grad_weights": "pipipppn",
     "pool_forward": "pipppn",
     "pool_backward": "pipppn",
+    "pool_average": "pippn",
+    "crop": "pppppin",
+    "local": "pippppin",
+    "flatten": "ppinnnn",
+    "relu": "pinn",
+    "tanh": "pinn",
+    "softmax": "pnnn",
     "colour_products": "pnip",
     "dropout": "ppnnnnnnnn",
+    "resize": "pnnnppnpp",
+    "ycbcr_crop": "pnnnnnp",
 }
 _TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int, "n": ctypes.c_int64, "d": ctypes.c_double}
 
@@ -40,6 +54,7 @@ class Dtype(enum.IntEnum):
     FLOAT32 = 0
     BFLOAT16 = 1
     FLOAT16 = 2
+    INT8 = 3
 
 
 _lock = threading.Lock()

@@ -7,7 +7,7 @@
 
 namespace {
 
-enum Dtype : int { FLOAT32 = 0, BFLOAT16 = 1, FLOAT16 = 2 };  // as in library.py
+enum Dtype : int { FLOAT32 = 0, BFLOAT16 = 1, FLOAT16 = 2, INT8 = 3 };  // as in library.py
 
 using Bfloat16 = std::uint16_t;
 

@@ -1,6 +1,6 @@
-// Max pooling of channels-last maps, forward and backward, in portable C++17 behind a plain C interface.
+// Pooling of channels-last maps, max forward and backward and average forward, in portable C++17.
 //
-// Forward keeps for each output the place of its maximum within the window, two bytes. Backward then gathers: each
+// Where it is asked to, max keeps for each output the place of its maximum within the window, two bytes. Backward then gathers: each
 // input adds up the gradients of the few windows that chose it and is written once.
 
 #include <cstdint>
@@ -51,7 +51,7 @@ struct Pool {
 };
 
 // One row of outputs: every window starts inside the maps and is cut at their right and bottom edges.
-template <class Type>
+template <class Type, bool PLACES>
 void forward_row(const Pool& pool, const typename Type::Number* x, typename Type::Number* out, std::uint16_t* places,
                  Index unit) {
   const Index image = unit / pool.out_rows, p = unit % pool.out_rows, top = p * pool.stride;
@@ -69,7 +69,7 @@ void forward_row(const Pool& pool, const typename Type::Number* x, typename Type
         const Floats v = Type::read(corner + (r * pool.columns + s) * C + c);
         const Whole take = (v > best) | (v != v);  // a NaN wins, as in torch
         best = take ? v : best;
-        place = take ? Whole{} + std::int32_t(r * size + s) : place;
+        if (PLACES) place = take ? Whole{} + std::int32_t(r * size + s) : place;
       };
       if (high == 3 && wide == 3 && pool.size == 3) {  // the paper's window, unrolled
         for (Index r = 0; r < 3; ++r)
@@ -79,8 +79,10 @@ void forward_row(const Pool& pool, const typename Type::Number* x, typename Type
           for (Index s = 0; s < wide; ++s) meet(r, s, pool.size);
       }
       Type::write(out + at + c, best);
-      const Words narrow = __builtin_convertvector(place, Words);
-      std::memcpy(places + at + c, &narrow, sizeof narrow);
+      if (PLACES) {
+        const Words narrow = __builtin_convertvector(place, Words);
+        std::memcpy(places + at + c, &narrow, sizeof narrow);
+      }
     }
     for (; c < C; ++c) {
       float best = Type::read_one(corner[c]);
@@ -92,7 +94,33 @@ void forward_row(const Pool& pool, const typename Type::Number* x, typename Type
         }
       }
       out[at + c] = Type::write_one(best);
-      places[at + c] = place;
+      if (PLACES) places[at + c] = place;
+    }
+  }
+}
+
+// One row of averages of what is inside each window.
+template <class Type>
+void average_row(const Pool& pool, const typename Type::Number* x, typename Type::Number* out, Index unit) {
+  const Index image = unit / pool.out_rows, top = unit % pool.out_rows * pool.stride, C = pool.maps;
+  const Index high = std::min(pool.size, pool.rows - top), line = pool.columns * C;
+  for (Index q = 0; q < pool.out_columns; ++q) {
+    const Index left = q * pool.stride, wide = std::min(pool.size, pool.columns - left);
+    const auto* corner = x + (image * pool.rows + top) * line + left * C;
+    auto* to = out + (unit * pool.out_columns + q) * C;
+    const float count = float(high * wide);
+    Index c = 0;
+    for (; c + LANES <= C; c += LANES) {
+      Floats sum = Floats{};
+      for (Index r = 0; r < high; ++r)
+        for (Index s = 0; s < wide; ++s) sum += Type::read(corner + r * line + s * C + c);
+      Type::write(to + c, sum / count);
+    }
+    for (; c < C; ++c) {
+      float sum = 0;
+      for (Index r = 0; r < high; ++r)
+        for (Index s = 0; s < wide; ++s) sum += Type::read_one(corner[r * line + s * C + c]);
+      to[c] = Type::write_one(sum / count);
     }
   }
 }
@@ -133,20 +161,36 @@ void backward_row(const Pool& pool, const typename Type::Number* grad, const std
   }
 }
 
-}  // namespace
-
-// `shape` is images, rows, columns, maps, size, stride, rows and columns of the output; `dtype` is float32 or bfloat16.
-KERNEL(pool_forward)(const Index* shape, int dtype, const void* x, void* out, std::uint16_t* places, Index threads) {
+template <class Body> int rows_of_outputs(const Index* shape, int dtype, Index threads, Body body) {
   Pool pool;
   std::memcpy(&pool, shape, sizeof pool);
   const Index units = pool.images * pool.out_rows;
   return !parallel(units, units * pool.out_columns * pool.maps, threads, [&](Index first, Index last) {
     for (Index unit = first; unit < last; ++unit) {
-      if (dtype == BFLOAT16)
-        forward_row<BrainFloat>(pool, static_cast<const std::uint16_t*>(x), static_cast<std::uint16_t*>(out), places, unit);
-      else
-        forward_row<Float32>(pool, static_cast<const float*>(x), static_cast<float*>(out), places, unit);
+      if (dtype == BFLOAT16) body(pool, BrainFloat(), unit);
+      else body(pool, Float32(), unit);
     }
+  });
+}
+
+}  // namespace
+
+// `shape` is images, rows, columns, maps, size, stride, rows and columns of the output; `dtype` is float32 or bfloat16.
+// `places` may be null.
+KERNEL(pool_forward)(const Index* shape, int dtype, const void* x, void* out, std::uint16_t* places, Index threads) {
+  return rows_of_outputs(shape, dtype, threads, [&](const Pool& pool, auto type, Index unit) {
+    using Type = decltype(type);
+    const auto* from = static_cast<const typename Type::Number*>(x);
+    auto* to = static_cast<typename Type::Number*>(out);
+    if (places) forward_row<Type, true>(pool, from, to, places, unit);
+    else forward_row<Type, false>(pool, from, to, places, unit);
+  });
+}
+
+KERNEL(pool_average)(const Index* shape, int dtype, const void* x, void* out, Index threads) {
+  return rows_of_outputs(shape, dtype, threads, [&](const Pool& pool, auto type, Index unit) {
+    using Type = decltype(type);
+    average_row<Type>(pool, static_cast<const typename Type::Number*>(x), static_cast<typename Type::Number*>(out), unit);
   });
 }
 

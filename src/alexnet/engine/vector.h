@@ -25,6 +25,7 @@ constexpr Index LANES = 4, REGISTERS = 16;
 #endif
 
 typedef float Vector __attribute__((vector_size(LANES * 4)));
+typedef std::int32_t Whole __attribute__((vector_size(LANES * 4)));
 typedef std::uint32_t Bits32 __attribute__((vector_size(LANES * 4)));
 typedef std::uint16_t Bits16 __attribute__((vector_size(LANES * 2)));
 
@@ -36,8 +37,28 @@ template <class V> inline V load_whole(const void* from) {
   std::memcpy(&v, from, sizeof v);
   return v;
 }
-inline void store_whole(void* to, Vector v) { std::memcpy(to, &v, sizeof v); }
-inline void store_whole(void* to, Bits32 v) { std::memcpy(to, &v, sizeof v); }
+template <class V> inline void store_whole(void* to, V v) { std::memcpy(to, &v, sizeof v); }
+
+template <class V> inline auto total(V v) {
+#if defined(WIDE_MASKS)
+  if constexpr (std::is_same<V, Vector>::value) return _mm512_reduce_add_ps((__m512)v);
+  else return _mm512_reduce_add_epi32((__m512i)v);
+#elif defined(__AVX2__)
+  if constexpr (std::is_same<V, Vector>::value) {
+    __m128 sum = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+    sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+    return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
+  } else {
+    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128((__m256i)v), _mm256_extracti128_si256((__m256i)v, 1));
+    sum = _mm_add_epi32(sum, _mm_unpackhi_epi64(sum, sum));
+    return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 1)));
+  }
+#else
+  auto sum = v[0];
+  for (Index i = 1; i < LANES; ++i) sum += v[i];
+  return sum;
+#endif
+}
 
 inline Bits32 widen(Bits16 halves) { return __builtin_convertvector(halves, Bits32); }
 inline Vector load_all(const float* from) { return load_whole<Vector>(from); }
@@ -92,5 +113,16 @@ inline void store(std::uint32_t* to, Bits32 v, Index count) {
 #endif
 }
 #endif
+
+// As `store`, past the caches where that can be: for what is not read again soon.
+inline void stream(float* to, Vector v, Index count) {
+#if defined(WIDE_MASKS)
+  if (count == LANES && reinterpret_cast<std::uintptr_t>(to) % 64 == 0) return _mm512_stream_ps(to, (__m512)v);
+#elif defined(__AVX2__)
+  if (count == LANES && reinterpret_cast<std::uintptr_t>(to) % 32 == 0) return _mm256_stream_ps(to, (__m256)v);
+#endif
+  store(to, v, count);
+}
+inline void end_stream() { std::atomic_thread_fence(std::memory_order_seq_cst); }
 
 }  // namespace

@@ -15,23 +15,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from safetensors.torch import save
+from numpy.typing import NDArray
 
 from alexnet import __version__
 from alexnet.architecture import Network, check_network
-from alexnet.checkpoint import MAX_ENTRIES, check_shapes, load_weights, read_header, read_tensors, shapes_of
-from alexnet.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from alexnet.checkpoint import (
+    MAX_ENTRIES,
+    Arrays,
+    check_shapes,
+    check_weights,
+    load_weights,
+    read_header,
+    read_tensors,
+    shapes_of,
+)
+from alexnet.data.views import centring
 from alexnet.errors import CheckpointError, MissingLibrary, UsageError, suggestion
 from alexnet.files import write_bytes
 from alexnet.formats.onnx_graph import Unsupported, graph
-from alexnet.model.alexnet import AlexNet
-from alexnet.model.net import Net
-from alexnet.model.zoo import blank, build
 from alexnet.records import check_fields, parse_json
 
 if TYPE_CHECKING:
     import onnx
+
+    from alexnet.model.net import Net
 
 FORMATS = ("onnx", "safetensors")
 CENTRED = "float32 (N, 3, {side}, {side}), RGB in 0..255 units, centred as in training"
@@ -65,8 +72,8 @@ class Facts:
         return {**values, "classes": list(self.classes), "words": list(self.words)}
 
 
-def export(model: Net, format: str, out: str | Path, facts: Facts | None = None) -> Path:
-    """Write a network to the file `out` and return its path.
+def export(network: Network, weights: Arrays, format: str, out: str | Path, facts: Facts | None = None) -> Path:
+    """Write a network with its weights to the file `out` and return its path.
 
     `onnx`: any batch size; normalization across maps as the standard LRN node, one per column where columns keep to
     themselves. With facts the graph takes views of raw pixels, 0..255, and centres them itself; without, it takes
@@ -76,7 +83,7 @@ def export(model: Net, format: str, out: str | Path, facts: Facts | None = None)
     if format not in FORMATS:
         raise UsageError(f"format {format!r} should be one of {', '.join(FORMATS)}{suggestion(format, FORMATS)}")
     facts = facts or Facts()
-    side = model.network.image
+    side = network.image
     raw = format == "onnx" and facts.size > 0
     description = json.dumps(
         {
@@ -84,19 +91,21 @@ def export(model: Net, format: str, out: str | Path, facts: Facts | None = None)
             **facts.to_json(),
             "input": (RAW if raw else CENTRED).format(side=side, size=facts.size),
             "output": "logits (N, classes)",
-            "network": model.network.to_dict(),
+            "network": network.to_dict(),
         }
     )
     if format == "onnx":
-        proto = onnx_model(model)
+        proto = onnx_model(network, weights)
         if raw:
             centre_inside(proto, *_centring(facts, side))
         proto.metadata_props.add(key="alexnet", value=description)
         content = proto.SerializeToString()
     else:
-        tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        from safetensors.numpy import save
+
+        tensors = dict(weights)
         if facts.mean_image is not None:
-            tensors[MEAN_IMAGE] = torch.from_numpy(np.ascontiguousarray(facts.mean_image, np.float32))
+            tensors[MEAN_IMAGE] = np.ascontiguousarray(facts.mean_image, np.float32)
         content = save(tensors, metadata={"format": "pt", "alexnet": description})
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,8 +113,8 @@ def export(model: Net, format: str, out: str | Path, facts: Facts | None = None)
     return path
 
 
-def import_model(path: str | Path) -> tuple[Net, Facts]:
-    """The model that `export(…, "safetensors", path)` wrote, in evaluation mode, and its facts. Raises UsageError."""
+def import_model(path: str | Path) -> tuple[Network, dict[str, NDArray[Any]], Facts]:
+    """The network that `export(…, "safetensors", path)` wrote, its weights and its facts. Raises UsageError."""
     try:
         header = read_header(path)
     except CheckpointError as error:
@@ -118,7 +127,7 @@ def import_model(path: str | Path) -> tuple[Net, Facts]:
         check_fields(known, FACTS, "its description")
         network = Network.from_dict(described["network"])
         check_network(network)
-        shapes = shapes_of(blank(network))
+        shapes = shapes_of(network)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: its description cannot be read: {error}") from None
     facts = Facts(**{**known, **{name: tuple(known.get(name, ())) for name in ("classes", "words")}})
@@ -129,26 +138,29 @@ def import_model(path: str | Path) -> tuple[Net, Facts]:
     check_shapes(shapes, header.shapes, str(path))
     tensors = read_tensors(path)
     mean = tensors.pop(MEAN_IMAGE, None)
-    if mean is not None and not (mean.dtype == torch.float32 and ((mean >= 0) & (mean <= 255)).all()):
+    if mean is not None and not (mean.dtype == np.float32 and ((mean >= 0) & (mean <= 255)).all()):
         raise UsageError(f"{path}: its mean image should be float32 within 0 to 255")
-    model = build(network, seed=None)  # whose size is that of the file
-    load_weights(model, tensors, str(path))
-    return model.eval(), dataclasses.replace(facts, mean_image=None if mean is None else mean.numpy())
+    check_weights(network, tensors, str(path))
+    return network, tensors, dataclasses.replace(facts, mean_image=mean)
 
 
-def onnx_model(model: Net, products: bool = False) -> onnx.ModelProto:
-    """The network as an ONNX graph, from its description, or by torch's exporter where that has no node for a layer.
+def onnx_model(network: Network, weights: Arrays, products: bool = False) -> onnx.ModelProto:
+    """A network as an ONNX graph, from its description, or by torch's exporter where that has no node for a layer.
 
     `products` writes normalization across maps as a matrix product and square roots instead of the LRN node, which
     ONNX Runtime computes faster. Raises MissingLibrary.
     """
     if not find_spec("onnx"):
         raise MissingLibrary("ONNX needs the package onnx; pip install 'alexnet[export]'")
-    if isinstance(model, AlexNet):
+    if not network.library:
         try:
-            return graph(model.network, model.state_dict(), products)
+            return graph(network, weights, products)
         except Unsupported:
             pass
+    from alexnet.model.zoo import build
+
+    model = build(network, None)
+    load_weights(model, weights, network.name)
     return traced_model(model)
 
 
@@ -156,6 +168,8 @@ def traced_model(model: Net) -> onnx.ModelProto:
     """The network as torch's own exporter writes it, whatever its layers. Raises MissingLibrary without onnxscript."""
     if not find_spec("onnxscript"):
         raise MissingLibrary("this network needs the package onnxscript; pip install 'alexnet[export]'")
+    import torch
+
     training = model.training
     side = model.network.image
     device = next(model.parameters()).device
@@ -201,12 +215,10 @@ def centre_inside(proto: onnx.ModelProto, mean: np.ndarray, scale: np.ndarray) -
 
 def _centring(facts: Facts, side: int) -> tuple[np.ndarray, np.ndarray]:
     """What to subtract from the central view, and what to multiply by: float32, maps first."""
-    one = np.ones((3, 1, 1), np.float32)
-    if facts.center == "imagenet":
-        mean, deviation = (np.array(values, np.float32)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-        return mean, one / deviation
-    if facts.mean_image is None:
-        return 0 * one, one
+    mean, scale = centring(facts.center, facts.size, facts.mean_image)
+    factors = np.ones((3, 1, 1), np.float32) if scale is None else scale.reshape(3, 1, 1)
+    if mean is None:
+        return 0 * factors, factors
     first = (facts.size - side) // 2
-    view = facts.mean_image[first : first + side, first : first + side]
-    return np.ascontiguousarray(view.transpose(2, 0, 1), np.float32), one
+    view = mean[first : first + side, first : first + side]
+    return np.ascontiguousarray(view.transpose(2, 0, 1)), factors

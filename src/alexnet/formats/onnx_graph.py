@@ -18,7 +18,8 @@ from alexnet.architecture import LayerShape, Network
 
 if TYPE_CHECKING:
     import onnx
-    from torch import Tensor
+
+    from alexnet.checkpoint import Arrays
 
 OPSET = 17  # known for years to the runtimes that are used
 IR = 8
@@ -28,11 +29,11 @@ class Unsupported(Exception):
     """A layer that this graph has no standard node for; the exporter of torch is used instead."""
 
 
-def graph(network: Network, weights: dict[str, Tensor], products: bool = False) -> onnx.ModelProto:
+def graph(network: Network, weights: Arrays, products: bool = False) -> onnx.ModelProto:
     """The network at test time: `images` (N, 3, image, image) float32 → `logits` (N, classes).
 
-    `weights` is the model's `state_dict`. With `products` the sums of a normalization across maps are a product with
-    a band of ones, in place of the LRN node. Raises Unsupported for a layer without a standard node.
+    `weights` are by the names that they have in files. With `products` the sums of a normalization across maps are a
+    product with a band of ones, in place of the LRN node. Raises Unsupported for a layer without a standard node.
     """
     builder = Builder(network, products, weights)
     for entry in architecture.infer_shapes(network):
@@ -43,12 +44,12 @@ def graph(network: Network, weights: dict[str, Tensor], products: bool = False) 
 class Builder:
     """Layers one after the other, on every branch there is."""
 
-    def __init__(self, network: Network, products: bool, weights: dict[str, Tensor]) -> None:
+    def __init__(self, network: Network, products: bool, weights: Arrays) -> None:
         from onnx import helper, numpy_helper
 
         self.helper, self.array = helper, numpy_helper.from_array
         self.network, self.products = network, products
-        self.weights = {name: tensor.detach().float().cpu().numpy() for name, tensor in weights.items()}
+        self.weights = {name: np.asarray(value, np.float32) for name, value in weights.items()}
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
         self.branches = ["images"]  # one value, or one per column

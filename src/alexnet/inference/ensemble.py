@@ -9,11 +9,10 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from alexnet.errors import UsageError
-from alexnet.evaluation.metrics import ErrorCounter
 from alexnet.inference.predictor import Images, Predictor
 
 STEP = 0.05  # between the weights that are tried, from 0 to 1 (2012 source)
@@ -50,15 +49,15 @@ class Ensemble(Predictor):
         """The members' descriptions and their weights."""
         return {"members": [member.description for member in self.members], "weights": list(self.weights)}
 
-    def probabilities(self, images: Tensor, views: int = 1) -> Tensor:
+    def probabilities(self, images: NDArray[np.uint8], views: int = 1) -> NDArray[np.float32]:
         """As `Predictor.probabilities`, averaged over the members."""
         return weighted_sum([member.probabilities(images, views) for member in self.members], self.weights)
 
-    def taps(self, images: Images, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+    def taps(self, images: Images, names: Iterable[str] | None = None) -> dict[str, NDArray[np.float32]]:
         """As `Predictor.taps`, each member's under its number: `0.conv1`, … `1.conv1`."""
         squares = self.squares(images)
         wanted = None if names is None else [name.partition(".") for name in names]
-        taps: dict[str, Tensor] = {}
+        taps: dict[str, NDArray[np.float32]] = {}
         for i, member in enumerate(self.members):
             own = None if wanted is None else [name for number, _, name in wanted if number == str(i)]
             if own is None or own:
@@ -68,11 +67,11 @@ class Ensemble(Predictor):
         return taps
 
 
-def weighted_sum(outputs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """M tensors (N, C) and M weights → (N, C)."""
-    total = torch.zeros_like(outputs[0])
+def weighted_sum(outputs: Sequence[NDArray[np.float32]], weights: Sequence[float]) -> NDArray[np.float32]:
+    """M arrays (N, C) and M weights → (N, C)."""
+    total = np.zeros_like(outputs[0])
     for output, weight in zip(outputs, weights, strict=True):
-        total += weight * output
+        total += np.float32(weight) * output
     return total
 
 
@@ -88,10 +87,10 @@ def normalized(weights: Sequence[float] | None, count: int) -> tuple[float, ...]
     return tuple(weight / total for weight in weights)
 
 
-def search_weights(outputs: Sequence[Tensor], labels: Tensor) -> tuple[float, ...]:
+def search_weights(outputs: Sequence[NDArray[np.float32]], labels: NDArray[np.int64]) -> tuple[float, ...]:
     """The weights with the lowest top-5 error, by coordinate descent as in the 2012 scripts.
 
-    outputs: M tensors (N, C) of probabilities for the same images, labels: int64 (N,). From equal weights of 1 on, one
+    outputs: M arrays (N, C) of probabilities for the same images, labels: int64 (N,). From equal weights of 1 on, one
     member's weight after the other is set to that of 0, 0.05, … 1 with the lowest error (the old one where none is
     lower), until a round changes nothing. Between equal top-5 errors, and up to 5 classes, the top-1 error decides.
     Returns weights that sum to 1.
@@ -105,17 +104,16 @@ def search_weights(outputs: Sequence[Tensor], labels: Tensor) -> tuple[float, ..
         for i, output in enumerate(outputs):
             others = weighted_sum(outputs, [*weights[:i], 0.0, *weights[i + 1 :]])
             for weight in grid:
-                error = _error(others + weight * output, labels)
+                error = _error(others + np.float32(weight) * output, labels)
                 if error < lowest:  # never all weights 0: ties are errors
                     lowest, weights[i], changed = error, weight, True
     return normalized(weights, len(outputs))
 
 
-def _error(scores: Tensor, labels: Tensor) -> tuple[float, float]:
-    """The top-5 error, of up to 5 classes 0, and the top-1 error."""
-    counter = ErrorCounter(scores.shape[1])
-    counter.add(scores, labels)
-    return counter.top5_error or 0.0, counter.top1_error
+def _error(scores: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[int, int]:
+    """The images with top-5 errors, of up to 5 classes none, and with top-1 errors; a tie is an error."""
+    ahead = (scores >= scores[np.arange(len(labels)), labels][:, None]).sum(axis=1) - 1
+    return int((ahead >= 5).sum()) if scores.shape[1] > 5 else 0, int((ahead >= 1).sum())
 
 
 def _name(predictor: Predictor) -> str:

@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from alexnet import presets
 from alexnet.data.dataset import Source, Split
 from alexnet.data.loader import BatchLoader
-from alexnet.data.readers.ilsvrc import wnid
 from alexnet.data.readers.open import open_source
+from alexnet.data.readers.words import wnid
 from alexnet.data.run_data import missing_split, open_known_source, open_run_data, place_of
-from alexnet.errors import DataError, UsageError, suggestion
+from alexnet.errors import DataError, UsageError, quoted, suggestion
 from alexnet.evaluation.measure import check_readable, measure_split
 from alexnet.evaluation.metrics import Measurement
 from alexnet.inference.ensemble import Ensemble, search_weights
@@ -98,8 +98,7 @@ def evaluate(
     with progress.counting("decoding"):
         result = measure_split(
             target.loader,
-            # A probability that underflowed to 0 is a large loss, not an infinite one.
-            lambda images: predictor.probabilities(images, views).clamp_min(torch.finfo(torch.float32).tiny).log(),
+            lambda images: torch.from_numpy(log_probabilities(predictor, images.numpy(), views)),
             lambda scores, labels: -scores.gather(1, labels[:, None])[:, 0],
             len(predictor.classes),
             target.labels,
@@ -118,6 +117,14 @@ def evaluate(
     )
 
 
+def log_probabilities(predictor: Predictor, images: NDArray[np.uint8], views: int = 1) -> NDArray[np.float32]:
+    """The logarithms of a predictor's probabilities, (N, C).
+
+    A probability that underflowed to 0 is a large loss, not an infinite one.
+    """
+    return np.log(np.maximum(predictor.probabilities(images, views), np.finfo(np.float32).tiny))
+
+
 def _majority(predictor: Predictor) -> int | None:
     """The most frequent class of the images that a predictor's run was trained on, where it is known."""
     name = predictor.run.source.get("majority") if predictor.run else None
@@ -129,17 +136,17 @@ def _searched(ensemble: Ensemble, data: str | None, views: int, progress: Progre
     if measured == SEARCHED:
         progress.warn(f"the weights are searched on the {SEARCHED} split, the one they are measured on")
     validation = _Target(ensemble, data, SEARCHED, progress)
-    outputs: list[list[Tensor]] = [[] for _ in ensemble.members]
+    outputs: list[list[NDArray[np.float32]]] = [[] for _ in ensemble.members]
     positions = []
     with progress.counting("decoding"):
         for batch in validation.loader.epoch(0):
             if len(batch.positions):
-                positions.append(torch.from_numpy(batch.positions.copy()))
+                positions.append(batch.positions.copy())
                 for member, kept in zip(ensemble.members, outputs, strict=True):
-                    kept.append(member.probabilities(batch.images, views))
+                    kept.append(member.probabilities(batch.images.numpy(), views))
     check_readable(validation.loader, len(positions))
-    labels = validation.labels[torch.cat(positions)]
-    weights = search_weights([torch.cat(parts) for parts in outputs], labels)
+    labels = validation.labels.numpy()[np.concatenate(positions)]
+    weights = search_weights([np.concatenate(parts) for parts in outputs], labels)
     progress.note(f"weights searched on {len(labels):,} images: {', '.join(f'{weight:.3f}' for weight in weights)}")
     return Ensemble(ensemble.members, weights)
 
@@ -161,8 +168,6 @@ class _Target:
             raise UsageError("the model is not a run that knows its images; name them with --data")
         else:
             self.source, self.path, self.changed = open_known_source(predictor.run)
-        if self.changed:
-            progress.warn(f"{self.source.spec} is not as it was when the run began: {self.changed}")
         self.name = split or ("test" if "test" in self.source.splits else "val")
         chosen: Split
         if "train" in self.source.splits:  # a val split may have to be held out of it
@@ -172,6 +177,8 @@ class _Target:
         else:
             raise missing_split(self.source, self.name)
         self.labels = torch.from_numpy(match_labels(chosen.labels, self.source, predictor.classes))
+        if self.changed:
+            progress.warn(f"{self.source.spec} is not as it was when the run began: {self.changed}")
         self.loader = BatchLoader(
             chosen,
             predictor.size,
@@ -202,6 +209,7 @@ def match_labels(labels: np.ndarray, source: Source, classes: Sequence[str]) -> 
     for name, title in zip(names, source.classes, strict=True):
         if name not in place:
             raise DataError(
-                f"{source.spec} has a class {title!r} that the model was not trained on{suggestion(title, classes)}"
+                f"{source.spec} has a class {quoted(title)} that the model was not trained on"
+                f"{suggestion(title, classes)}; name images of its classes with --data"
             )
     return np.array([place[name] for name in names], dtype=np.int64)[labels]

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from alexnet.data.decode import MAX_BYTES
 from alexnet.data.preprocess import read_image_file
@@ -67,27 +66,31 @@ def predict_pictures(predictor: Predictor, pictures: Sequence[str], top: int = 5
             names = pictures[first : first + predictor.batch_size]
             squares = list(pool.map(lambda name: _square(predictor, name), names))
             good = [square for square in squares if isinstance(square, np.ndarray)]
-            probabilities = predictor.probabilities(torch.from_numpy(np.stack(good)), views) if good else torch.empty(0)
-            predictions = iter(best_labels(probabilities, predictor.classes, top, predictor.words) if good else [])
+            probabilities = predictor.probabilities(np.stack(good), views) if good else np.empty((0, 1), np.float32)
+            predictions = iter(best_labels(probabilities, predictor.classes, top, predictor.words))
             for name, square in zip(names, squares, strict=True):
                 yield Answer(name, reason=square) if isinstance(square, str) else Answer(name, next(predictions))
 
 
 def write_predictions(path: str, answers: Sequence[Answer]) -> None:
-    """Write answers as .csv (one row per label: image, rank, label, probability) or .jsonl (one object per image).
+    """Write answers as .csv (one row per label) or .jsonl (one object per image), unreadable pictures with the reason.
 
-    Pictures that could not be read are in the .jsonl with their reason. Missing folders are made. Raises OSError.
+    The columns are image, rank, label, probability, words and reason. Missing folders are made. Raises OSError.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path, "w", newline="", errors="surrogateescape") as file:
         if path.endswith(".jsonl"):
             file.writelines(json.dumps(answer.to_json()) + "\n" for answer in answers)
             return
-        table = csv.writer(file)
-        table.writerow(("image", "rank", "label", "probability"))
+        table = csv.DictWriter(file, ("image", "rank", "label", "probability", "words", "reason"))
+        table.writeheader()
         for answer in answers:
-            for rank, label in enumerate(answer.to_json().get("labels", []), start=1):
-                table.writerow((answer.image, rank, label["label"], label["probability"]))
+            labels = answer.to_json().get("labels", [])
+            table.writerows(
+                {"image": answer.image, "rank": rank, **label} for rank, label in enumerate(labels, start=1)
+            )
+            if answer.prediction is None:
+                table.writerow(answer.to_json())
 
 
 def check_table(path: str) -> None:

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from alexnet.data.preprocess import to_square
 from alexnet.errors import UsageError
 from alexnet.run import Run
 
 Image = str | Path | bytes | np.ndarray
-Images = Image | Sequence[Image] | Tensor
+Images = Image | Sequence[Image]  # an array of several, a tensor too, is a sequence
 
 
 @dataclass(frozen=True)
@@ -64,16 +63,16 @@ class Predictor(ABC):
     run: Run | None = None
 
     @abstractmethod
-    def probabilities(self, images: Tensor, views: int = 1) -> Tensor:
-        """uint8 (N, S, S, 3) → softmax outputs averaged over the views, float32 (N, C) on the CPU (paper §4.1).
+    def probabilities(self, images: NDArray[np.uint8], views: int = 1) -> NDArray[np.float32]:
+        """uint8 (N, S, S, 3) → softmax outputs averaged over the views, float32 (N, C) (paper §4.1).
 
         `views` is 1 (centre), 5 (corners and centre) or 10 (those and their mirror images, the paper's). Raises
         UsageError for images of another shape or another number of views.
         """
 
     @abstractmethod
-    def taps(self, images: Images, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """Named activations of the centre views, as copies, N first; `names` limits what is kept.
+    def taps(self, images: Images, names: Iterable[str] | None = None) -> dict[str, NDArray[np.float32]]:
+        """Named activations of the centre views, as copies, float32, N first; `names` limits what is kept.
 
         images: what `predict` takes, of any size, through the same preprocessing. Floats that are centred already are
         for the `taps` of a torch model. Raises UnreadableImage, and UsageError for floats or a name that is not known.
@@ -86,7 +85,7 @@ class Predictor(ABC):
         (N, H, W, 3). Raises UnreadableImage naming the file, UsageError for another kind of array or number of views.
         """
         check_top(top)
-        several = _listed(images)
+        several = listed(images)
         predictions: list[Prediction] = []
         for first in range(0, len(several), self.batch_size):
             squares = self.squares(several[first : first + self.batch_size])
@@ -97,47 +96,49 @@ class Predictor(ABC):
         """A picture as the network was trained on it: (S, S, 3) uint8. Raises UnreadableImage naming the file."""
         return to_square(image, self.size, self.exif_rotate)
 
-    def squares(self, images: Images) -> Tensor:
+    def squares(self, images: Images) -> NDArray[np.uint8]:
         """What `predict` takes as one batch: uint8 (N, S, S, 3). Raises what `predict` does."""
-        if isinstance(images, Tensor):
-            if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[3] != 3:
-                kind = f"{images.dtype} {tuple(images.shape)}"
-                raise UsageError(
-                    f"a batch of {kind} should be uint8 (N, H, W, 3), RGB; centred floats are for `model.taps`"
-                )
-            if images.shape[1:3] == (self.size, self.size):
-                return images
-            images = list(images.cpu().numpy())
-        several = _listed(images)
-        if not len(several):
-            return torch.empty(0, self.size, self.size, 3, dtype=torch.uint8)
-        return torch.from_numpy(np.stack([self.square(image) for image in several]))
+        several = listed(images)
+        if isinstance(several, np.ndarray) and several.shape[1:] == (self.size, self.size, 3):
+            return several
+        squares = [self.square(image) for image in several]
+        return np.stack(squares) if squares else np.empty((0, self.size, self.size, 3), np.uint8)
 
-    def check_squares(self, images: Tensor) -> None:
-        """Raise UsageError unless `images` is uint8 (N, S, S, 3)."""
-        side = self.size
-        if images.dtype != torch.uint8 or images.dim() != 4 or tuple(images.shape[1:]) != (side, side, 3):
+    def check_squares(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The images as an array. Raises UsageError unless they are uint8 (N, S, S, 3)."""
+        side, pixels = self.size, np.asarray(images)
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != (side, side, 3):
             raise UsageError(
-                f"images of {images.dtype} {tuple(images.shape)} should be uint8 (N, {side}, {side}, 3): "
+                f"images of {pixels.dtype} {pixels.shape} should be uint8 (N, {side}, {side}, 3): "
                 "`square` makes them of any picture"
             )
+        return pixels
 
 
-def _listed(images: Images) -> Sequence[Any] | Tensor:
-    """One picture as a list of one; several as they are."""
-    if isinstance(images, str | Path | bytes) or (isinstance(images, np.ndarray) and images.ndim == 3):
+def listed(images: Images) -> Sequence[Any] | NDArray[np.uint8]:
+    """Several pictures: one as a list of one, arrays and tensors as uint8 (N, H, W, 3). Raises UsageError."""
+    if isinstance(images, str | Path | bytes):
         return [images]
-    return images  # type: ignore[return-value]  # an array of four axes is a sequence
+    if not hasattr(images, "__array__"):
+        return images
+    pixels = np.asarray(images)
+    if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or pixels.shape[-1] != 3:
+        raise UsageError(
+            f"images of {pixels.dtype} {pixels.shape} should be uint8 (N, H, W, 3) or (H, W, 3), RGB; centred floats "
+            "are for the `taps` of a torch model"
+        )
+    return pixels if pixels.ndim == 4 else pixels[None]
 
 
 def best_labels(
-    probabilities: Tensor, classes: Sequence[str], top: int, words: Sequence[str] | None = None
+    probabilities: NDArray[np.float32], classes: Sequence[str], top: int, words: Sequence[str] | None = None
 ) -> list[Prediction]:
     """float (N, C) → the `top` labels of each image, with their words."""
-    values, indices = probabilities.topk(min(top, len(classes)), dim=1)
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    values = np.take_along_axis(probabilities, order, axis=1)
     return [
         Prediction(tuple(classes[i] for i in row), tuple(value), tuple(words[i] for i in row) if words else ())
-        for row, value in zip(indices.tolist(), values.tolist(), strict=True)
+        for row, value in zip(order.tolist(), values.tolist(), strict=True)
     ]
 
 

@@ -1,128 +1,150 @@
-"""Post-training quantization to int8 by NNCF, calibrated on a run's training images, for OpenVINO.
+"""Post-training quantization to int8: how large the activations of each tap become on a run's training images.
 
-The quantized network is kept in the run directory under a name that says which weights it was made of. Shapes: `N`
-views, `V` side of a view.
+Weights are rounded to 8 bits kernel by kernel by whoever computes them; activations by one range for each tap that
+feeds a layer with weights, the one with the smallest squared error of rounding. A layer whose range is left out is
+computed in bfloat16; the last layer is, where int8 there costs agreement with float32 on the same images. What was
+found is kept in the run directory as int8.json. Shapes: `N` images, `S` side of a square.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-import tempfile
-from collections.abc import Iterator
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
-from alexnet.data.augment import Augmentation
-from alexnet.data.dataset import Subset
-from alexnet.data.loader import BatchLoader
-from alexnet.data.run_data import load_statistics, open_known_source, open_run_data
-from alexnet.errors import DataError, MissingLibrary
-from alexnet.files import write_bytes
-from alexnet.formats.export import onnx_model
-from alexnet.inference.backends import openvino_core
-from alexnet.inference.network import weights_sha256
-from alexnet.model.net import Net
-from alexnet.run import Run
+from alexnet.architecture import Network
+from alexnet.data.run_data import open_known_source, open_run_data
+from alexnet.data.views import View, views
+from alexnet.device import cpu_count
+from alexnet.engine.interpreter import Interpreter
+from alexnet.engine.quantization import IMAGE, Quantizer, sources
+from alexnet.errors import DataError, RunError, UnreadableImage, UsageError
+from alexnet.files import write_json
+from alexnet.inference.network import Trained, weights_sha256
+from alexnet.records import check_fields, read_json
+from alexnet.run import MAX_BYTES, Run
 
 CALIBRATION = 256  # training images, spread evenly over the split
-RECIPE = "nncf mixed, last layer and pools whole"  # part of the kept file's name: change it with what `quantize` does
+BATCH = 32  # of them at a time
+SAMPLE = 1 << 18  # activations of a tap that its range is chosen by
+CLIPS = np.linspace(0.3, 1, 36, dtype=np.float32)  # of the largest activation: the ranges tried
+LOSS = 0.004  # of the images may get another label by an int8 last layer than by a bfloat16 one
+FIELDS = {"weights": str, "images": int, "ranges": dict[str, float], "agreement": dict[str, float]}
 
 
-def quantized_run(run: Run, model: Net, images: int = CALIBRATION) -> Any:
-    """The OpenVINO graph of a run's model in int8, read from the run directory or made and kept there.
+@dataclass(frozen=True)
+class Calibration:
+    """Ranges by tap, measured on so many images; `agreement` is the share of labels as in float32, by last layer."""
 
-    Raises MissingLibrary, and DataError where the run's training images are gone.
+    weights: str  # their sha256
+    images: int
+    ranges: dict[str, float]
+    agreement: dict[str, float]
+
+
+def quantized(trained: Trained, images: int = CALIBRATION) -> Interpreter:
+    """A run's network in int8, calibrated now, or as int8.json in the run directory says for these weights.
+
+    Raises UsageError for what is not a run, RunError for a damaged int8.json, DataError where the run's training
+    images are gone.
     """
-    check_libraries()
-    path = run.path / "int8" / f"{weights_sha256(model, f'{RECIPE} {images}')[:16]}.xml"
-    if path.exists() and path.with_suffix(".bin").exists():
-        return openvino_core().read_model(path)
-    graph = quantize(model, calibration_views(run, images))
-    with contextlib.suppress(OSError):  # a run that cannot be written to is quantized each time
-        _keep(graph, path)
-    return graph
+    run = trained.run
+    if run is None:
+        name = trained.origin.get("run")
+        raise UsageError(f"int8 is calibrated on the training images of a run, and {name} is not a run directory")
+    sha256 = weights_sha256(trained.weights)
+    found = read_calibration(run, trained.network)
+    if found is None or found.weights != sha256 or found.images != images:
+        found = calibrate(trained, training_squares(run, images), sha256)
+        with contextlib.suppress(OSError):  # a run that cannot be written to is calibrated each time
+            write_json(run.int8_file, {**vars(found), "images": images})
+    return trained.interpreter("int8", found.ranges)
 
 
-def quantize(model: Net, views: np.ndarray, last: bool = False, also: tuple[str, ...] = ()) -> Any:
-    """An OpenVINO graph with int8 weights and activations, but for the layer that gives the logits.
-
-    Maps are rounded to int8 after pooling, not before: a quarter of the values then, and rounded once either way.
-    views: float32 (N, 3, V, V), as the network takes them, on which ranges are measured. `last` quantizes the last
-    layer too; layers named in `also` stay as they are. Raises MissingLibrary.
-    """
-    check_libraries()
-    os.environ.setdefault("NNCF_CI", "1")  # it would otherwise report its use over the network
-    import nncf
-
-    nncf.set_log_level(logging.ERROR)
-    graph = openvino_core().read_model(onnx_model(model).SerializeToString())
-    operations = graph.get_ordered_ops()
-    names = [op.get_friendly_name() for op in operations]
-    ignored = [name for name in names if name.split(".")[0].split("/")[0] in also]
-    ignored += [op.get_friendly_name() for op in operations if op.get_type_name() == "MaxPool"]
-    if not last:
-        ignored += [op.get_friendly_name() for op in operations if op.get_type_name() == "MatMul"][-1:]
-    dataset = nncf.Dataset([views[i : i + 1] for i in range(len(views))])
-    with _silent():
-        return nncf.quantize(
-            graph,
-            dataset,
-            preset=nncf.QuantizationPreset.MIXED,
-            subset_size=len(views),
-            fast_bias_correction=True,
-            ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
-        )
+def read_calibration(run: Run, network: Network) -> Calibration | None:
+    """What int8.json says; None where there is none. Raises RunError naming the field that is wrong."""
+    path = run.int8_file
+    if not path.exists():
+        return None
+    value = read_json(path, MAX_BYTES)
+    check_fields(value, FIELDS, str(path))
+    known = feeding(network)
+    for name, reach in value["ranges"].items():
+        if name not in known or not 0 < reach < 1e30:
+            raise RunError(f"{path}: ranges.{name[:80]} {reach} is not the range of a tap; remove the file")
+    if missing := [name for name in known[:-1] if name not in value["ranges"]]:
+        raise RunError(f"{path}: ranges.{missing[0]} is missing; remove the file")
+    return Calibration(**value)
 
 
-def check_libraries() -> None:
-    """Raise MissingLibrary where a library that quantizes is not installed."""
-    if not all(find_spec(package) for package in ("nncf", "openvino", "onnx")):
-        raise MissingLibrary("int8 needs nncf, openvino and onnx; pip install 'alexnet[openvino]'")
+def calibrate(trained: Trained, squares: NDArray[np.uint8], sha256: str = "") -> Calibration:
+    """Measure the ranges on squares (N, S, S, 3), and choose by them how the last layer is computed."""
+    view = views(1, trained.config.data.size, trained.network.image)[0]
+    exact = trained.interpreter()
+    ranges = measure_ranges(trained, exact, squares, view)
+    last = feeding(trained.network)[-1]
+    kept = {name: reach for name, reach in ranges.items() if name != last}
+    truth = _labels(exact, squares, view)
+    agreement = {
+        name: float((_labels(trained.interpreter("int8", some), squares, view) == truth).mean())
+        for name, some in (("int8", ranges), ("bfloat16", kept))
+    }
+    whole = agreement["int8"] >= agreement["bfloat16"] - LOSS
+    return Calibration(sha256, len(squares), ranges if whole else kept, agreement)
 
 
-def calibration_views(run: Run, images: int = CALIBRATION) -> np.ndarray:
-    """Centre views of a run's training images, float32 (N, 3, V, V). Raises DataError where they are gone."""
-    config, statistics = run.config, load_statistics(run.statistics_file, run.config.data.size)
+def feeding(network: Network) -> list[str]:
+    """The taps that int8 layers are fed from, the image first, the last layer's last."""
+    return list(dict.fromkeys(sources(network).values()))
+
+
+def measure_ranges(trained: Trained, exact: Interpreter, squares: NDArray[np.uint8], view: View) -> dict[str, float]:
+    """The range of every tap that feeds a layer, with the least squared error of rounding a sample of it."""
+    names = feeding(trained.network)
+    mean, scale = trained.centring()
+    samples: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
+    for first in range(0, len(squares), BATCH):
+        some = squares[first : first + BATCH]
+        taps = exact.taps(some, view, set(names) - {IMAGE})
+        taps[IMAGE] = (some - (np.float32(0) if mean is None else mean)) * (np.float32(1) if scale is None else scale)
+        for name in names:
+            values = taps[name].ravel()
+            every = max(1, values.size * len(squares) // (len(some) * SAMPLE))
+            samples[name].append(np.append(values[::every], values[np.abs(values).argmax()]))
+    return {name: _best_range(np.concatenate(parts)) for name, parts in samples.items()}
+
+
+def _best_range(values: NDArray[np.float32]) -> float:
+    """The range with the least squared error of rounding."""
+    reaches = (CLIPS * (np.abs(values).max() or 1)).tolist()
+    errors = []
+    for reach in reaches:
+        rounds = Quantizer.of(-reach if values.min() < 0 else 0.0, reach)
+        levels = rounds(values).astype(np.float32) - rounds.zero
+        errors.append(float(np.square(levels / np.float32(rounds.factor) - values).sum()))
+    return float(reaches[int(np.argmin(errors))])
+
+
+def _labels(network: Interpreter, squares: NDArray[np.uint8], view: View) -> NDArray[np.int64]:
+    return network.logits(squares, [view])[0].argmax(axis=1)
+
+
+def training_squares(run: Run, images: int = CALIBRATION) -> NDArray[np.uint8]:
+    """Some of a run's training images as squares (N, S, S, 3). Raises DataError where they are gone or unreadable."""
     source, place, _ = open_known_source(run)
-    train = open_run_data(config, source, place).train
-    chosen = np.linspace(0, len(train) - 1, min(images, len(train))).astype(np.int64)
-    loader = BatchLoader(
-        Subset(train, chosen, "train"),
-        config.data.size,
-        batch_size=len(chosen),
-        seed=0,
-        shuffle=False,
-        workers=config.data.workers or None,
-        memory=0,
-        exif_rotate=config.data.exif_rotate,
-    )
-    augmentation = Augmentation(config, statistics, torch.device("cpu"))
-    views = [augmentation.test(batch.images) for batch in loader.epoch(0) if len(batch.positions)]
-    if not views:
-        raise DataError(f"{config.data.source}: no training image can be read to calibrate int8 on")
-    return np.ascontiguousarray(torch.cat(views).numpy())
+    data = open_run_data(run.config, source, place)
+    chosen = np.linspace(0, len(data.train) - 1, min(images, len(data.train))).astype(np.int64)
 
+    def square(i: int) -> NDArray[np.uint8] | None:
+        with contextlib.suppress(UnreadableImage):
+            return data.train.resize_crop(i, run.config.data.size)
+        return None
 
-def _keep(graph: Any, path: Path) -> None:
-    """Write the pair of files, the description last."""
-    import openvino
-
-    path.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="new-", dir=path.parent) as folder:
-        saved = Path(folder) / path.name
-        openvino.save_model(graph, saved, compress_to_fp16=False)
-        for suffix in (".bin", path.suffix):
-            write_bytes(path.with_suffix(suffix), saved.with_suffix(suffix).read_bytes())
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Without the library's progress bars on standard output."""
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        yield
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        squares = [pixels for pixels in pool.map(square, chosen.tolist()) if pixels is not None]
+    if not squares:
+        raise DataError(f"{run.config.data.source}: no training image can be read to calibrate int8 on")
+    return np.stack(squares)

@@ -16,20 +16,11 @@ from alexnet import architecture
 from alexnet.architecture import LayerShape, Network
 from alexnet.model.conv import Conv2d
 from alexnet.model.dropout import KeyedDropout
+from alexnet.model.linear import Linear
 from alexnet.model.lrn import LRN, MapNorm
 from alexnet.model.native import emulate_bfloat16, emulates_bfloat16
 from alexnet.model.net import Net, known_taps
 from alexnet.model.pool import MaxPool2d
-
-
-class Linear(nn.Linear):
-    """A fully-connected layer."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs) → (N, units)."""
-        if not emulates_bfloat16(x):
-            return super().forward(x)
-        return emulate_bfloat16(F.linear, x, self.weight, self.bias)
 
 
 class Local2d(nn.Module):

@@ -31,10 +31,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DropoutKeys:
-    """What masks are made of, beside the layer: seed, epoch and (N,) int64, the images' positions in their split."""
+    """What masks are made of, beside the layer: seed, epoch and (N,) int64, the images' positions in their split.
+
+    For a CUDA graph the epoch is an int64 scalar on the device and is filled anew before each replay, as `positions`.
+    """
 
     seed: int
-    epoch: int
+    epoch: int | Tensor
     positions: Tensor
 
 
@@ -71,15 +74,16 @@ class KeyedDropout(nn.Module):
 
 
 def set_dropout_keys(
-    model: nn.Module, seed: int, epoch: int, positions: Sequence[int] | NDArray[np.int64] | Tensor | None
+    model: nn.Module, seed: int, epoch: int | Tensor, positions: Sequence[int] | NDArray[np.int64] | Tensor | None
 ) -> None:
     """Give every `KeyedDropout` of `model` the keys of the next batch; None for positions takes them away.
 
-    positions: (N,) whole numbers, the images' positions in their split, below 2³². Call before each forward pass.
+    positions: (N,) whole numbers, the images' positions in their split, below 2³². Call before each forward pass, or
+    fill what was given, int64 tensors on the model's device, anew.
     """
     keys = None
     if positions is not None:
-        keys = DropoutKeys(seed, epoch, torch.as_tensor(positions, dtype=torch.int64, device="cpu").contiguous())
+        keys = DropoutKeys(seed, epoch, torch.as_tensor(positions, dtype=torch.int64).contiguous())
     for module in model.modules():
         if isinstance(module, KeyedDropout):
             module.keys = keys
@@ -101,9 +105,18 @@ def dropout_mask(
     if not is_eager(torch.empty(0, device=device)) or not is_available():
         return plain_mask(keys, layer, threshold, units, first_unit, device)
     keep = torch.empty(len(keys.positions), units, dtype=torch.bool)
-    key = (keys.seed & 0xFFFFFFFFFFFFFFFF, keys.epoch, layer)
-    addresses = keep.data_ptr(), keys.positions.data_ptr()
-    dropout(*addresses, len(keys.positions), units, first_unit, key, threshold, torch.get_num_threads())
+    key = (keys.seed & 0xFFFFFFFFFFFFFFFF, int(keys.epoch), layer)
+    positions = keys.positions.cpu()
+    dropout(
+        keep.data_ptr(),
+        positions.data_ptr(),
+        len(positions),
+        units,
+        first_unit,
+        key,
+        threshold,
+        torch.get_num_threads(),
+    )
     return keep
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from alexnet.engine import normalization
+from alexnet.model.lrn_choice import BOUNDS, agrees
 from alexnet.model.lrn_reference import (
     reference_lrn,
     reference_lrn_backward,
@@ -63,7 +64,7 @@ def _on_cpu(name: str, x: Tensor, grad: Tensor | None, rule: tuple[Any, ...]) ->
 def _on_cuda(name: str, x: Tensor, grad: Tensor | None, rule: tuple[Any, ...]) -> Tensor:
     from alexnet.model import lrn_triton
 
-    if name != "lrn" or not lrn_triton.supports(x):
+    if name != "lrn" or x.dtype not in BOUNDS or not agrees(lrn_triton.lrn, x, rule):
         return _plain(name, x, grad, rule)
     x = dense(x)
     return lrn_triton.lrn(x, None if grad is None else _like(grad, x).to(x.dtype), *rule)

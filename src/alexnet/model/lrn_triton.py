@@ -1,9 +1,10 @@
 """Local response normalization in Triton, for CUDA tensors in either layout.
 
-It has been run in Triton's interpreter on CPU tensors only, never on a GPU: results are tested there, speed is not
-known. Each element reads its window from its neighbours, which the caches serve, so the forward pass moves the input
-in and the result out. The backward pass has two steps: what each element sends to the others (a float32 scratch
-tensor), and the sum of what it receives. Nothing but the input is saved.
+The kernels were compiled for GPUs, and run in Triton's interpreter on CPU tensors, but never on a GPU: speed is not
+known, and `lrn_choice` compares them with the formula on the device before they are used. Each element reads its window
+from its neighbours, which the caches serve, so the forward pass moves the input in and the result out. The backward
+pass has two steps: what each element sends to the others (a float32 scratch tensor), and the sum of what it receives.
+Nothing but the input is saved.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -22,7 +23,6 @@ except ImportError:  # a build of torch without Triton: plain operations serve
     triton = None
 
 BLOCK = 1024
-TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 if triton is not None:
 
@@ -81,13 +81,13 @@ if triton is not None:
         tl.store(d_ptr + at, gradient.to(d_ptr.dtype.element_ty), mask=inside)
 
 
-def supports(x: Tensor) -> bool:
-    """Whether `lrn` here takes `x`: there is Triton, and it is float32, bfloat16 or float16."""
-    return triton is not None and x.dtype in TYPES
-
-
 def lrn(x: Tensor, grad: Tensor | None, size: int, alpha: float, beta: float, k: float, columns: int) -> Tensor:
-    """Normalize (N, C, H, W) across maps, or with `grad` its gradient; both dense in the same layout."""
+    """Normalize (N, C, H, W) across maps, or with `grad` its gradient; both dense in the same layout.
+
+    float32, bfloat16 and float16. Raises ModuleNotFoundError where there is no Triton.
+    """
+    if triton is None:
+        raise ModuleNotFoundError("Triton is not installed")
     out = torch.empty_like(x)
     total, maps = x.numel(), x.shape[1]
     if total == 0:

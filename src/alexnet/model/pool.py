@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from alexnet.engine.pooling import MaxPooling
+from alexnet.engine.pooling import Pooling
 from alexnet.model.native import DTYPES, is_available, is_eager
 
 
@@ -39,7 +39,7 @@ class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, size: int, stride: int, ceil: bool) -> Tensor:
         x = maps.permute(0, 2, 3, 1)  # (N, H, W, C)
-        ctx.plan = MaxPooling(x.shape, size, stride, ceil, DTYPES[x.dtype])
+        ctx.plan = Pooling(x.shape, size, stride, ceil, DTYPES[x.dtype])
         ctx.shape = x.shape
         out = torch.empty(ctx.plan.out, dtype=x.dtype)
         places = torch.empty(ctx.plan.out, dtype=torch.uint16)

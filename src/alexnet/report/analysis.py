@@ -20,6 +20,7 @@ from alexnet.data.random import permutation
 from alexnet.data.run_data import RunData, open_known_source, open_run_data
 from alexnet.errors import DataError
 from alexnet.evaluation.metrics import ErrorCounter, Measurement
+from alexnet.inference.evaluate import log_probabilities
 from alexnet.inference.predictor import Predictor
 from alexnet.progress import Progress, quiet
 from alexnet.report.nearest import features, nearest
@@ -91,10 +92,12 @@ def analyse(
     Raises DataError where the images are no longer there.
     """
     source, place, changed = open_known_source(run, data)
+    if tuple(source.classes) != predictor.classes:
+        raise DataError(
+            f"{source.spec} is not what the run began with: {changed}; name with data (--data) where its images are"
+        )
     if changed:
         progress.warn(f"{source.spec} is not as it was when the run began: {changed}")
-    if tuple(source.classes) != predictor.classes:
-        raise DataError(f"{source.spec} has other classes than the run: {changed}")
     opened = open_run_data(run.config, source, place)
     split = opened.split("test" if "test" in source.splits else "val")
     progress.note(f"classifying the {len(split):,} images of the {split.name} split")
@@ -103,13 +106,15 @@ def analyse(
     np.add.at(confusion, (guesses.truths, guesses.labels[:, 0]), 1)
     examples = _examples(guesses, split, opened, progress)
     layer = hidden_layer(opened.config.network)
-    queries = features(predictor, torch.from_numpy(np.stack([example.image for example in examples])), layer)
+    queries = features(predictor, np.stack([example.image for example in examples]), layer)
     train = opened.train
     if len(train) > searched:
         train = Subset(train, np.sort(permutation(len(train), 0, 0)[:searched]), "train")
     progress.note(f"comparing {len(examples)} of them with {len(train):,} training images")
     batches = (batch for batch in _loader(opened, train, progress).epoch(0) if len(batch.labels))
-    vectors = ((torch.from_numpy(batch.positions), features(predictor, batch.images, layer)) for batch in batches)
+    vectors = (
+        (torch.from_numpy(batch.positions), features(predictor, batch.images.numpy(), layer)) for batch in batches
+    )
     distances, positions = nearest(queries, vectors, NEIGHBOURS)
     pictures = _squares(opened, train, np.unique(positions.numpy()), progress)
     neighbours = [
@@ -149,10 +154,10 @@ def _classify(predictor: Predictor, loader: BatchLoader, data: RunData) -> tuple
     for batch in loader.epoch(0):
         if not len(batch.labels):
             continue
-        probabilities = predictor.probabilities(batch.images)
-        counter.add(probabilities.clamp_min(torch.finfo(torch.float32).tiny).log(), batch.labels)
-        highest, labels = probabilities.topk(min(TOP, classes), 1)
-        parts.append((batch.positions, batch.labels.numpy(), labels.numpy(), highest.double().numpy()))
+        scores = torch.from_numpy(log_probabilities(predictor, batch.images.numpy()))
+        counter.add(scores, batch.labels)
+        highest, labels = scores.topk(min(TOP, classes), 1)
+        parts.append((batch.positions, batch.labels.numpy(), labels.numpy(), highest.double().exp().numpy()))
     total = len(loader.split)
     if not parts:
         raise DataError(f"none of the {total:,} images of the {loader.split.name} split can be read")

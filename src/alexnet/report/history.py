@@ -11,6 +11,7 @@ from alexnet.errors import RunError
 from alexnet.run import Run
 from alexnet.training.history import ended, replay
 from alexnet.training.schedule import LRSchedule
+from alexnet.training.state import order
 
 Points = tuple[tuple[float, float], ...]  # (epoch, value)
 
@@ -51,8 +52,8 @@ class History:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The validation line with the lowest top-1 error, the first of equals."""
-        return min(self.validations, key=lambda line: float(line["top1_error"]), default=None)
+        """The validation line with the lowest top-1 error, of equal ones that with the lowest loss."""
+        return min(self.validations, key=order, default=None)
 
 
 def read_history(run: Run) -> History:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
+from alexnet.architecture import Network
+from alexnet.checkpoint import Arrays, shapes_of
 from alexnet.data.statistics import Statistics
 
 GREY = np.full(3, 3**-0.5)  # the direction of grey among colours
@@ -33,21 +34,20 @@ class Kernels:
     count: int  # kernels there are; at most SHOWN are in the columns
 
 
-def first_kernels(model: nn.Module, columns: int, grey: bool) -> Kernels | None:
+def first_kernels(network: Network, weights: Arrays, grey: bool) -> Kernels | None:
     """The kernels of the first convolution; None for a network whose first weights are not a convolution of RGB.
 
-    `columns` are the network's, `grey` says whether its training images are all grey.
+    `weights` are the network's, `grey` says whether its training images are all grey.
     """
-    named = model.named_modules()
-    name, layer = next(((name, part) for name, part in named if isinstance(part, nn.Conv2d | nn.Linear)), ("", None))
-    if not isinstance(layer, nn.Conv2d) or layer.in_channels != 3:
+    name, shape = next(((name, shape) for name, shape in shapes_of(network).items() if len(shape) > 1), ("", ()))
+    if len(shape) != 4 or shape[1] != 3:
         return None
-    weights = layer.weight.detach().float().cpu().numpy()  # (K, 3, S, S)
-    groups = np.split(weights, columns)
-    shown = SHOWN // columns
+    kernels = np.asarray(weights[name], np.float32)  # (K, 3, S, S)
+    groups = np.split(kernels, network.columns)
+    shown = SHOWN // network.columns
     colour = None if grey else tuple(_colour_share(group) for group in groups)
     pictures = tuple(np.stack([_picture(kernel, grey) for kernel in group[:shown]]) for group in groups)
-    return Kernels(pictures, name.removeprefix("body."), colour, len(weights))
+    return Kernels(pictures, name.removeprefix("body.").removesuffix(".weight"), colour, len(kernels))
 
 
 def grey_images(statistics: Statistics) -> bool:

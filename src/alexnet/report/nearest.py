@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.inference.predictor import Predictor
 
 
-def features(predictor: Predictor, images: Tensor, layer: str) -> Tensor:
+def features(predictor: Predictor, images: NDArray[np.uint8], layer: str) -> Tensor:
     """A layer's activations from the centre view of uint8 (N, S, S, 3) as vectors, float32 (N, U)."""
-    return predictor.taps(images, [layer])[layer].float().flatten(1)
+    return torch.from_numpy(predictor.taps(images, [layer])[layer]).flatten(1)
 
 
 def nearest(queries: Tensor, batches: Iterable[tuple[Tensor, Tensor]], k: int) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ The words are in the templates, the drawings in `figures`; here is what they are
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import unicodedata
@@ -24,8 +25,9 @@ from alexnet.comparison import difference
 from alexnet.config import Config, fields, flags, text_of
 from alexnet.data.run_data import load_statistics
 from alexnet.errors import DataError, UsageError
-from alexnet.files import write_text
+from alexnet.files import open_regular, write_text
 from alexnet.inference.load import load
+from alexnet.inference.network import NetworkPredictor
 from alexnet.model.summary import summary
 from alexnet.progress import Progress, quiet
 from alexnet.report import figures
@@ -35,18 +37,22 @@ from alexnet.report.kernels import Kernels, first_kernels, grey_images
 from alexnet.run import Run
 
 CONFUSED, HARDEST = 8, 10  # shown
+SHOWN = b'<meta name="images" content="shown">'  # near the beginning of a page
 UNSEEN = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")  # Unicode's categories of control and format characters
 JOINERS = "\u200c\u200d"  # which Persian, Hindi and emoji need
 WNID = re.compile(r"^n\d{8}[ _-]")
 
 
-def write_report(run: Run, progress: Progress = quiet, searched: int = SEARCHED, data: str | None = None) -> Path:
+def write_report(
+    run: Run, progress: Progress = quiet, searched: int = SEARCHED, data: str | None = None, out: Path | None = None
+) -> Path:
     """Write `report.html` and `figures/*.png` of a run and return the page's path; a run still in training may be read.
 
-    The images shown are of the test split, of validation where there is none; their nearest are looked for among at
-    most `searched` training images; `data` is where they are now, if they were moved. What a run does not have yet, or
-    what needs images that are no longer there, is left out with a sentence. Raises RunError or CheckpointError for a
-    run that cannot be read, OSError for a full disk.
+    With `out` the page is written there instead, and the run's folder stays as it is. The images shown are of the test
+    split, of validation where there is none; their nearest are looked for among at most `searched` training images;
+    `data` is where they are now, if they were moved. What a run does not have yet, or what needs images that are no
+    longer there, is left out with a sentence; but it does not replace a report that has them. Raises RunError or
+    CheckpointError for a run that cannot be read, DataError for the latter, OSError for a full disk.
     """
     history = read_history(run)
     kernels: Kernels | None = None
@@ -56,12 +62,15 @@ def write_report(run: Run, progress: Progress = quiet, searched: int = SEARCHED,
     checkpoint = next((name for name in ("best", "last") if has_checkpoint(run.checkpoints, name)), None)
     if checkpoint:
         predictor = load(run.path, checkpoint=checkpoint)
+        assert isinstance(predictor, NetworkPredictor)
         shown = predictor.description
         grey = grey_images(load_statistics(run.statistics_file, run.config.data.size))
-        kernels = first_kernels(predictor.model, run.config.network.columns, grey)  # type: ignore[attr-defined]
+        kernels = first_kernels(run.config.network, predictor.trained.weights, grey)
         try:
             analysis = analyse(predictor, run, progress, searched, data)
         except DataError as error:
+            if out is None:
+                _keep_images(run.report_file, error)
             missing = f"The images cannot be read: {error}."
             progress.warn(f"the report goes without images: {error}")
     progress.note("drawing the figures")
@@ -79,7 +88,7 @@ def write_report(run: Run, progress: Progress = quiet, searched: int = SEARCHED,
         missing=missing,
         summary=summary(run.config.network),
         evaluations=_other_evaluations(run, shown),
-        figures=_draw(run, history, kernels, analysis, classes),
+        figures=_draw(None if out else run.figures, history, kernels, analysis, classes),
         confused=_most_confused(analysis.confusion) if analysis else [],
         hardest=_hardest(analysis.confusion) if analysis else [],
         few=len(classes) <= figures.CELLS_WITH_NUMBERS,
@@ -90,8 +99,17 @@ def write_report(run: Run, progress: Progress = quiet, searched: int = SEARCHED,
         command=command(run),
         hardware=_hardware(run),
     )
-    write_text(run.report_file, page)
-    return run.report_file
+    write_text(out or run.report_file, page)
+    return out or run.report_file
+
+
+def _keep_images(page: Path, missing: DataError) -> None:
+    """Raise DataError where a report that was written before shows images, which are `missing` now."""
+    head = b""
+    with contextlib.suppress(OSError, ValueError), open_regular(page) as file:
+        head = file.read(1 << 10)
+    if SHOWN in head:
+        raise DataError(f"{page} shows images and is kept; for one without them give --out: {missing}")
 
 
 def printable(text: str) -> str:
@@ -148,9 +166,9 @@ def _environment() -> Environment:
 
 
 def _draw(
-    run: Run, history: History, kernels: Kernels | None, analysis: Analysis | None, classes: Sequence[str]
+    folder: Path | None, history: History, kernels: Kernels | None, analysis: Analysis | None, classes: Sequence[str]
 ) -> dict[str, list[Markup]]:
-    """Every figure that there is something for, written to the run's `figures/` and returned as SVG for the page."""
+    """Every figure that there is something for, returned as SVG for the page, and written to a folder where one is."""
     panels: dict[str, list[figures.Panel]] = {"curves": [], "kernels": figures.kernels(kernels) if kernels else []}
     for title, unit, lines in (("Loss", "nats", history.losses), ("Error", "%", history.errors)):
         if lines:
@@ -159,10 +177,10 @@ def _draw(
         panels["predictions"] = [figures.prediction(example, classes) for example in analysis.examples]
         panels["nearest"] = [figures.neighbours(example, classes) for example in analysis.examples]
         panels["confusion"] = [figures.confusion(analysis.confusion, classes)]
-    run.figures.mkdir(parents=True, exist_ok=True)
     for name, group in panels.items():
-        if group:
-            figures.save_png(run.figures / f"{name}.png", group, min(2, len(group)))
+        if group and folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            figures.save_png(folder / f"{name}.png", group, min(2, len(group)))
     return {name: [figures.svg(panel, f"{name}{i}") for i, panel in enumerate(group)] for name, group in panels.items()}
 
 

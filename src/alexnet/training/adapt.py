@@ -132,7 +132,7 @@ def choose_precision(
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:
-    return torch.cuda.is_bf16_supported() if device.type == "cuda" else multiplies_bfloat16()
+    return torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else multiplies_bfloat16()
 
 
 def advice(data: RunData) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,10 +12,13 @@ from alexnet.data.augment import Augmentation
 from alexnet.data.batch import Batch
 from alexnet.data.dataset import Split, too_many_unreadable
 from alexnet.data.run_data import RunData, SourceManifest
+from alexnet.device import to_device
 from alexnet.errors import TrainingError, quoted
 from alexnet.progress import Progress, quiet
 from alexnet.run import Run
+from alexnet.training.feed import Feed
 from alexnet.training.parallel import World
+from alexnet.training.task import Task
 
 
 class Batches:
@@ -25,6 +29,7 @@ class Batches:
         self.data, self.progress, self.world = data, progress, world
         self.manifest = SourceManifest(run, data) if world.writes else None
         self.augmentation = Augmentation(data.config, data.statistics(run.statistics_file, progress), device)
+        self.feed = Feed(device)
         share = {"rank": world.rank, "world_size": world.size}
         self.loader = data.loader(
             data.train,
@@ -55,9 +60,20 @@ class Batches:
         if start == 0 and self.manifest:  # every image was tried, so what an earlier process could not read is known
             self.manifest.before = {}
 
-    def inputs(self, batch: Batch) -> Tensor:
-        """A batch's images cut, mirrored and coloured: float (N, 3, C, C) on the device. Releases the batch."""
-        return self.augmentation.training(batch)
+    def prepared(self, batch: Batch, task: Task) -> tuple[Tensor, ...]:
+        """What `Step` takes: inputs and targets as `task` makes them of the batch, and positions, all on the device.
+
+        Images are cut, mirrored and coloured. Releases the batch.
+        """
+
+        def make() -> tuple[Tensor, ...]:
+            device = self.augmentation.device
+            images = self.augmentation.training(batch)
+            inputs, targets = task.prepare(images, to_device(batch.labels, device))
+            positions = np.tile(batch.positions, len(inputs) // len(images))
+            return inputs, targets, to_device(torch.from_numpy(positions), device)
+
+        return self.feed.bring(make)
 
     def note_unreadable(self) -> None:
         """Bring source.json's list of unreadable images up to date; say their count first and last."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from alexnet.config import Train
-from alexnet.errors import CheckpointError, RunError
+from alexnet.errors import CheckpointError, RunError, quoted
 from alexnet.run import Run
 from alexnet.training.schedule import LRSchedule, ScheduleState
-from alexnet.training.state import SavedState
+from alexnet.training.state import SavedState, order
 
 Lines = Sequence[Mapping[str, Any]]  # of metrics.jsonl
 
@@ -66,16 +66,15 @@ def check_history(
         _refuse("train.steps", train.steps, f"at least {logged} and below {logged + every}, by the lines of metrics")
     epochs = [line for line in lines if line["kind"] == "epoch"]
     validations = [_measured(line) for line in lines if line["kind"] == "validation"]
-    best = min(validations, key=lambda line: line["top1_error"], default={})
+    best = min(validations, key=order, default={})
     for name, value, wanted in (
         ("train.epoch", train.epoch, len(epochs) + 1),
         ("train.step", train.step, train.steps - (epochs[-1]["step"] if epochs else 0)),
         ("train.best", train.best, best),
-        ("train.best_error", train.best_error, best.get("top1_error")),
         ("train.last", train.last, validations[-1] if validations else {}),
     ):
         if value != wanted:
-            _refuse(name, value, f"{wanted}, by the lines of metrics")
+            _refuse(name, value, f"{quoted(wanted)}, by the lines of metrics")
     for name, mean, steps in (("mean", train.mean, train.step), ("interval", train.interval, train.steps - logged)):
         if ("loss" in mean.sums) != bool(mean.count) or (mean.count and not steps):
             _refuse(f"train.{name}", mean, f"the sums and the number of images of {steps} steps")
@@ -86,7 +85,7 @@ def check_history(
     then = next((one for one in replays if one.state == saved.schedule), replays[0])
     for name, value in vars(saved.schedule).items():
         if value != getattr(then.state, name):
-            _refuse(f"schedule.{name}", value, f"{getattr(then.state, name)}, by the lines of metrics")
+            _refuse(f"schedule.{name}", value, f"{quoted(getattr(then.state, name))}, by the lines of metrics")
     for name, rate in saved.velocity_lr.items():
         rates = {given[name] for given in then.rates if name in given}
         if rates and not any(math.isclose(rate, given) for given in rates - {0.0}):
@@ -102,7 +101,7 @@ def check_history(
 
 
 def ended(settings: Train, schedule: LRSchedule, epochs: int, steps: int) -> str:
-    """Why a run that has done so many epochs and steps is at its end, and what trains it longer; empty if it is not."""
+    """Why a run that has done so many epochs and steps is at its end; empty if it is not."""
     if schedule.finished:
         return (
             f"finished after epoch {epochs} of {settings.epochs}: the plateau after the last of "
@@ -128,8 +127,8 @@ def longer(settings: Train, schedule: LRSchedule, epochs: int, steps: int) -> st
 
 
 def _measured(line: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in line.items() if name not in ("kind", "step")}
+    return {name: value for name, value in line.items() if name != "kind"}
 
 
 def _refuse(name: str, value: Any, wanted: str) -> None:
-    raise CheckpointError(f"state.{name} {value} should be {wanted}")
+    raise CheckpointError(f"state.{name} {quoted(value)} should be {wanted}")

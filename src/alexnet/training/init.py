@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import nn
 
 from alexnet.architecture import Conv, Full, Local, Network
 from alexnet.checkpoint import has_checkpoint, load_checkpoint, read_checkpoint
@@ -53,7 +54,7 @@ class InitReport:
 class InitialModel:
     """A model to begin from: its weights by name and the file they are in; of a run also config and classes."""
 
-    weights: dict[str, Tensor]
+    weights: dict[str, NDArray[Any]]
     origin: str
     config: Config | None = None
     classes: tuple[str, ...] | None = None
@@ -71,7 +72,7 @@ def open_initial(model: str) -> InitialModel:
         checkpoint = load_checkpoint(run.checkpoints, name)
         return InitialModel(dict(checkpoint.weights), checkpoint.origin, run.config, tuple(run.classes))
     if path.suffix != ".safetensors":
-        raise UsageError(f"--train.init {model!r} should be a run directory or a .safetensors file")
+        raise UsageError(f"train.init {model!r} should be a run directory or a .safetensors file")
     checkpoint = read_checkpoint(path)
     return InitialModel(dict(checkpoint.weights), checkpoint.origin)
 
@@ -86,10 +87,10 @@ def initialise_from(config: Config) -> Config:
     if config.preset != FINE_TUNE:
         return config
     if not config.train.init:
-        raise UsageError("--preset fine-tune needs --init MODEL, a run to begin from")
+        raise UsageError("preset fine-tune needs init (--init MODEL), a run to begin from")
     initial = open_initial(config.train.init)
     if initial.config is None:
-        raise UsageError(f"--preset fine-tune takes the network from a run, and {config.train.init} is not one")
+        raise UsageError(f"preset fine-tune takes the network from a run, and {config.train.init} is not one")
     theirs = initial.config
     layers = weight_layers(theirs.network)
     return dataclasses.replace(
@@ -128,12 +129,12 @@ def copy_initial_weights(model: nn.Module, data: RunData, progress: Progress) ->
         last = weight_layers(data.config.network)[-1]
         weights = {name: value for name, value in weights.items() if layer_of(name) != last}
     own = model.state_dict()
-    copied = [name for name, value in own.items() if name in weights and weights[name].shape == value.shape]
+    copied = [name for name, value in own.items() if name in weights and weights[name].shape == tuple(value.shape)]
     if not copied:
-        raise CheckpointError(f"--train.init {initial.origin} shares no tensor with {data.config.network.name}")
+        raise CheckpointError(f"train.init {initial.origin} shares no tensor with {data.config.network.name}")
     with torch.no_grad():
         for name in copied:
-            own[name].copy_(weights[name])
+            own[name].copy_(torch.from_numpy(weights[name]))
     fresh = tuple(name for name in own if name not in copied)
     unused = tuple(name for name in initial.weights if name not in copied)
     progress.note(

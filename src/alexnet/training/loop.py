@@ -14,22 +14,27 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alexnet.checkpoint import Checkpoint, check_fit, has_checkpoint, load_weights, read_record, recover_checkpoint
+from alexnet.checkpoint import (
+    Checkpoint,
+    arrays,
+    check_fit,
+    has_checkpoint,
+    load_weights,
+    read_record,
+    recover_checkpoint,
+)
 from alexnet.config import Config
 from alexnet.data.batch import Batch
-from alexnet.data.random import fold_in
 from alexnet.data.run_data import RunData, open_resumed_data, open_run_data
 from alexnet.device import autocast, choose_device
 from alexnet.engine.memory import keep_freed_memory
 from alexnet.errors import CheckpointError, TrainingError
 from alexnet.evaluation.measure import measure_split
 from alexnet.evaluation.metrics import Measurement
-from alexnet.model.dropout import set_dropout_keys
-from alexnet.model.zoo import blank, build
+from alexnet.model.zoo import build
 from alexnet.progress import Progress, quiet
 from alexnet.run import Run
 from alexnet.training import resuming
@@ -42,7 +47,8 @@ from alexnet.training.parallel import World, unwrap
 from alexnet.training.schedule import LRSchedule
 from alexnet.training.sgd import SGD, parameter_groups
 from alexnet.training.signals import StopRequest, stop_on_signals
-from alexnet.training.state import SavedState, StepLog, TrainingResult, TrainState
+from alexnet.training.state import SavedState, StepLog, TrainingResult, TrainState, order
+from alexnet.training.step import Step
 from alexnet.training.task import Task, task_of
 from alexnet.training.trackers import Trackers
 from alexnet.training.writer import RunWriter
@@ -90,7 +96,7 @@ def _train(
             data = fitted(data, device, later)
         saved = resumed and has_checkpoint(run.checkpoints, "last")
         if saved:
-            check_fit(run.checkpoints, "last", blank(data.config.network))
+            check_fit(run.checkpoints, "last", data.config.network)
         model = build(data.config.network, config.train.seed).to(device)
         trackers = Trackers(config.train.track, progress)
         trainer = Trainer(run, data, model, task_of(config), trackers, progress)
@@ -130,7 +136,9 @@ class Trainer:
         self.world = world or World()
         config = data.config
         self.device = next(model.parameters()).device
-        self.optimizer = SGD(parameter_groups(model, config.network, config.optimizer), lr=config.optimizer.lr)
+        groups = parameter_groups(model, config.network, config.optimizer)
+        self.optimizer = SGD(groups, lr=config.optimizer.lr, capturable=self.device.type == "cuda")
+        self.update = Step(model, task, self.optimizer, config.train.seed, config.train.precision)
         self.schedule = LRSchedule(config.schedule, config.optimizer)
         self.schedule.check_layers(dict.fromkeys(group["layer"] for group in self.optimizer.param_groups))
         self.state = TrainState()
@@ -143,7 +151,7 @@ class Trainer:
 
     def restore(self) -> None:
         """Go back to the last checkpoint. Raises CheckpointError naming what does not fit the network or the schema."""
-        checkpoint = recover_checkpoint(self.run.checkpoints, "last", unwrap(self.model))
+        checkpoint = recover_checkpoint(self.run.checkpoints, "last", self.config.network)
         if checkpoint.damage:
             self.progress.warn(checkpoint.damage)
         origin = checkpoint.origin
@@ -156,17 +164,18 @@ class Trainer:
         except CheckpointError as error:
             raise CheckpointError(f"{origin}: {error}") from None
         load_weights(unwrap(self.model), checkpoint.weights, origin)
-        self.optimizer.load_velocities(dict(checkpoint.velocities), state.velocity_lr, origin)
+        velocities = {name: torch.from_numpy(value) for name, value in checkpoint.velocities.items()}
+        self.optimizer.load_velocities(velocities, state.velocity_lr, origin)
         self.state, self.schedule.state, self.diagnostics.state = state.train, schedule, state.diagnostics
 
     def change(self) -> None:
-        """Keep what is new in the settings in the run, and say where it ends to be exact and whether it has ended.
+        """Keep what is new in the settings in the run, and say where it ends to be exact.
 
         Raises RunError where the new settings make the run shorter than it is, or no longer.
         """
-        state, schedule = self.state, self.schedule
+        state = self.state
         changed = resuming.differences(self.run.config, self.config)
-        resuming.check_length(self.run, self.config, state, schedule, changed)
+        resuming.check_length(self.run, self.config, state, self.schedule, changed)
         if self.images_changed:
             changed.setdefault("data.source", [self.config.data.source] * 2)
         if changed and self.world.writes:
@@ -174,13 +183,9 @@ class Trainer:
             if why:
                 self.progress.warn(f"from step {state.steps} on the run is not exact: {why}")
             self.run.change(self.config, resuming.entry(state, changed, why))
-        done = state.epoch - 1
-        if why := ended(self.config.train, schedule, done, state.steps):
-            flags = longer(self.config.train, schedule, done, state.steps)
-            self.progress.note(f"the run {why}; to train it longer give {flags}")
 
     def fit(self, batches: Batches, stop: StopRequest | None = None) -> TrainingResult:
-        """Run to the end. Raises KeyboardInterrupt, with the state saved, once a stop is asked for."""
+        """Run to the end and say why. Raises KeyboardInterrupt, with the state saved, once a stop is asked for."""
         stop = stop or StopRequest()
         state, began, first, images = self.state, time.perf_counter(), self.state.steps, 0
         self.writer.open(state.metrics_bytes, state.steps)
@@ -191,7 +196,9 @@ class Trainer:
                     images += self._epoch(batches, stop)
             finally:
                 self.writer.close()
-        seconds = time.perf_counter() - began
+        seconds, length = time.perf_counter() - began, (self.schedule, state.epoch - 1, state.steps)
+        why, flags = (words(self.config.train, *length) for words in (ended, longer))
+        self.progress.note(f"the run {why}; to train it longer give {flags}")
         return TrainingResult(
             run=str(self.run.path),
             epochs=state.epoch - 1,
@@ -210,7 +217,7 @@ class Trainer:
 
     def _stop_if(self, stop: StopRequest) -> None:
         if self.world.any(stop.requested):
-            raise KeyboardInterrupt
+            raise stop.interrupt()
 
     def _epoch(self, batches: Batches, stop: StopRequest) -> int:
         """Train for an epoch, or to its end where it was begun before; returns the number of images."""
@@ -234,7 +241,7 @@ class Trainer:
                 self._check_weights()
                 self._save("last", batches)
             if halt:
-                raise KeyboardInterrupt
+                raise stop.interrupt()
             if over and state.step < batches.steps:
                 return images
         self._end_epoch(batches)
@@ -246,19 +253,9 @@ class Trainer:
         state.step = batch.step + 1
         state.steps += 1
         if n:
-            images = batches.inputs(batch)
-            inputs, targets = self.task.prepare(images, batch.labels.to(self.device, non_blocking=True))
-            torch.manual_seed(fold_in(self.config.train.seed, state.epoch, batch.step, 3))  # other libraries' dropout
-            positions = np.tile(batch.positions, len(inputs) // n)
-            set_dropout_keys(self.model, self.config.train.seed, state.epoch, positions)
-            with autocast(self.config.train.precision, self.device):
-                outputs = self.model(inputs)
-            outputs = outputs.float()
-            losses = self.task.loss(outputs, targets)
-            self.optimizer.zero_grad(set_to_none=True)
-            losses.mean().backward()
-            self.optimizer.step()
-            self.step_log.add(state.steps, {"loss": losses, **self.task.metrics(outputs.detach(), targets)})
+            inputs, targets, positions = batches.prepared(batch, self.task)
+            sums = self.update(inputs, targets, positions, state.epoch, batch.step)
+            self.step_log.add(state.steps, self.update.names, sums, len(inputs))
             if self.step_log.full:
                 self._read_log()
             self.diagnostics.look(state.steps, self.model, inputs)
@@ -306,15 +303,16 @@ class Trainer:
         if epoch % self.config.train.evaluate_every == 0 or epoch == self.config.train.epochs:
             result = self._validate(batches)
             error = result.top1_error
-        better = error is not None and (state.best_error is None or error < state.best_error)
+        better = result is not None and (not state.best or order(state.last) < order(state.best))
         if better:
-            state.best_error, state.best = error, dict(state.last)
+            state.best = dict(state.last)
         if self.schedule.after_epoch(epoch, self.world.first(error), state.steps):
             self.progress.note(f"epoch {epoch}: the learning rate drops to {self.schedule.lr:g}")
         state.next_epoch()
-        if result is not None and state.best_error is not None:
+        if result is not None:
             loss = means.get("loss", 0.0)
-            self.diagnostics.after_validation(result, state.best_error, loss, state.steps, self._finished())
+            least = state.best["top1_error"]
+            self.diagnostics.after_validation(result, least, loss, state.steps, self._finished())
         if better:
             self._save("best", batches)
         self._save("last", batches)
@@ -324,7 +322,7 @@ class Trainer:
         result = measure_validation(self.model, batches, self.task, self.config)
         if not math.isfinite(result.loss):
             self._diverged(f"the validation loss is {result.loss} after", self.state.steps)
-        self.state.last = {"epoch": self.state.epoch, **result.to_json()}
+        self.state.last = {"epoch": self.state.epoch, "step": self.state.steps, **result.to_json()}
         self._log("validation", result.to_json())
         self.progress.validated(self.state.epoch, result.to_json(), self.schedule.lr)
         return result
@@ -339,8 +337,9 @@ class Trainer:
             batches.note_unreadable()
         else:  # it is not gone on from
             velocities, lrs = {}, {}
+        weights = arrays(unwrap(self.model).state_dict())
         state = SavedState(self.state, self.schedule.state, self.diagnostics.state, lrs)
-        self.writer.save(name, Checkpoint(unwrap(self.model).state_dict(), velocities, state.to_json()))
+        self.writer.save(name, Checkpoint(weights, arrays(velocities), state.to_json()))
         self.saved = time.perf_counter()
 
 

@@ -27,9 +27,9 @@ def changed_config(run: Run, changes: Mapping[str, str]) -> Config:
         if path not in CHANGEABLE:
             known = path in {field.path for field in fields(run.config)}
             raise UsageError(
-                f"--{path} cannot be changed in a run; begin another with `--init {run.path}`"
+                f"{path} cannot be changed in a run; begin another with `--init {run.path}`"
                 if known
-                else f"--{path} is no setting that can be changed in a run, as {', '.join(CHANGEABLE)} can"
+                else f"{path} is no setting that can be changed in a run, as {', '.join(CHANGEABLE)} can"
             )
     return replace(run.config, changes)
 
@@ -81,9 +81,9 @@ def check_length(
     """Raise RunError where a run would be shorter than what is done of it, or where what is asked trains nothing."""
     done, settings = state.epoch - 1, config.train
     if settings.epochs < (begun := done + (state.step > 0)):
-        raise RunError(f"{run.path} is in epoch {begun} already; --epochs {settings.epochs} is fewer")
+        raise RunError(f"{run.path} is in epoch {begun} already; epochs {settings.epochs} is fewer")
     if 0 < settings.steps < state.steps:
-        raise RunError(f"{run.path} has done {state.steps} steps; --train.steps {settings.steps} is fewer")
+        raise RunError(f"{run.path} has done {state.steps} steps; steps {settings.steps} is fewer")
     why = ended(settings, schedule, done, state.steps)
     if why and {"train.epochs", "train.steps", *SCHEDULE} & changed.keys():
         raise RunError(f"{run.path} {why}; to train it longer give {longer(settings, schedule, done, state.steps)}")

@@ -37,7 +37,7 @@ class LayerLR:
                 raise ValueError
         except ValueError:
             raise UsageError(
-                f"--schedule.layers {entry!r} should be as conv1@68=1e-5 (after epoch 68 this learning rate), "
+                f"schedule.layers {entry!r} should be as conv1@68=1e-5 (after epoch 68 this learning rate), "
                 "conv1@72=0 (frozen) or fc8=x10 (ten times the schedule's)"
             ) from None
         if value.startswith("x"):
@@ -71,7 +71,7 @@ class LRSchedule:
         for layer in self.layers:
             if not any(fnmatchcase(name, layer.pattern) for name in known):
                 hint = suggestion(layer.pattern, known) or f"; it has {', '.join(known)}"
-                raise UsageError(f"--schedule.layers {layer.entry!r} fits no layer of the network{hint}")
+                raise UsageError(f"schedule.layers {layer.entry!r} fits no layer of the network{hint}")
 
     @property
     def lr(self) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.sgd import sgd
 
 from alexnet.architecture import Conv, Full, Local, Network
 from alexnet.config import Optimizer
@@ -24,30 +25,67 @@ from alexnet.training.parallel import unwrap
 class SGD(torch.optim.SGD):
     """SGD with momentum and decay as the paper writes it; groups may differ in `lr`, `momentum` and `weight_decay`.
 
-    A group whose `lr` is 0 is frozen: neither its weights nor its velocities change.
+    A group whose `lr` is 0 is frozen: neither its weights nor its velocities change. With `capturable` the learning
+    rates lie on the weights' device too, as float32, so that a CUDA graph of `update` follows them.
     """
 
-    def __init__(self, params: Iterable[Any], lr: float, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        capturable: bool = False,
+    ) -> None:
         super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
+        self.capturable = capturable
+        self._lrs: dict[int, tuple[Tensor, float]] = {}  # on the device, and what it holds, by the place of the group
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient; gradients of frozen groups are dropped."""
+        self.follow()
+        self.update()
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update every parameter that has a gradient; gradients of frozen groups are dropped."""
-        for group in self.param_groups:
-            for weight in group["params"]:
-                if group["lr"] == 0:
-                    weight.grad = None
-                elif weight.grad is not None:
-                    self._follow_lr(weight, group["lr"])
-                    weight.grad = like(weight.grad, weight)
-        return super().step(closure)
+    def follow(self) -> None:
+        """Bring velocities, and the learning rates on the device, to the `lr` of the update to come."""
+        for place, group in enumerate(self.param_groups):
+            lr, weights = group["lr"], group["params"]
+            if lr == 0:
+                continue
+            for weight in weights:
+                state = self.state[weight]
+                if state.get("momentum_buffer") is not None and state["lr"] != lr:
+                    state["momentum_buffer"].mul_(state["lr"] / lr)
+                state["lr"] = lr
+            if self.capturable:
+                held, value = self._lrs.get(place) or (torch.empty((), device=weights[0].device), 0.0)
+                self._lrs[place] = held if value == lr else held.fill_(lr), lr
 
-    def _follow_lr(self, weight: Tensor, lr: float) -> None:
-        """Bring a weight's buffer to the lr of the step to come."""
-        state = self.state[weight]
-        if state.get("momentum_buffer") is not None and state["lr"] != lr:
-            state["momentum_buffer"].mul_(state["lr"] / lr)
-        state["lr"] = lr
+    @torch.no_grad()
+    def update(self) -> None:
+        """The update after `follow`: all of it is work of the weights' device, in the same memory each time."""
+        for place, group in enumerate(self.param_groups):
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if group["lr"] == 0:
+                for weight in weights:
+                    weight.grad = None
+                continue
+            buffers = [self.state[weight].get("momentum_buffer") for weight in weights] if group["momentum"] else []
+            sgd(
+                weights,
+                [like(weight.grad, weight) for weight in weights],
+                buffers,
+                weight_decay=group["weight_decay"],
+                momentum=group["momentum"],
+                lr=self._lrs[place][0] if self.capturable else group["lr"],
+                dampening=0,
+                nesterov=False,
+                maximize=False,
+                fused=True,
+            )
+            for weight, buffer in zip(weights, buffers, strict=False):
+                self.state[weight]["momentum_buffer"] = buffer
 
     def velocities(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """By parameter name: buffers b, the paper's velocity divided by −lr, and the lr each of them stands for."""

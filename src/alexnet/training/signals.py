@@ -21,12 +21,18 @@ class StopRequest:
     def __init__(self) -> None:
         self.requested = False
         self.waiting = False
+        self.exit_code = 130
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The signals' handler."""
+        self.exit_code = 143 if number == signal.SIGTERM else 130
         if not self.waiting or (self.requested and number == signal.SIGINT):
-            raise KeyboardInterrupt
+            raise self.interrupt()
         self.requested = True
+
+    def interrupt(self) -> KeyboardInterrupt:
+        """What a stop raises; its argument is the exit code that shells know: 143 for SIGTERM, else 130."""
+        return KeyboardInterrupt(self.exit_code)
 
     @contextmanager
     def after_step(self) -> Iterator[None]:

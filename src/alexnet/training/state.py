@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,7 +49,6 @@ class TrainState:
     interval: RunningMean = field(default_factory=RunningMean)  # since the last line of metrics
     seconds: float = 0.0  # of this epoch's steps
     metrics_bytes: int = 0  # length of metrics.jsonl
-    best_error: float | None = None  # percent
     best: dict[str, Any] = field(default_factory=dict)
     last: dict[str, Any] = field(default_factory=dict)
 
@@ -56,6 +56,11 @@ class TrainState:
         """Step over to the first step of the next epoch."""
         self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
         self.mean.clear()
+
+
+def order(validation: Mapping[str, Any]) -> tuple[float, float]:
+    """What the best validation has least of: the top-1 error, and among equal ones the loss."""
+    return validation["top1_error"], validation["loss"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,8 @@ class SavedState:
 class TrainingResult:
     """What a run reached: epochs and steps done in all, and of this process seconds and speed.
 
-    `best` and `last` are the validation errors (percent), loss and epoch of those checkpoints, empty before the first.
+    `best` and `last` are the validation of the best weights and the newest one: epoch, step, errors (percent), loss, …,
+    empty before the first. Where `steps` are more than the step of `last`, the last weights were not validated.
     """
 
     run: str
@@ -101,11 +107,9 @@ class StepLog:
         self.limit = self.KEEP if device.type == "cuda" else 1
         self.entries: list[tuple[int, list[str], Tensor, int]] = []
 
-    def add(self, step: int, values: dict[str, Tensor]) -> None:
-        """Keep a step's values, each (N,) of one number per image."""
-        count = len(next(iter(values.values())))
-        sums = torch.stack([value.detach().double().sum() for value in values.values()])
-        self.entries.append((step, list(values), sums, count))
+    def add(self, step: int, names: list[str], sums: Tensor, count: int) -> None:
+        """Keep a step's sums over `count` images, one of each name."""
+        self.entries.append((step, names, sums, count))
 
     @property
     def full(self) -> bool:

@@ -122,12 +122,12 @@ class Trackers:
         for name in names:
             if name not in TRACKERS:
                 hint = suggestion(name, TRACKERS) or f"; there are {', '.join(TRACKERS)}"
-                raise UsageError(f"--train.track {name!r} is not a tracker{hint}")
+                raise UsageError(f"train.track {name!r} is not a tracker{hint}")
             try:
                 self.active[name] = TRACKERS[name]()
             except ImportError as error:
                 raise MissingLibrary(
-                    f"--train.track {name} needs a library that is not installed ({error}): pip install {name}"
+                    f"train.track {name} needs a library that is not installed ({error}): pip install {name}"
                 ) from None
 
     def open(self, path: Path, config: Mapping[str, Any], steps: int) -> None:

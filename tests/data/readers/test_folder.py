@@ -114,7 +114,24 @@ def test_one_class_is_too_few(class_folders):
 def test_an_empty_class_folder_is_named(class_folders):
     root = class_folders({"cat": 1, "dog": 1})
     (root / "emu").mkdir()
-    expect_error(root, "emu", "no images")
+    expect_error(root, "class folder 'emu' holds no pictures; put pictures in, or remove")
+    for name in ("fox", "gnu", "hen"):
+        (root / name).mkdir()
+    (root / "fox" / "list.txt").write_text("no picture")
+    expect_error(root, "class folders 'emu', 'fox', 'gnu' and 1 more hold no pictures")
+
+
+def test_an_empty_class_folder_is_an_error_in_train_alone(class_folders):
+    root = class_folders({"cat": 2, "dog": 2, "emu": 2}, "train")
+    for split in ("val", "test"):
+        class_folders({"cat": 1, "dog": 1}, split, root)
+        (root / split / "emu").mkdir()
+        (root / split / "notes").mkdir()
+    assert [len(split) for split in open_source(root).splits.values()] == [6, 2, 2]
+    (root / "train" / ".notes").mkdir()
+    assert open_source(root).classes == ("cat", "dog", "emu")
+    (root / "train" / "notes").mkdir()
+    expect_error(root, "class folder 'notes' holds no pictures")
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
@@ -240,7 +257,7 @@ def test_a_folder_that_is_not_the_users_is_no_class(class_folders, name):
     assert source.classes == ("cat", "dog") and len(source.splits["train"]) == 4 and source.notes == ()
 
 
-@pytest.mark.parametrize("codec", ["raw", "jpeg"])
+@pytest.mark.parametrize("codec", ["yuv420", "raw", "jpeg"])
 def test_an_unfinished_store_is_named_as_such(class_folders, tmp_path, codec):
     def stop(done, total):
         raise KeyboardInterrupt
@@ -265,7 +282,7 @@ def test_a_class_of_pictures_that_are_not_read_is_named(class_folders):
     root = class_folders({"cat": 2, "dog": 2})
     (root / "emu").mkdir()
     (root / "emu" / "a.avif").write_bytes(b"x")
-    expect_error(root, "emu", "1 .avif", "convert")
+    expect_error(root, "class folder 'emu' holds no pictures, only 1 .avif file, which is not read (convert it to")
 
 
 def test_links_to_files_are_followed_and_loops_end(class_folders, tmp_path, photo, encoded):
@@ -297,7 +314,7 @@ def test_names_that_are_not_utf8_are_read(class_folders, photo, encoded):
     assert len(split) == 3 and split.decode(1).ndim == 3
     bad.unlink()
     (root / os.fsdecode(b"d\xf6g") / "000.jpg").unlink()
-    expect_error(root, "holds no images")
+    expect_error(root, "holds no pictures")
 
 
 @pytest.mark.parametrize(

@@ -180,3 +180,8 @@ def test_files_of_a_torchvision_data_set_are_read_as_files(monkeypatch, tmp_path
     source = hub.open_torchvision("imagenette", download=False, root=tmp_path)
     assert source.classes == ("tench", "English springer") and source.splits["val"].labels.tolist() == [0, 1]
     assert source.splits["train"].read_bytes(1) == encoded(photo(1)) and source.splits["train"].image_name(1) == "a.jpg"
+
+
+def test_classes_of_one_name_are_told_apart_by_their_labels():
+    data_set = types.SimpleNamespace(classes=[("crane", "bird"), "tench", ("crane",)])
+    assert hub._class_names(data_set) == ["crane 0", "tench", "crane 2"]

@@ -128,12 +128,14 @@ def test_predictions_say_the_words(run: Path, folder: Path, tmp_path: Path, caps
 def test_an_exported_model_says_the_words(run: Path, tmp_path: Path) -> None:
     net = load(run)
     assert isinstance(net, NetworkPredictor)
-    path = export(net.model, "safetensors", tmp_path / "net.safetensors", net.facts())
+    path = export(
+        net.trained.network, net.trained.weights, "safetensors", tmp_path / "net.safetensors", net.trained.facts()
+    )
     assert load(path).words == WORDS
-    odd = dataclasses.replace(net.facts(), words=("a", "b"))  # of another count: none
-    export(net.model, "safetensors", path, odd)
+    odd = dataclasses.replace(net.trained.facts(), words=("a", "b"))  # of another count: none
+    export(net.trained.network, net.trained.weights, "safetensors", path, odd)
     assert load(path).words is None
-    assert import_model(path)[1].words == ("a", "b")
+    assert import_model(path)[2].words == ("a", "b")
 
 
 @pytest.mark.parametrize("words", [None, ["a"], "dog", [1, 2, 3], 5])

@@ -22,7 +22,7 @@ def test_a_source_is_counted_and_measured(class_folders):
     assert told["splits"]["test"]["per_class"]["min"] == 0
 
 
-@pytest.mark.parametrize("codec", ["raw", "jpeg"])
+@pytest.mark.parametrize("codec", ["yuv420", "raw", "jpeg"])
 def test_a_store_tells_its_bytes_sizes_and_statistics(class_folders, tmp_path, codec):
     root = class_folders({"cat": 5, "dog": 3})
     (root / "cat" / "broken.jpg").write_bytes(b"no image")

@@ -15,10 +15,12 @@ from PIL import Image
 from alexnet.data.decode import decode
 from alexnet.data.preprocess import square
 from alexnet.data.readers.open import open_source
+from alexnet.data.readers.store_format import CODECS
 from alexnet.data.statistics import Statistics
 from alexnet.data.store import prepare as module
 from alexnet.data.store.manifest import left_out
 from alexnet.data.store.prepare import PrepareError, prepare
+from alexnet.engine.ycbcr import to_planes
 from alexnet.errors import DataError
 
 
@@ -39,7 +41,7 @@ def pictures(class_folders):
 
 @pytest.mark.parametrize("shard_images", [1, 4, 21, 4096])
 def test_a_raw_store_holds_the_squares_of_the_source(pictures, tmp_path, shard_images):
-    manifest = prepare(pictures, tmp_path / "store", size=20, shard_images=shard_images)
+    manifest = prepare(pictures, tmp_path / "store", size=20, codec="raw", shard_images=shard_images)
     source, store = open_source(pictures), open_source(tmp_path / "store")
     assert store.classes == source.classes and list(store.splits) == ["train", "val"]
     for name, split in source.splits.items():
@@ -58,15 +60,58 @@ def test_a_jpeg_store_holds_nearly_the_squares(pictures, tmp_path):
         assert (decode(store.read_bytes(i)) == store.decode(i)).all()
 
 
+@pytest.mark.parametrize("size", [19, 20])
+def test_a_yuv420_store_holds_the_planes_of_the_squares(pictures, tmp_path, size):
+    prepare(pictures, tmp_path / "store", size=size, codec="yuv420", shard_images=4)
+    source, store = open_source(pictures).splits["train"], open_source(tmp_path / "store").splits["train"]
+    shards = [np.load(path, mmap_mode="r") for path in sorted((tmp_path / "store" / "train").glob("0*.npy"))]
+    assert {shard.shape[1] for shard in shards} == {size**2 + 2 * 10**2}
+    for i in range(len(source)):
+        expected = square(source.decode(i), size)
+        assert (shards[i // 4][i % 4] == to_planes(expected)).all()
+        assert np.abs(store.decode(i).astype(int) - expected).mean() < 12
+        assert (decode(store.read_bytes(i)) == store.decode(i)).all()
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """Set the bytes that are free on the disk: `disk(10**9)`."""
+    usage = namedtuple("usage", "total used free")
+    return lambda free: monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage(10**12, 0, free))
+
+
+def test_the_codec_is_yuv420_where_the_disk_has_room_and_jpeg_elsewhere(pictures, tmp_path, disk):
+    said, needed = [], 26 * 20 * 20 * 3 // 2
+    for name, free, codec in [("a", needed / 0.8 + 1, "yuv420"), ("b", needed / 0.8 - 1, "jpeg")]:
+        disk(free)
+        assert prepare(pictures, tmp_path / name, size=20, note=said.append).codec == codec
+    assert said[0].startswith("codec yuv420 needs 1.56e-05 GB, and 1.95e-05 GB are free")
+    assert said[1].startswith("codec jpeg, for yuv420 needs 1.56e-05 GB, and")
+    assert prepare(pictures, tmp_path / "c", size=20, codec="jpeg", note=said.append).codec == "jpeg"
+    assert len(said) == 2
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_store_that_was_begun_keeps_its_codec_when_none_is_named(pictures, tmp_path, disk, codec):
+    options, said = {"size": 20, "shard_images": 5}, []
+    prepare(pictures, tmp_path / "whole", codec=codec, **options)
+    stopped_after(pictures, tmp_path / "store", 12, codec=codec, **options)
+    disk(10**9 if codec == "jpeg" else 26 * 20 * 20 * 3)
+    assert prepare(pictures, tmp_path / "store", note=said.append, **options).codec == codec
+    assert contents(tmp_path / "store") == contents(tmp_path / "whole")
+    assert prepare(pictures, tmp_path / "store", note=said.append, **options).codec == codec
+    assert not said
+
+
 def test_other_tools_open_a_raw_shard_as_it_is(pictures, tmp_path):
-    prepare(pictures, tmp_path / "store", size=20, shard_images=8)
+    prepare(pictures, tmp_path / "store", size=20, codec="raw", shard_images=8)
     shard = np.load(tmp_path / "store" / "train" / "00001.npy", mmap_mode="r")
     assert shard.shape == (8, 20, 20, 3) and shard.dtype == np.uint8
     assert (shard[3] == open_source(tmp_path / "store").splits["train"].decode(11)).all()
     assert np.load(tmp_path / "store" / "train" / "labels.npy").tolist() == [0] * 9 + [1] * 7 + [2] * 5
 
 
-@pytest.mark.parametrize("codec", ["raw", "jpeg"])
+@pytest.mark.parametrize("codec", ["yuv420", "raw", "jpeg"])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_two_runs_are_identical_whatever_the_workers(pictures, tmp_path, codec, workers):
     prepare(pictures, tmp_path / "a", size=20, codec=codec, shard_images=8, workers=2)
@@ -75,7 +120,7 @@ def test_two_runs_are_identical_whatever_the_workers(pictures, tmp_path, codec, 
 
 
 def test_the_statistics_are_those_of_the_train_squares(pictures, tmp_path):
-    prepare(pictures, tmp_path / "store", size=20, shard_images=6)
+    prepare(pictures, tmp_path / "store", size=20, codec="raw", shard_images=6)
     split = open_source(tmp_path / "store").splits["train"]
     images = np.stack([split.decode(i) for i in range(len(split))])
     found = Statistics.load(tmp_path / "store" / "statistics.npz")
@@ -124,7 +169,7 @@ def troubled(pictures, photo, encoded):
     return pictures
 
 
-@pytest.mark.parametrize("codec", ["raw", "jpeg"])
+@pytest.mark.parametrize("codec", ["yuv420", "raw", "jpeg"])
 def test_unreadable_files_are_left_out_and_odd_ones_kept_and_both_are_listed(troubled, tmp_path, codec):
     manifest = prepare(troubled, tmp_path / "store", size=36, codec=codec, shard_images=5)
     found = {key.rsplit("/")[-1]: row for key, row in report(tmp_path / "store").items()}
@@ -189,8 +234,10 @@ def test_a_finished_store_is_returned_as_it_is(pictures, tmp_path):
 
 def test_a_store_with_other_settings_is_not_overwritten(pictures, tmp_path):
     prepare(pictures, tmp_path / "store", size=20)
-    with pytest.raises(DataError, match="another size"):
+    with pytest.raises(DataError, match="a finished store lies there, with size 20, not 24; choose a new folder"):
         prepare(pictures, tmp_path / "store", size=24)
+    with pytest.raises(DataError, match="with exif_rotate false, not true"):
+        prepare(pictures, tmp_path / "store", size=20, exif_rotate=True)
 
 
 def test_a_folder_with_other_things_in_it_is_left_alone(pictures, tmp_path):
@@ -226,7 +273,7 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize("codec", ["raw", "jpeg"])
+@pytest.mark.parametrize("codec", ["yuv420", "raw", "jpeg"])
 @pytest.mark.parametrize("after", [1, 8, 17, 25])
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(pictures, tmp_path, codec, after, monkeypatch):
     monkeypatch.setattr(module, "_per_chunk", lambda size: 2)
@@ -260,7 +307,9 @@ def test_an_unfinished_run_with_other_settings_is_not_mixed_in(pictures, tmp_pat
 
     with pytest.raises(Interrupted):
         prepare(pictures, tmp_path / "store", size=20, progress=stop)
-    with pytest.raises(DataError, match="unfinished.*another size"):
+    with pytest.raises(
+        DataError, match="unfinished preparation lies there, with size 20, not 24; go on with it by its own"
+    ):
         prepare(pictures, tmp_path / "store", size=24)
 
 
@@ -272,7 +321,10 @@ def test_a_source_that_changed_meanwhile_is_noticed(pictures, tmp_path, photo, e
     with pytest.raises(Interrupted):
         prepare(pictures, tmp_path / "store", size=20, progress=stop)
     (pictures / "train" / "cat" / "new.jpg").write_bytes(encoded(photo(0)))
-    with pytest.raises(DataError, match="another source_splits"):
+    with pytest.raises(
+        DataError,
+        match=r"unfinished preparation lies there, with 21 train pictures, not 22; .* or delete .*store to start",
+    ):
         prepare(pictures, tmp_path / "store", size=20)
 
 
@@ -284,11 +336,11 @@ def test_a_second_preparation_in_the_same_folder_waits_outside(pictures, tmp_pat
     prepare(pictures, tmp_path / "store", size=20, progress=again)
 
 
-@pytest.mark.parametrize("codec", ["raw", "jpeg"])
+@pytest.mark.parametrize("codec", ["yuv420", "raw", "jpeg"])
 def test_a_full_disk_says_so_keeps_what_is_done_and_goes_on_later(pictures, tmp_path, monkeypatch, codec):
     options = {"size": 20, "codec": codec, "shard_images": 5}
     prepare(pictures, tmp_path / "whole", **options)
-    kind = module.RawShard if codec == "raw" else module.TarShard
+    kind = module.TarShard if codec == "jpeg" else module.RecordShard
     add, room = kind.add, [12]
 
     def until_full(self, payload, label):
@@ -309,11 +361,13 @@ def test_a_full_disk_says_so_keeps_what_is_done_and_goes_on_later(pictures, tmp_
     assert contents(tmp_path / "store") == contents(tmp_path / "whole")
 
 
-def test_what_cannot_fit_is_refused_before_it_starts(pictures, tmp_path, monkeypatch):
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage(10, 5, 26 * 20 * 20 * 3 - 1))
+@pytest.mark.parametrize(("codec", "needed"), [("raw", 26 * 20 * 20 * 3), ("yuv420", 26 * 20 * 20 * 3 // 2)])
+def test_what_cannot_fit_is_refused_before_it_starts(pictures, tmp_path, disk, codec, needed):
+    disk(needed - 1)
     with pytest.raises(PrepareError, match="GB free"):
-        prepare(pictures, tmp_path / "store", size=20)
+        prepare(pictures, tmp_path / "store", size=20, codec=codec)
+    disk(needed)
+    prepare(pictures, tmp_path / "store", size=20, codec=codec)
 
 
 KILLER = """
@@ -338,7 +392,7 @@ print(kills)
 """
 
 
-@pytest.mark.parametrize("codec", ["raw", "jpeg"])
+@pytest.mark.parametrize("codec", ["yuv420", "raw", "jpeg"])
 def test_processes_killed_at_random_moments_end_with_the_same_bytes(class_folders, tmp_path, codec):
     source = class_folders({"cat": 160, "dog": 160})
     prepare(source, tmp_path / "whole", size=64, codec=codec, shard_images=12)
@@ -360,8 +414,8 @@ def test_a_killed_removal_of_the_scraps_is_made_good(pictures, tmp_path, monkeyp
 
 
 def test_a_store_of_a_store_is_the_same_images(pictures, tmp_path):
-    prepare(pictures, tmp_path / "a", size=20)
-    prepare(tmp_path / "a", tmp_path / "b", size=20)
+    prepare(pictures, tmp_path / "a", size=20, codec="raw")
+    prepare(tmp_path / "a", tmp_path / "b", size=20, codec="raw")
     a, b = (open_source(tmp_path / name).splits["train"] for name in "ab")
     assert all((a.decode(i) == b.decode(i)).all() for i in range(len(a)))
 
@@ -377,7 +431,7 @@ def test_official_archives_are_prepared_with_the_devkits_classes(ilsvrc, tmp_pat
 
 
 def test_real_photographs_are_prepared_as_pillow_would(imagenet_samples, tmp_path):
-    prepare(imagenet_samples, tmp_path / "store", size=128)
+    prepare(imagenet_samples, tmp_path / "store", size=128, codec="raw")
     source, store = open_source(imagenet_samples).splits["train"], open_source(tmp_path / "store").splits["train"]
     for i in range(0, 240, 7):
         image = Image.open(imagenet_samples / source.image_name(i)).convert("RGB")
@@ -410,7 +464,7 @@ def stopped_after(source, root, images, **options):
         prepare(source, root, progress=stop, **options)
 
 
-@pytest.mark.parametrize("codec", ["raw", "jpeg"])
+@pytest.mark.parametrize("codec", ["yuv420", "raw", "jpeg"])
 @pytest.mark.parametrize("file", ["train/00000.*", "unfinished/train-00000.parquet", "unfinished/train-00000.npz"])
 @pytest.mark.parametrize("how", ["cut", "flipped", "removed", "pipe"])
 def test_what_was_finished_and_is_damaged_is_made_again(pictures, tmp_path, codec, file, how):
@@ -455,6 +509,8 @@ def test_too_many_unreadable_files_stop_it_and_mended_ones_let_it_go_on(pictures
         path.write_bytes(b"no")
     with pytest.raises(PrepareError, match=r"train: 21 of 42 pictures cannot be read.*bad00\.jpg: .*known format"):
         prepare(pictures, tmp_path / "store", size=20, shard_images=5)
+    rows = list(csv.reader((tmp_path / "store" / "unfinished" / "unreadable.csv").read_text().splitlines()))
+    assert len(rows) == 22 and rows[21][:3] == ["train", "train/cat/bad20.jpg", "unreadable"]
     for k, path in enumerate(bad):
         path.write_bytes(encoded(photo(900 + k)))
     prepare(pictures, tmp_path / "store", size=20, shard_images=5)
@@ -469,6 +525,17 @@ def test_twenty_unreadable_files_are_left_out_and_listed(pictures, tmp_path):
     assert manifest.splits["train"].unreadable == 20 and manifest.splits["train"].count == 21
     assert sum(row[1] == "unreadable" for row in report(tmp_path / "store").values()) == 20
     assert left_out(tmp_path / "store")[0][0] == "train/cat/bad00.jpg" and len(left_out(tmp_path / "store")) == 5
+
+
+def test_removing_unreadable_files_between_two_preparations_is_told_in_words(pictures, tmp_path):
+    bad = [pictures / "train" / "cat" / f"bad{k:02d}.jpg" for k in range(21)]
+    for path in bad:
+        path.write_bytes(b"no")
+    with pytest.raises(PrepareError, match="or remove them and delete .*store or choose a new folder"):
+        prepare(pictures, tmp_path / "store", size=20)
+    bad[0].unlink()
+    with pytest.raises(DataError, match="with 42 train pictures, not 41; .* delete .*store to start again"):
+        prepare(pictures, tmp_path / "store", size=20)
 
 
 def test_a_class_whose_name_is_no_text_is_refused_before_work_begins(class_folders, tmp_path, photo, encoded):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from alexnet.data.readers.ilsvrc import EDITIONS
+from alexnet.data.readers.store_format import CODECS
 from alexnet.data.store.checks import (
     CMYK,
     FileRecords,
@@ -35,9 +36,9 @@ def errors(found):
 def test_nothing_is_said_of_a_good_source_and_its_store(class_folders, tmp_path):
     root = class_folders({"cat": 5, "dog": 4}, "train")
     class_folders({"cat": 2}, "val", root, seed=999)
-    prepare(root, tmp_path / "raw", size=24)
-    prepare(root, tmp_path / "jpeg", size=24, codec="jpeg")
-    assert not any(verify(spec).issues for spec in (root, tmp_path / "raw", tmp_path / "jpeg"))
+    for codec in CODECS:
+        prepare(root, tmp_path / codec, size=24, codec=codec)
+    assert not any(verify(spec).issues for spec in (root, *(tmp_path / codec for codec in CODECS)))
 
 
 def test_the_same_bytes_in_train_and_val_are_found(class_folders, tmp_path):
@@ -103,7 +104,11 @@ def test_unreadable_and_odd_files_are_reported(class_folders, photo):
     found = verify(root).issues
     assert [issue.level for issue in found] == ["warning", "note"]
     assert found[0].where == "cat/zero.jpg" and "empty" in found[0].message
-    assert "2 odd files" in found[1].message and "1 grey" in found[1].message and "1 PNG named JPEG" in found[1].message
+    assert (
+        "2 files are odd but read and used all the same" in found[1].message
+        and "1 grey" in found[1].message
+        and "1 PNG named JPEG" in found[1].message
+    )
 
 
 def test_too_many_unreadable_files_are_an_error(class_folders):
@@ -112,8 +117,9 @@ def test_too_many_unreadable_files_are_an_error(class_folders):
         (root / "cat" / f"bad{k}.jpg").write_bytes(b"no")
     assert not errors(verify(root).issues)
     (root / "cat" / "bad20.jpg").write_bytes(b"no")
-    (issue,) = errors(verify(root).issues)
+    (issue,) = errors(found := verify(root).issues)
     assert issue.where == "train" and "21 of its 30 files are unreadable" in issue.message
+    assert len([issue for issue in found if issue.message.startswith("unreadable: ")]) == 21
 
 
 def wnid_folders(root, encoded, photo, swap=None):
@@ -223,7 +229,7 @@ def test_official_counts_and_md5_sums_are_compared(ilsvrc, monkeypatch):
     assert verify(root).issues == ()
 
 
-@pytest.mark.parametrize("codec", ["raw", "jpeg"])
+@pytest.mark.parametrize("codec", ["yuv420", "raw", "jpeg"])
 def test_a_flipped_bit_anywhere_in_a_store_is_found(class_folders, tmp_path, codec):
     root = class_folders({"cat": 5, "dog": 4})
     prepare(root, tmp_path / "store", size=24, codec=codec, shard_images=4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from alexnet.data.dataset import Labels, Source, Split, check_source
 from alexnet.data.preprocess import read_image_file
-from alexnet.errors import DataError
+from alexnet.errors import DataError, quoted, several
 
 FOLDER_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 # Files that live beside images; anything else is tried, and counted as unreadable if it is not an image.
@@ -98,7 +98,11 @@ def open_pictures(folder: str | os.PathLike[str]) -> FolderSplit:
 
 
 def open_folders(spec: str, root: Path) -> Source:
-    """Open a folder of class folders; classes are sorted by name, those of train where there is a train folder."""
+    """Open a folder of class folders; classes are sorted by name, those of train where there is a train folder.
+
+    A class folder of train without pictures is an error, since nobody could learn the class; in val and test it is
+    none, since a class need not be measured.
+    """
     top = _class_folders(root)
     # A class may be called "train" (the locomotive), so a split folder is one that has folders of its own.
     places: dict[str, Path] = {}
@@ -120,6 +124,7 @@ def open_folders(spec: str, root: Path) -> Source:
     index = {name: label for label, name in enumerate(classes)}
     splits: dict[str, Split] = {}
     not_read: Counter[str] = Counter()
+    empty: dict[str, Counter[str]] = {}  # class folders of the first split without pictures, and what is in them
     for split, place in places.items():
         paths: list[str] = []
         labels: list[int] = []
@@ -132,18 +137,30 @@ def open_folders(spec: str, root: Path) -> Source:
                 if not files:
                     continue
                 raise DataError(
-                    f"{spec}: class {name!r} is in {split} but not in {first.name}; "
+                    f"{spec}: class {quoted(name)} is in {split} but not in {first.name}; "
                     f"add training images of it or remove it from {split}"
                 )
             if not files and place == first:
-                only = f", only {_kinds(others)}" if others else ""
-                raise DataError(f"{spec}: class folder {name} in {place.name} holds no images{only}; fill or remove it")
+                empty[name] = others
             paths.extend(files)
             labels.extend([index[name]] * len(files))
+        if empty and place == first:
+            raise DataError(
+                f"{spec}: {_empty(empty)}; put pictures in, or remove what is no class (a name like .x hides a folder)"
+            )
         splits[split] = FolderSplit(split, root, paths, np.array(labels, dtype=np.int64))
     return replace(check_source(spec, classes, splits), notes=(_kinds(not_read),) if not_read else ())
 
 
+def _empty(folders: Mapping[str, Counter[str]]) -> str:
+    """That class folders, given with what is in them, hold no pictures."""
+    others = sum(folders.values(), Counter[str]())
+    many = "class folder {} holds" if len(folders) == 1 else "class folders {} hold"
+    return many.format(several(folders)) + " no pictures" + (f", only {_kinds(others)}," if others else "")
+
+
 def _kinds(suffixes: Counter[str]) -> str:
     counts = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(suffixes.items()))
+    if suffixes.total() == 1:
+        return f"{counts} file, which is not read (convert it to JPEG or PNG)"
     return f"{counts} files, which are not read (convert them to JPEG or PNG)"

@@ -8,6 +8,7 @@ import re
 import threading
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,8 +112,10 @@ def _rgb(images: np.ndarray) -> np.ndarray:
 
 
 def _class_names(data_set: Any) -> list[str]:
-    names = getattr(data_set, "classes", None) or []
-    return [name if isinstance(name, str) else name[0] for name in names]
+    """A torchvision data set's names of classes, their label behind those of one name, as ImageNet's two cranes."""
+    names = [name if isinstance(name, str) else name[0] for name in getattr(data_set, "classes", None) or []]
+    count = Counter(names)
+    return [f"{name} {label}" if count[name] > 1 else name for label, name in enumerate(names)]
 
 
 class HubSplit(Split):

@@ -17,10 +17,10 @@ from alexnet.data.dataset import Labels, Source, Split, check_source
 from alexnet.data.readers.matlab import read_records
 from alexnet.data.readers.tar import Member, inflated, members, walk
 from alexnet.data.readers.tar_index import TarSplit, build_index
+from alexnet.data.readers.words import WNID
 from alexnet.errors import DataError, quoted
 from alexnet.files import read_regular
 
-WNID = re.compile(r"n\d{8}")
 # Bytes of a devkit, packed or not, and of its files that are read at most; the real ones have about three megabytes.
 _MAX_DEVKIT = 1 << 26
 _MAX_META = 1 << 23
@@ -83,12 +83,6 @@ class Synset:
     def title(self) -> str:
         """The wnid and its first word, as classes are named here."""
         return f"{self.wnid} {self.words.split(',')[0].strip()}".strip()
-
-
-def wnid(title: str) -> str | None:
-    """Return the wnid a class name begins with, if any."""
-    match = WNID.match(title)
-    return match[0] if match else None
 
 
 def edition(root: Path) -> Edition | None:

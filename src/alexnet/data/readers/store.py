@@ -4,13 +4,14 @@
     report.csv            every unreadable or odd file with its reason
     statistics.npz        mean image, RGB covariance and PCA of the train split
     words.txt             what the classes' wnids mean, where the source told
-    train/00000.npy …     codec raw: (n, S, S, 3) uint8
+    train/00000.npy …     codec yuv420: (n, S·S + 2·H·H) uint8; codec raw: (n, S, S, 3) uint8
     train/00000.tar …     codec jpeg: WebDataset layout, 000000017.jpg and 000000017.cls
     train/labels.npy      (N,) int64
     train/index.npy       codec jpeg: (N, 2) int64, offset in its shard and size of each image
     train/files.parquet   name, sha256, height, width and notes of each image's source file
 
-S the side of the squares, N images of a split.
+S the side of the squares, H = ceil(S / 2) that of their halved chroma, N images of a split, n of a shard. docs/store.md
+has what is in a record of codec yuv420, and how to read one.
 
 A store may come from a stranger: nothing outside its folder is read, whatever its manifest and its links say, and what
 it says of itself is checked before anything relies on it.
@@ -48,11 +49,13 @@ from alexnet.data.readers.store_format import (
     Manifest,
     leads_out,
     read_manifest,
+    record_bytes,
     wrong_with,
 )
 from alexnet.data.readers.store_format import (
     is_store as is_store,
 )
+from alexnet.engine import ycbcr
 from alexnet.errors import DataError, UnreadableImage, one_line
 from alexnet.files import map_npy, open_regular
 
@@ -70,14 +73,14 @@ def open_store(spec: str, root: Path) -> Source:
         # Without its list of files a store still trains; then the images have no names.
         if not file.endswith((REPORT, FILES)) and (message := wrong_with(root, file, known)):
             raise DataError(f"{root / file}: {message}; see `alexnet data verify`, and prepare the store again")
-    kind = RawSplit if manifest.codec == "raw" else JpegSplit
+    kind = {"yuv420": PlanesSplit, "raw": RawSplit, "jpeg": JpegSplit}[manifest.codec]
     splits: dict[str, Split] = {name: kind(name, root, manifest) for name in SPLITS if name in manifest.splits}
     statistics = root / STATISTICS if STATISTICS in manifest.files else None
-    return Source(spec, manifest.classes, splits, bool(manifest.settings.get("exif_rotate")), statistics)
+    return Source(spec, manifest.classes, splits, manifest.settings["exif_rotate"], statistics)
 
 
 class StoreSplit(Split):
-    """What both codecs share: labels, names of the source files, and in which shard an image is."""
+    """What the codecs share: labels, names of the source files, and in which shard an image is."""
 
     def __init__(self, name: str, root: Path, manifest: Manifest) -> None:
         entry = manifest.splits[name]
@@ -95,6 +98,12 @@ class StoreSplit(Split):
         """Return the shard of image i and its row in it."""
         k = int(self._ends.searchsorted(i, side="right"))
         return k, i - (int(self._ends[k - 1]) if k else 0)
+
+    def read_bytes(self, i: int) -> bytes:
+        """The square as a PNG file."""
+        buffer = io.BytesIO()
+        Image.fromarray(self.decode(i)).save(buffer, "PNG")
+        return buffer.getvalue()
 
     def rotated(self) -> Split:
         """The split itself: its squares are as they were prepared."""
@@ -117,24 +126,25 @@ class StoreSplit(Split):
         return (f"{shard.file} {shard.sha256}" for shard in self.shards)
 
 
-class RawSplit(StoreSplit):
-    """Squares as pixels: a crop is copied straight out of the mapped file."""
+class RecordsSplit(StoreSplit):
+    """Images that all take the same bytes: each is found in the mapped file without an index."""
 
     def __init__(self, name: str, root: Path, manifest: Manifest) -> None:
         super().__init__(name, root, manifest)
         self.side = self.size
+        self._step = record_bytes(manifest.codec, manifest.size)
+
+    def _record(self, i: int) -> NDArray[np.uint8]:
+        k, row = self._place(i)
+        return self._mapped.slice(k, NPY_HEADER + row * self._step, self._step)
+
+
+class RawSplit(RecordsSplit):
+    """Squares as pixels: a crop is copied straight out of the mapped file."""
 
     def decode(self, i: int, shortest: int = 0) -> Pixels:
         """As `Split.decode`."""
-        k, row = self._place(i)
-        step = self.size * self.size * 3
-        return self._mapped.slice(k, NPY_HEADER + row * step, step).reshape(self.size, self.size, 3)
-
-    def read_bytes(self, i: int) -> bytes:
-        """The square as a PNG file."""
-        buffer = io.BytesIO()
-        Image.fromarray(self.decode(i)).save(buffer, "PNG")
-        return buffer.getvalue()
+        return self._record(i).reshape(self.size, self.size, 3)
 
     def crop_into(self, i: int, size: int, row: int, column: int, out: Pixels) -> None:
         """As `Split.crop_into`."""
@@ -142,6 +152,22 @@ class RawSplit(StoreSplit):
             return super().crop_into(i, size, row, column, out)
         crop = out.shape[0]
         out[:] = self.decode(i)[row : row + crop, column : column + crop]
+
+
+class PlanesSplit(RecordsSplit):
+    """Squares as planes of luma and halved chroma: of the mapped file a crop reads what lies within it."""
+
+    def decode(self, i: int, shortest: int = 0) -> Pixels:
+        """As `Split.decode`."""
+        pixels = np.empty((self.size, self.size, 3), np.uint8)
+        ycbcr.crop(self._record(i), self.size, 0, 0, pixels)
+        return pixels
+
+    def crop_into(self, i: int, size: int, row: int, column: int, out: Pixels) -> None:
+        """As `Split.crop_into`."""
+        if size != self.size:
+            return super().crop_into(i, size, row, column, out)
+        ycbcr.crop(self._record(i), size, row, column, out)
 
 
 class JpegSplit(StoreSplit):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,17 @@ from typing import Any
 import pyarrow as pa
 
 from alexnet.data.dataset import SPLITS
+from alexnet.data.readers.labels import check_names
 from alexnet.data.statistics import MOST_SIDE
+from alexnet.engine.ycbcr import planes_bytes
 from alexnet.errors import DataError, quoted
 from alexnet.records import read_json, read_record
 
 MANIFEST, REPORT, STATISTICS = "manifest.json", "report.csv", "statistics.npz"
 LABELS, INDEX, FILES = "labels.npy", "index.npy", "files.parquet"
 FORMAT, VERSION = "alexnet-store", 1
-CODECS = {"raw": ".npy", "jpeg": ".tar"}
-# The header of a shard of pixels has this length for any count, so that it can be written last.
+CODECS = {"yuv420": ".npy", "raw": ".npy", "jpeg": ".tar"}  # and how their shards are called
+# The header of a shard of records has this length for any count, so that it can be written last.
 NPY_HEADER = 128
 FILES_ROWS = 1 << 16  # of a row group of files.parquet; the last one has fewer
 FILES_SCHEMA = pa.schema(
@@ -121,6 +124,16 @@ def shard_file(split: str, shard: int, codec: str) -> str:
     return f"{split}/{shard:05d}{CODECS[codec]}"
 
 
+def record_shape(codec: str, size: int) -> tuple[int, ...]:
+    """The shape of an image in a shard of a codec whose images all take the same bytes: raw or yuv420."""
+    return (size, size, 3) if codec == "raw" else (planes_bytes(size),)
+
+
+def record_bytes(codec: str, size: int) -> int:
+    """The bytes of such an image."""
+    return math.prod(record_shape(codec, size))
+
+
 def is_store(root: Path) -> bool:
     """Return whether a folder holds a finished store."""
     return (root / MANIFEST).is_file()
@@ -135,17 +148,24 @@ def read_manifest(root: Path) -> Manifest:
         entry = read_json(path, MOST_MANIFEST, DataError)
     except FileNotFoundError:
         raise DataError(f"{path}: it is not there, so {root} is no finished store") from None
-    if entry.pop("format", None) != FORMAT or type(version := entry.pop("version", None)) is not int:
+    manifest = manifest_of(entry, path)
+    check_names(f"{path}: manifest.classes", manifest.classes)
+    for field, value, good, wanted in _demands(manifest):
+        if not good:
+            raise DataError(f"{path}: manifest.{field} {quoted(value)} should be {wanted}")
+    return manifest
+
+
+def manifest_of(entry: Mapping[str, Any], path: Path) -> Manifest:
+    """The manifest in a file's JSON, its fields of the right types. Raises `DataError` naming the first of another."""
+    rest = dict(entry)
+    if rest.pop("format", None) != FORMAT or type(version := rest.pop("version", None)) is not int:
         raise DataError(f"{path}: it is not the manifest of a store; prepare it again")
     if version != VERSION:
         raise DataError(f"{path}: it is of a store of version {version}, not {VERSION}; prepare the store again")
     optional = {field.name: field.default for field in dataclasses.fields(Manifest)}
     optional = {name: value for name, value in optional.items() if value is not dataclasses.MISSING}
-    manifest = read_record(Manifest, optional | entry, f"{path}: manifest", DataError)
-    for field, value, good, wanted in _demands(manifest):
-        if not good:
-            raise DataError(f"{path}: manifest.{field} {quoted(value)} should be {wanted}")
-    return manifest
+    return read_record(Manifest, optional | rest, f"{path}: manifest", DataError)
 
 
 _Demand = tuple[str, Any, bool, str]  # a field, its value, whether that is good, and what it should be
@@ -153,7 +173,7 @@ _Demand = tuple[str, Any, bool, str]  # a field, its value, whether that is good
 
 def _demands(manifest: Manifest) -> Iterator[_Demand]:
     """What the fields of a manifest must hold besides their types, for the files to be where and what they should."""
-    yield "codec", manifest.codec, manifest.codec in CODECS, " or ".join(CODECS)
+    yield "codec", manifest.codec, manifest.codec in CODECS, "yuv420, raw or jpeg"
     yield "size", manifest.size, 1 <= manifest.size <= MOST_SIDE, f"from 1 to {MOST_SIDE}"
     yield "classes", manifest.classes, len(manifest.classes) > 1, "the names of two classes or more"
     for name, value in manifest.settings.items():
@@ -163,7 +183,7 @@ def _demands(manifest: Manifest) -> Iterator[_Demand]:
             not isinstance(value, dict | list),
             "a text or a number",
         )
-    turned = manifest.settings.get("exif_rotate", False)
+    turned = manifest.settings.get("exif_rotate")
     yield "settings.exif_rotate", turned, isinstance(turned, bool), "true or false"
     names = list(manifest.splits)
     yield "splits", names, len(names) > 0 and set(names) <= set(SPLITS), "among train, val and test"
@@ -188,8 +208,8 @@ def _demands_of_split(manifest: Manifest, name: str, split: StoredSplit) -> Iter
     for number, shard in enumerate(split.shards):
         file, place = shard_file(name, number, manifest.codec), f"{where}.shards[{number}]"
         yield f"{place}.file", shard.file, shard.file == file, quoted(file)
-        if manifest.codec == "raw":
-            length = NPY_HEADER + shard.count * manifest.size**2 * 3
+        if manifest.codec != "jpeg":
+            length = NPY_HEADER + shard.count * record_bytes(manifest.codec, manifest.size)
             yield f"{place}.bytes", shard.bytes, shard.bytes == length, f"{length}, of so many images"
         else:  # of each image two headers of a tar, and what follows them
             length = 2048 * shard.count + 1024

@@ -13,13 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.data.dataset import Source
-from alexnet.data.readers.ilsvrc import wnid
 from alexnet.files import read_regular, write_text
 
 FILES = ("words.txt", "LOC_synset_mapping.txt")
 MAX_BYTES = 1 << 24  # of a list; ImageNet's of 82,115 synsets has 2.7 MB
 LONGEST = 200  # characters of a class's words
+WNID = re.compile(r"n\d{8}")
 _LINE = re.compile(rb"^(n[0-9]{8})[\t ]+([^\r\n]{1,1000})", re.MULTILINE)
+
+
+def wnid(title: str) -> str | None:
+    """The wnid that a class name begins with, or None."""
+    match = WNID.match(title)
+    return match[0] if match else None
 
 
 def with_words(source: Source, root: Path) -> Source:

@@ -11,7 +11,7 @@ from pathlib import PurePath
 import numpy as np
 
 from alexnet.data.dataset import Labels, too_many_unreadable
-from alexnet.data.readers.ilsvrc import wnid
+from alexnet.data.readers.words import wnid
 
 # The odd files of the ILSVRC-2012 training set, known to every tool that reads it.
 PNG_NAMED_JPEG = ("n02105855_2933",)
@@ -30,6 +30,7 @@ FIRST_OF_VAL = ("n01751748", "n09193705", "n02105855", "n04263257", "n03125729",
     "n01917289",
     "n02125311",
 )
+UNREADABLE = "unreadable: "  # how a message about such a file begins
 FEW = 3  # duplicates that are named
 _VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\b")
 _TRAIN_NAME = re.compile(r"(n\d{8})_")
@@ -194,10 +195,8 @@ def _repeated(hashes: Sequence[bytes]) -> list[int]:
 
 
 def unreadable(files: FileRecords) -> list[Issue]:
-    """Report the files that cannot be read, the first few by name; more than training allows are an error."""
-    issues = [Issue("warning", name, f"unreadable: {reason}") for name, reason in list(files.reasons.items())[:20]]
-    if len(files.reasons) > 20:
-        issues.append(Issue("warning", files.split, f"{len(files.reasons) - 20:,} more files are unreadable"))
+    """Report every file that cannot be read; more than training allows are an error."""
+    issues = [Issue("warning", name, f"{UNREADABLE}{reason}") for name, reason in files.reasons.items()]
     if too_many_unreadable(len(files.reasons), len(files.names)):
         counts = f"{len(files.reasons):,} of its {len(files.names):,} files"
         message = f"{counts} are unreadable, too many to train on the rest"
@@ -206,9 +205,10 @@ def unreadable(files: FileRecords) -> list[Issue]:
 
 
 def odd(files: FileRecords) -> list[Issue]:
-    """Sum up the files that are read but odd."""
+    """Sum up the files that are read but odd: grey, transparent, misnamed, …"""
     if not files.notes:
         return []
     kinds = Counter(re.sub(r",? (from )?\d.*", "", note) for text in files.notes.values() for note in text.split("; "))
     summary = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    return [Issue("note", files.split, f"{len(files.notes)} odd files are read all the same: {summary}")]
+    many = "1 file is" if len(files.notes) == 1 else f"{len(files.notes):,} files are"
+    return [Issue("note", files.split, f"{many} odd but read and used all the same: {summary}")]

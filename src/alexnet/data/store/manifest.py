@@ -6,7 +6,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from alexnet.config import text_of
+from alexnet.data.dataset import other_classes
 from alexnet.data.readers.store_format import (
     FILES,
     FILES_ROWS,
@@ -31,12 +33,13 @@ from alexnet.data.readers.store_format import (
     shard_file,
 )
 from alexnet.data.statistics import MOST_SIDE, Accumulator
-from alexnet.errors import DataError
+from alexnet.errors import DataError, quoted
 from alexnet.files import atomic_write, file_sha256, open_regular, read_npz, write_npz, write_text
 
 _SCHEMA = pa.schema([*FILES_SCHEMA, ("reason", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
 _MOST_RECORDS = 1 << 28  # bytes of the records of a shard
 _MOST_SUMS = MOST_SIDE**2 * 3 * 8 + (1 << 16)  # and of its sums
+COLUMNS = ("split", "file", "kind", "reason")  # of the report
 FEW = 5  # files that are named where more are left out
 
 
@@ -114,7 +117,7 @@ def finish(root: Path, work: Path, begun: Manifest, counts: dict[str, int]) -> M
     splits: dict[str, StoredSplit] = {}
     with atomic_write(root / REPORT, "w", newline="") as file:
         report = csv.writer(file, lineterminator="\n")
-        report.writerow(("split", "file", "kind", "reason"))
+        report.writerow(COLUMNS)
         for name, count in counts.items():
             splits[name] = _join(root, work, name, range(-(-count // per_shard)), begun.codec, report.writerow)
     files = {REPORT: _stored(root / REPORT)}
@@ -188,6 +191,34 @@ class _FilesTable:
         if part:
             columns = {field: [getattr(record, field) for record in part] for field in FILES_SCHEMA.names}
             self._writer.write_table(pa.table(columns, schema=FILES_SCHEMA), row_group_size=FILES_ROWS)
+
+
+def write_unreadable(path: Path, split: str, records: Iterable[Record]) -> None:
+    """List a split's files that cannot be read as report.csv does, where there will be no store."""
+    with atomic_write(path, "w", newline="") as file:
+        report = csv.writer(file, lineterminator="\n")
+        report.writerow(COLUMNS)
+        report.writerows((split, record.file, "unreadable", record.reason) for record in records)
+
+
+def difference(known: Manifest, wanted: Manifest, fields: Iterable[str]) -> str:
+    """The first of the fields in which two manifests differ, in words: `size 20, not 24`; empty where none does."""
+    for name in fields:
+        before, now = getattr(known, name), getattr(wanted, name)
+        if before == now:
+            continue
+        if name == "classes":
+            return other_classes(before, now)
+        if name == "source_splits":
+            part = next(part for part in [*now, *before] if before.get(part) != now.get(part))
+            counts = [splits[part].count if part in splits else 0 for splits in (before, now)]
+            part = quoted(part)[1:-1]
+            return f"{counts[0]:,} {part} pictures, not {counts[1]:,}" if len({*counts}) > 1 else f"other {part} labels"
+        if isinstance(now, dict):
+            name = next(part for part in [*now, *before] if before.get(part) != now.get(part))
+            before, now = before.get(name), now.get(name)
+        return f"{name} {text_of(before)}, not {text_of(now)}"
+    return ""
 
 
 def left_out(root: Path, most: int = FEW) -> list[tuple[str, str]]:

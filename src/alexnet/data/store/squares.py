@@ -22,6 +22,7 @@ from alexnet.data.decode import notes_of
 from alexnet.data.preprocess import decode_square
 from alexnet.data.statistics import Accumulator
 from alexnet.data.store.manifest import Record
+from alexnet.engine.ycbcr import to_planes
 from alexnet.errors import UnreadableImage
 
 TINY = 32  # a shorter side below this is reported as tiny
@@ -72,7 +73,7 @@ def square_chunk(chunk: Chunk, settings: Settings, stop: threading.Event) -> Squ
         record = square_one(split, i, settings, pixels)
         records.append(record)
         if not record.reason:
-            payloads.append(_encode(pixels, settings) if settings.codec == "jpeg" else pixels.data)
+            payloads.append(_encode(pixels, settings))
     sums = None
     if split.name == "train":
         sums = Accumulator(settings.size)
@@ -100,8 +101,10 @@ def square_one(split: Split, i: int, settings: Settings, out: NDArray[np.uint8])
     return Record(name, digest, label, decoded.height, decoded.width, "; ".join(notes), "")
 
 
-def _encode(pixels: NDArray[np.uint8], settings: Settings) -> bytes:
-    return bytes(simplejpeg.encode_jpeg(pixels, settings.quality, "RGB", "420"))
+def _encode(pixels: NDArray[np.uint8], settings: Settings) -> bytes | memoryview:
+    if settings.codec == "jpeg":
+        return bytes(simplejpeg.encode_jpeg(pixels, settings.quality, "RGB", "420"))
+    return to_planes(pixels).data if settings.codec == "yuv420" else pixels.data
 
 
 def _printable(name: str) -> str:

@@ -1,9 +1,10 @@
-"""Writing the shards of a store: .npy files of pixels, or tars of JPEGs in WebDataset layout."""
+"""Writing the shards of a store: .npy files of records, or tars of JPEGs in WebDataset layout."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import math
 import tarfile
 from io import BufferedRandom
 
@@ -12,20 +13,20 @@ import numpy as np
 from alexnet.data.readers.store_format import NPY_HEADER
 
 
-class RawShard:
-    """A .npy file (n, S, S, 3) uint8 written image by image; n is settled at the end."""
+class RecordShard:
+    """A .npy file of n records of a shape, uint8, written image by image; n is settled at the end."""
 
-    def __init__(self, file: BufferedRandom, size: int, expected: int) -> None:
+    def __init__(self, file: BufferedRandom, shape: tuple[int, ...], expected: int) -> None:
         """`file` is open for writing and reading, at its beginning."""
-        self._file, self._size, self._expected = file, size, expected
+        self._file, self._shape, self._expected = file, shape, expected
         self._count = 0
-        header = npy_header(expected, size)
+        header = npy_header(expected, shape)
         file.write(header)
         self._hash = hashlib.sha256(header)
 
     def add(self, payload: bytes | memoryview, label: int) -> tuple[int, int]:
-        """Append an image's pixels; return where they lie: (offset, size)."""
-        step = self._size * self._size * 3
+        """Append an image's record; return where it lies: (offset, size)."""
+        step = math.prod(self._shape)
         self._file.write(payload)
         self._hash.update(payload)
         self._count += 1
@@ -36,7 +37,7 @@ class RawShard:
         if self._count == self._expected:
             return self._hash.hexdigest()
         self._file.seek(0)
-        self._file.write(npy_header(self._count, self._size))
+        self._file.write(npy_header(self._count, self._shape))
         self._file.seek(0)
         return hashlib.file_digest(self._file, "sha256").hexdigest()
 
@@ -79,10 +80,10 @@ class TarShard:
         return self._hash.hexdigest()
 
 
-def npy_header(count: int, size: int) -> bytes:
-    """Return the header of a .npy file of `count` squares, always `NPY_HEADER` bytes long."""
+def npy_header(count: int, shape: tuple[int, ...]) -> bytes:
+    """Return the header of a .npy file of `count` records of a shape, always `NPY_HEADER` bytes long."""
     buffer = io.BytesIO()
-    description = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
+    description = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
     np.lib.format.write_array_header_1_0(buffer, description)
     header = buffer.getvalue()
     assert len(header) == NPY_HEADER
