@@ -6,6 +6,7 @@ import ctypes
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -26,6 +27,11 @@ def compiler_missing() -> str:
 needs_compiler = pytest.mark.skipif(bool(compiler_missing()), reason=compiler_missing() or "there is a compiler")
 
 
+def words_of(*command: str | Path) -> list[str]:
+    """The lines that a program prints."""
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
 def test_every_source_is_compiled() -> None:
     assert {f"{name}.cpp" for name in (*build.KERNELS, *build.SHARED)} == {p.name for p in build.FOLDER.glob("*.cpp")}
 
@@ -36,6 +42,17 @@ def test_the_library_is_that_of_the_sources() -> None:
         pytest.skip("no compiled library here, or switched off")
     hint = "the kernels changed since they were compiled; run `make .venv/engine`"
     assert opened.shared.alexnet_sources().decode() == build.fingerprint(), hint
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or shutil.which("nm") is None, reason="no nm for Linux")
+@pytest.mark.skipif(not build.LIBRARY.exists(), reason="no compiled library here")
+def test_the_library_offers_the_kernels_and_nothing_else() -> None:
+    """Names of the C++ library in it could be taken for those of another, and another's for its."""
+    targets = build.TARGETS.get(build.machine(), build.OTHER_MACHINE)
+    kernels = {f"alexnet_{target}_{name}" for target in targets for name in library.FUNCTIONS}
+    lines = [line.split() for line in words_of("nm", "-D", "--defined-only", build.LIBRARY)]
+    offered = {name for _, kind, name in lines if kind not in "WVu"}
+    assert offered == kernels | {"alexnet_targets", "alexnet_sources", "alexnet_use_team"}
 
 
 @needs_compiler
@@ -61,11 +78,6 @@ def objects(request: pytest.FixtureRequest) -> list[Path]:
                 shutil.rmtree(old, ignore_errors=True)
             shutil.copytree(name, folder, dirs_exist_ok=True)
     return sorted(folder.iterdir())
-
-
-def words_of(*command: str | Path) -> list[str]:
-    """The lines that a program prints."""
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 @needs_compiler
