@@ -191,8 +191,8 @@ def open_known_source(run: Run, data: str | None = None) -> tuple[Source, str | 
     elif (place := known.get("path")) is not None:
         if not os.path.exists(place):
             raise DataError(
-                f"the images of {run.path} are no longer at {place}: put them back, or name with data (--data) where they "
-                "are"
+                f"the images of {run.path} are no longer at {place}: put them back, or name with data (--data) where "
+                "they are"
             )
         source = dataclasses.replace(open_source(place), spec=run.config.data.source)
     else:
