@@ -8,11 +8,6 @@ namespace {
 inline void put(float& to, float from) { to = from; }
 inline void put(Bfloat16& to, float from) { to = to_bfloat16(from); }
 
-// Calls body with a null pointer to the type of the maps.
-template <class Body> bool typed(int dtype, Body body) {
-  return dtype == BFLOAT16 ? body(static_cast<Bfloat16*>(nullptr)) : body(static_cast<float*>(nullptr));
-}
-
 // ---- crops ----------------------------------------------------------------------------------------------------------
 
 constexpr Index PIXELS = 16;  // at a time
@@ -121,8 +116,6 @@ inline Vector tangent(Vector x) {
   below = below * xx + 4.89352518554385e-03f;
   return above / below;
 }
-
-typedef std::int32_t Whole __attribute__((vector_size(LANES * 4)));
 
 // e to the power of numbers of at most 0, within a few units of the last place.
 inline Vector exponential(Vector x) {

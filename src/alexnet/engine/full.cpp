@@ -59,20 +59,25 @@ struct Forward {
 
 constexpr int UNITS = REGISTERS == 32 ? 4 : 3, MOST_IMAGES = REGISTERS == 32 ? 6 : 4;
 
-// Sums of the products of UNITS rows of weights with I rows of inputs, added to `sums`, whose rows are `next` apart.
-template <class A, int I, class Scalar>
-ALONE void dot(const char* w, Index w_next, const char* x, Index x_next, Index bytes, Scalar* sums, Index next, Index valid) {
+// Sums of the products of UNITS rows of weights with I rows of inputs, added to `sums`, whose rows are `next` apart. `w`
+// is of the arithmetic's own numbers, or of bfloat16 where those are float32. Strides and `count` are in numbers.
+template <class A, int I, class W, class Scalar>
+ALONE void dot(const W* w, Index w_next, const typename A::Number* x, Index x_next, Index count, Scalar* sums, Index next,
+               Index valid) {
   typename A::Sum sum[UNITS][I];
 #pragma GCC unroll 4
   for (int r = 0; r < UNITS; ++r)
 #pragma GCC unroll 6
     for (int i = 0; i < I; ++i) sum[r][i] = typename A::Sum{};
-  const char* row[UNITS];
+  const W* row[UNITS];
   for (int r = 0; r < UNITS; ++r) row[r] = w + (r < valid ? r : 0) * w_next;
-  for (Index at = 0; at < bytes; at += 4 * LANES) {
+  for (Index at = 0; at < count; at += A::FOLD * LANES) {
     Bits32 weights[UNITS];
 #pragma GCC unroll 4
-    for (int r = 0; r < UNITS; ++r) weights[r] = load_whole<Bits32>(row[r] + at);
+    for (int r = 0; r < UNITS; ++r) {
+      if constexpr (sizeof(W) == sizeof(typename A::Number)) weights[r] = load_whole<Bits32>(row[r] + at);
+      else weights[r] = (Bits32)load_all(row[r] + at);
+    }
 #pragma GCC unroll 6
     for (int i = 0; i < I; ++i) {
       const Bits32 input = load_whole<Bits32>(x + i * x_next + at);
@@ -89,6 +94,7 @@ template <class A, class W, class Out> struct ForwardOf {
   using Scalar = std::conditional_t<std::is_same<A, Int8>::value, std::int32_t, float>;
   static constexpr Index STEP = LANES * 4 / sizeof(Number);  // numbers of a vector
   static constexpr bool DIRECT = sizeof(W) == sizeof(Number);  // weights are multiplied as they lie
+  static constexpr bool WIDENS = sizeof(W) < sizeof(Number);   // or widened on their way, if few images share them
   const Forward& job;
   Index inputs = rounded_up(job.k, STEP), chunk = CHUNK / Index(sizeof(Number));
   Number* x = nullptr;
@@ -104,18 +110,23 @@ template <class A, class W, class Out> struct ForwardOf {
       for (Index k = 0; k < job.k; k += chunk) {
         const Index used = std::min(chunk, job.k - k), room = rounded_up(used, STEP);
         const W* from = static_cast<const W*>(job.w) + u * job.k + k;
-        const char* w = reinterpret_cast<const char*>(from);
-        Index w_next = job.k * Index(sizeof(W));
-        if (!DIRECT || used != room) {
-          for (Index r = 0; r < own; ++r) take<A>(copied + r * chunk, from + r * job.k, used, room, {});
-          w = reinterpret_cast<const char*>(copied), w_next = chunk * Index(sizeof(Number));
-        }
         const W* after = k + chunk < job.k ? from + chunk : from - k + own * job.k;
         const Index rows = k + chunk < job.k ? own : std::min(block, last - u - own);
         const Index lines = std::min(chunk, k + chunk < job.k ? job.k - k - chunk : job.k) * Index(sizeof(W)) / 64;
         Ahead ahead{reinterpret_cast<const char*>(after), job.k * Index(sizeof(W)), rows, lines,
                     rounds() * ((own + UNITS - 1) / UNITS)};
-        multiply(w, w_next, k, room * Index(sizeof(Number)), own, sums, ahead);
+        if (DIRECT && used == room) {
+          multiply(reinterpret_cast<const Number*>(from), job.k, k, room, own, sums, ahead);
+          continue;
+        }
+        if constexpr (WIDENS) {
+          if (rounds() == 1 && used == room) {
+            multiply(from, job.k, k, room, own, sums, ahead);
+            continue;
+          }
+        }
+        for (Index r = 0; r < own; ++r) take<A>(copied + r * chunk, from + r * job.k, used, room, {});
+        multiply(copied, chunk, k, room, own, sums, ahead);
       }
       finish(sums, u, own);
     }
@@ -123,17 +134,17 @@ template <class A, class W, class Out> struct ForwardOf {
 
   Index rounds() const { return (job.n + MOST_IMAGES - 1) / MOST_IMAGES; }
 
-  void multiply(const char* w, Index w_next, Index k, Index bytes, Index own, Scalar* sums, Ahead& ahead) {
-    const Index x_next = inputs * Index(sizeof(Number)), images = (job.n + rounds() - 1) / rounds();
+  template <class T> void multiply(const T* w, Index w_next, Index k, Index room, Index own, Scalar* sums, Ahead& ahead) {
+    const Index images = (job.n + rounds() - 1) / rounds();
     for (Index i = 0; i < job.n; i += images) {
       const Index count = std::min(images, job.n - i);
-      const char* from = reinterpret_cast<const char*>(x + i * inputs + k);
+      const Number* from = x + i * inputs + k;
       for (Index r = 0; r < own; r += UNITS) {
         const Index valid = std::min<Index>(UNITS, own - r);
         Scalar* to = sums + i * own + r;
         ahead.some();
         const auto with = [&](auto images) {
-          dot<A, decltype(images)::value>(w + r * w_next, w_next, from, x_next, bytes, to, own, valid);
+          dot<A, decltype(images)::value>(w + r * w_next, w_next, from, inputs, room, to, own, valid);
         };
         switch (count) {
           case 1: with(std::integral_constant<int, 1>()); break;
