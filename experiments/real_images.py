@@ -97,13 +97,15 @@ def measure_errors(run: Run, data: str | None, views: int) -> Errors:
 
 
 def train_or_open(args: argparse.Namespace, extra: list[str]) -> list[Run]:
-    """The runs named by `--run`, or new ones trained by the command itself, one per seed."""
+    """The runs named by `--run`, or new ones trained by the command itself, one per seed; one that is there goes on."""
     if args.run:
         return [Run.open(path) for path in args.run]
     runs = []
     for seed in args.seeds:
         out = args.runs / f"experiment-{args.name}-{seed}"
         words = command(args.name, args.data, str(out), seed, extra)
+        if (out / "config.json").exists():
+            words = ["alexnet", "train", "--resume", str(out)]
         subprocess.run(python("alexnet.cli", *words[1:]), env=child_environment(), check=True)
         runs.append(Run.open(out))
     return runs
