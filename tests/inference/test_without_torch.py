@@ -2,14 +2,18 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from alexnet.config import Config
+from alexnet.data.store.prepare import prepare
 from alexnet.inference.load import load
 
 HIDDEN = (
@@ -66,6 +70,42 @@ def test_a_picture_is_predicted_by_command(trained: Path, picture: Path, precisi
     expected = load(trained, backend="torch", precision=precision).predict(picture, top=7, views=10)[0]
     found = {label["label"]: label["probability"] for label in entry["labels"]}
     assert found == pytest.approx(dict(zip(expected.labels, expected.probabilities, strict=True)), abs=1e-2)
+
+
+def test_int8_is_calibrated_on_a_folder(trained: Path, picture: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    done = alexnet("predict", run, picture, "--precision", "int8")
+    assert done.returncode == 0 and str(picture) in done.stdout, done.stderr
+    assert (run / "int8.json").is_file()
+
+
+@pytest.mark.parametrize("codec", ["yuv420", "raw", "jpeg"])
+def test_int8_is_calibrated_on_a_store(
+    codec: str, seven: Path, short: Callable[..., Config], picture: Path, tmp_path: Path
+) -> None:
+    from alexnet.training.loop import train
+
+    store, run = tmp_path / "store", tmp_path / "run"
+    prepare(seven, store, size=16, codec=codec)
+    train(short(store, train__epochs="1"), run)
+    done = alexnet("predict", run, picture, "--precision", "int8")
+    assert done.returncode == 0 and str(picture) in done.stdout, done.stderr
+    assert (run / "int8.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["train.parquet", "train-0.tar", "n01440764.tar", "ILSVRC2012_img_val.tar"])
+def test_a_source_that_needs_more_says_what_to_install_in_one_line(
+    name: str, trained: Path, picture: Path, tmp_path: Path
+) -> None:
+    images, run = tmp_path / "images", Path(shutil.copytree(trained, tmp_path / "run"))
+    images.mkdir()
+    (images / name).touch()
+    (run / "source.json").write_text(json.dumps(json.loads((run / "source.json").read_text()) | {"path": str(images)}))
+    done = alexnet("predict", run, picture, "--precision", "int8")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == f"alexnet: reading {images} needs pyarrow; pip install 'alexnet[train]'\n"
+    done = python("import alexnet\nalexnet.load(sys.argv[1], precision='int8')", run)
+    assert f"MissingLibrary: reading {images} needs pyarrow" in done.stderr
 
 
 def test_a_file_of_weights_is_predicted_by_and_written(trained: Path, picture: Path, tmp_path: Path) -> None:

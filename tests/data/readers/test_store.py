@@ -20,9 +20,9 @@ from alexnet.data.loader import BatchLoader
 from alexnet.data.mmap_cache import MmapCache
 from alexnet.data.readers.open import open_source
 from alexnet.data.readers.store import RawSplit
+from alexnet.data.readers.store_files import FILES_SCHEMA
 from alexnet.data.readers.store_format import (
     CODECS,
-    FILES_SCHEMA,
     NPY_HEADER,
     Manifest,
     Shard,

@@ -16,7 +16,6 @@ import numpy as np
 from alexnet.data.dataset import Labels, Source, Split, check_source
 from alexnet.data.readers.matlab import read_records
 from alexnet.data.readers.tar import Member, inflated, members, walk
-from alexnet.data.readers.tar_index import TarSplit, build_index
 from alexnet.data.readers.words import WNID
 from alexnet.errors import DataError, quoted
 from alexnet.files import read_regular
@@ -95,6 +94,8 @@ def edition(root: Path) -> Edition | None:
 
 def open_ilsvrc(spec: str, root: Path, known: Edition) -> Source:
     """Open a folder with one edition's official tars and its devkit (the tar.gz or its unpacked folder)."""
+    from alexnet.data.readers.tar_index import TarSplit, build_index
+
     synsets = read_synsets(root, known)
     label_of = {synset.wnid: synset.ilsvrc_id - 1 for synset in synsets}
     splits: dict[str, Split] = {}
@@ -159,6 +160,8 @@ def is_synset_tars(root: Path) -> bool:
 
 def open_synset_tars(spec: str, root: Path) -> Source:
     """Open a folder of synset tars (Fall 2009 and 2011 style), or one tar of them; classes by wnid, all in train."""
+    from alexnet.data.readers.tar_index import TarSplit, build_index
+
     if root.is_file():
         paths = [root]
         index = build_index(paths, "tar of tars", _synset_members)

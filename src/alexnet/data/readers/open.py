@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from alexnet.data.dataset import Source
-from alexnet.errors import DataError, describe_os_error, quoted, suggestion
+from alexnet.errors import DataError, describe_os_error, missing_library, quoted, suggestion
 
 
 def open_source(spec: str | os.PathLike[str], download: bool = False) -> Source:
@@ -15,9 +15,17 @@ def open_source(spec: str | os.PathLike[str], download: bool = False) -> Source:
     `digits` (scikit-learn's, always there); a folder of class folders with or without train, val and test, of Parquet
     files in the Hugging Face layout, of official ILSVRC tars and devkit, of synset tars, or of tar shards in WebDataset
     layout; one tar or Parquet file; a store made by `alexnet data prepare`; `hf:owner/name`; a torchvision data set by
-    name, fetched only if `download`. Raises `DataError` with one line that says what is wrong and how to mend it.
+    name, fetched only if `download`. Raises `DataError` with one line that says what is wrong and how to mend it,
+    and `MissingLibrary` where that kind is read by a library that is not installed.
     """
     spec = os.fspath(spec)
+    try:
+        return _open(spec, download)
+    except ModuleNotFoundError as error:
+        raise missing_library(error, f"reading {spec}") from error
+
+
+def _open(spec: str, download: bool) -> Source:
     if spec == "digits":
         from alexnet.data.readers.digits import open_digits
 
@@ -52,11 +60,11 @@ def open_source(spec: str | os.PathLike[str], download: bool = False) -> Source:
 
 def _open_files(spec: str, root: Path) -> Source:
     """Open what is on disk by looking at the names of the files."""
-    from alexnet.data.readers import folder, ilsvrc, parquet, store, tar, webdataset
+    from alexnet.data.readers import folder, ilsvrc, parquet_shards, store, tar, webdataset
 
     if not root.is_dir():
         if root.suffix == ".parquet":
-            return parquet.open_parquet(spec, {"train": [root]})
+            return _open_parquet(spec, {"train": [root]})
         if root.suffix != ".tar":
             raise DataError(f"{spec}: it is no folder of images, no tar and no Parquet file")
         first = next(iter(tar.members(root)), None)
@@ -73,8 +81,14 @@ def _open_files(spec: str, root: Path) -> Source:
         return ilsvrc.open_ilsvrc(spec, root, known)
     if ilsvrc.is_synset_tars(root):
         return ilsvrc.open_synset_tars(spec, root)
-    if shards := parquet.shards(root):
-        return parquet.open_parquet(spec, shards)
+    if shards := parquet_shards.shards(root):
+        return _open_parquet(spec, shards)
     if tars := webdataset.shards(root):
         return webdataset.open_webdataset(spec, root, tars)
     return folder.open_folders(spec, root)
+
+
+def _open_parquet(spec: str, shards: dict[str, list[Path]]) -> Source:
+    from alexnet.data.readers.parquet import open_parquet
+
+    return open_parquet(spec, shards)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
@@ -28,8 +27,6 @@ from alexnet.data.readers.labels import MAX_CLASSES, check_names, numbered
 from alexnet.data.readers.parquet_pages import MiB, measure
 from alexnet.errors import DataError, UnreadableImage, one_line, quoted
 
-_NAME = re.compile(r"^(train|validation|valid|val|test)([-._].*)?\.parquet$")
-_SPLIT = {"validation": "val", "valid": "val"}
 _LABELS = ("label", "labels", "fine_label")
 # Row groups kept for random access; beyond it the least recently used ones are read again.
 RESIDENT_BYTES = 4 << 30
@@ -39,20 +36,6 @@ _MOST_LISTED = 1 << 16  # row groups, or columns of one
 _BATCH_BYTES = 64 * MiB
 _MOST_NAME = 4096
 _DAMAGE = (ValueError, OSError, MemoryError, OverflowError, pa.ArrowException)  # what reading a hostile file raises
-
-
-def shards(root: Path) -> dict[str, list[Path]]:
-    """Return the Parquet files of each split in a folder or its `data` folder, in order; empty if there are none."""
-    for folder in (root, root / "data"):
-        paths: dict[str, list[Path]] = {}
-        if folder.is_dir():
-            for path in sorted(folder.iterdir()):
-                match = _NAME.match(path.name)
-                if match:
-                    paths.setdefault(_SPLIT.get(match[1], match[1]), []).append(path)
-        if paths:
-            return paths
-    return {}
 
 
 @dataclass(frozen=True)

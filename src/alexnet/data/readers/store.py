@@ -22,14 +22,11 @@ from __future__ import annotations
 import io
 import os
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
@@ -40,14 +37,12 @@ from alexnet.data.mmap_cache import MmapCache
 from alexnet.data.readers.store_format import (
     FILES,
     FILES_ROWS,
-    FILES_SCHEMA,
     INDEX,
     LABELS,
     NPY_HEADER,
     REPORT,
     STATISTICS,
     Manifest,
-    leads_out,
     read_manifest,
     record_bytes,
     wrong_with,
@@ -58,9 +53,6 @@ from alexnet.data.readers.store_format import (
 from alexnet.engine import ycbcr
 from alexnet.errors import DataError, UnreadableImage, one_line
 from alexnet.files import map_npy, open_regular
-
-_MOST_COLUMN = 16 << 20  # bytes of a column of a row group of the list of files, compressed
-_LONGEST_NAME = 1 << 12  # characters
 
 
 def open_store(spec: str, root: Path) -> Source:
@@ -111,6 +103,8 @@ class StoreSplit(Split):
 
     def image_name(self, i: int) -> str:
         """The name of the image's source file, or the split and the number where the store does not tell."""
+        from alexnet.data.readers.store_files import open_files, read_rows  # by pyarrow, which nothing else here needs
+
         group, row = divmod(i, FILES_ROWS)
         try:
             with self._lock:
@@ -238,61 +232,3 @@ def read_labels(root: Path, name: str, manifest: Manifest) -> NDArray[np.int64]:
                 label = int(largest.astype(np.int64))
                 raise DataError(f"{path}: it has label {label}, but they run from 0 to {classes - 1}")
     return labels
-
-
-@contextmanager
-def open_files(root: Path, name: str, count: int) -> Iterator[pq.ParquetFile]:
-    """Open the list of a split's source files. Raises `DataError` where it is not one of `count` rows.
-
-    Its columns are bounded before they are read: a hostile file of a few KB may hold gigabytes.
-    """
-    path = root / name / FILES
-    if leads_out(root, path):
-        raise DataError(f"{path}: it is a link that leads out of the store")
-    try:
-        # Of dictionaries, so that a long text that is repeated stands in memory once.
-        with open_regular(path) as raw, pq.ParquetFile(raw, read_dictionary=["file", "sha256", "notes"]) as file:
-            known = file.metadata
-            groups = [known.row_group(group) for group in range(min(known.num_row_groups, -(-count // FILES_ROWS)))]
-            rows = [group.num_rows for group in groups]
-            if known.num_rows != count or rows != _group_rows(count):
-                raise ValueError(f"it has {known.num_rows} rows in {known.num_row_groups} groups, not {count}")
-            if not known.schema.to_arrow_schema().equals(FILES_SCHEMA):
-                raise ValueError("it has other columns")
-            for column in (group.column(at) for group in groups for at in range(group.num_columns)):
-                if column.total_compressed_size > _MOST_COLUMN or column.compression not in ("SNAPPY", "UNCOMPRESSED"):
-                    raise ValueError("its columns are too large, or compressed in another way")
-            yield file
-    except DataError:
-        raise
-    except (OSError, ValueError, TypeError, LookupError, pa.ArrowException) as error:
-        raise DataError(f"{path}: it is not a list of the source files: {one_line(error)}") from None
-
-
-def _group_rows(count: int) -> list[int]:
-    return [min(FILES_ROWS, count - first) for first in range(0, count, FILES_ROWS)]
-
-
-def read_rows(file: pq.ParquetFile, group: int, columns: list[str]) -> dict[str, list[Any]]:
-    """Columns of a row group of an opened list of files. Raises `DataError` where they are damaged."""
-    try:
-        table = file.read_row_group(group, columns=columns)
-        if table.num_rows != file.metadata.row_group(group).num_rows or table.column_names != columns:
-            raise ValueError("rows are missing")
-        rows = {name: [value for chunk in table.column(name).chunks for value in _values(chunk)] for name in columns}
-        if any(table.column(name).null_count for name in columns):
-            raise ValueError("values are missing")
-        longest = max((len(name) for name in rows.get("file", [])), default=0)
-        if longest > _LONGEST_NAME:
-            raise ValueError(f"it has a name of {longest} characters")
-    except (OSError, ValueError, TypeError, LookupError, pa.ArrowException) as error:
-        raise DataError(f"its list of source files is damaged: {one_line(error)}") from None
-    return rows
-
-
-def _values(chunk: pa.Array) -> list[Any]:
-    """An array as Python values, equal ones shared where it has a dictionary."""
-    if not isinstance(chunk, pa.DictionaryArray):
-        return chunk.to_pylist()
-    values = chunk.dictionary.to_pylist()
-    return [values[at] for at in chunk.indices.to_pylist()]

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from alexnet.data.dataset import SPLITS
 from alexnet.data.readers.labels import check_names
 from alexnet.data.statistics import MOST_SIDE
@@ -28,16 +26,6 @@ CODECS = {"yuv420": ".npy", "raw": ".npy", "jpeg": ".tar"}  # and how their shar
 # The header of a shard of records has this length for any count, so that it can be written last.
 NPY_HEADER = 128
 FILES_ROWS = 1 << 16  # of a row group of files.parquet; the last one has fewer
-FILES_SCHEMA = pa.schema(
-    [
-        ("file", pa.string()),
-        ("sha256", pa.binary()),
-        ("label", pa.int64()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("notes", pa.string()),
-    ]
-)
 MOST_IMAGES = 1 << 25  # of a split
 MOST_MANIFEST = 16 << 20  # bytes
 _SHA256 = re.compile("[0-9a-f]{64}")

@@ -12,7 +12,6 @@ import numpy as np
 from alexnet.data.dataset import SPLITS, Labels, Source, Split, check_source
 from alexnet.data.readers.labels import check_label, check_names, numbered
 from alexnet.data.readers.tar import Member, members, opened
-from alexnet.data.readers.tar_index import TarSplit, build_index
 from alexnet.errors import DataError, quoted
 from alexnet.files import read_regular
 
@@ -55,7 +54,9 @@ def _class_names(path: Path) -> list[str]:
     return check_names(str(path), [line.strip() for line in lines])
 
 
-def _open_split(name: str, paths: list[Path]) -> TarSplit:
+def _open_split(name: str, paths: list[Path]) -> Split:
+    from alexnet.data.readers.tar_index import TarSplit, build_index
+
     index = build_index(paths, "webdataset", _labelled_members)
     label_of_group = np.array([int(text) for text in index.groups], dtype=np.int64)
     labels: Labels = label_of_group[index.group] if len(index) else np.zeros(0, np.int64)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from alexnet.data.dataset import ArraySplit, Source, Split
 from alexnet.data.decode import decode, decode_with_notes
 from alexnet.data.readers.open import open_source
-from alexnet.data.readers.store import open_files, read_rows
+from alexnet.data.readers.store_files import open_files, read_rows
 from alexnet.data.readers.store_format import REPORT, STATISTICS, Manifest, is_store, read_manifest
 from alexnet.data.statistics import Statistics
 from alexnet.device import cpu_count

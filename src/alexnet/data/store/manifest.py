@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 
 from alexnet.config import text_of
 from alexnet.data.dataset import other_classes
+from alexnet.data.readers.store_files import FILES_SCHEMA
 from alexnet.data.readers.store_format import (
     FILES,
     FILES_ROWS,
-    FILES_SCHEMA,
     INDEX,
     LABELS,
     MANIFEST,

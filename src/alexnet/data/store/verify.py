@@ -16,7 +16,8 @@ from alexnet.data.dataset import OnProgress, Split
 from alexnet.data.decode import decode_with_notes, notes_of
 from alexnet.data.readers.ilsvrc import Edition, edition
 from alexnet.data.readers.open import open_source
-from alexnet.data.readers.store import map_array, open_files, read_labels, read_rows
+from alexnet.data.readers.store import map_array, read_labels
+from alexnet.data.readers.store_files import open_files, read_rows
 from alexnet.data.readers.store_format import (
     FILES,
     INDEX,
