@@ -53,7 +53,7 @@ def test_labels_given_by_position_replace_the_splits_own(folder: Path) -> None:
     (folder / "bee" / "03.png").write_bytes(b"no image")
     batches = loader(folder, 4)
     first = measure_split(batches, scores, loss, 3)
-    swapped = torch.from_numpy(np.array([2, 1, 0])[batches.split.labels])
+    swapped = np.array([2, 1, 0])[batches.split.labels]
     again = measure_split(batches, lambda images: scores(images).flip(1), loss, 3, swapped)
     assert again == first and first.count == 14 and first.unreadable == 1
 

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from alexnet.config import Config
 from alexnet.data.dataset import Source
+from alexnet.data.store.prepare import prepare
 from alexnet.errors import DataError, UsageError
 from alexnet.inference.evaluate import evaluate, match_labels
 from alexnet.inference.load import load
@@ -86,6 +88,21 @@ def test_val_is_measured_where_there_is_no_test(
     train(short(pictures(tmp_path / "some", {"": 10}, ("ant", "bee"))), tmp_path / "run")
     result = evaluate(tmp_path / "run")
     assert (result.split, result.count, result.top5_error) == ("val", 2, None)
+
+
+def test_a_store_is_measured_without_a_word_of_torchs(
+    trained: Path, seven: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    prepare(seven, tmp_path / "store", size=16, codec="raw")  # whose labels are mapped, not to be written
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    try:
+        result = evaluate(trained, data=str(tmp_path / "store"))
+    finally:
+        torch.set_warn_always(before)
+    expected = evaluate(trained)
+    assert (result.top1_error, result.loss) == (expected.top1_error, expected.loss)
+    assert not [str(warning.message) for warning in recwarn if "not writable" in str(warning.message)]
 
 
 def test_a_missing_split_is_named(pictures: Callable[..., Path], trained: Path, tmp_path: Path) -> None:

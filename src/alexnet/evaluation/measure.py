@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.data.loader import BatchLoader
@@ -22,11 +24,11 @@ def measure_split(
     scores: Scores,
     loss: Loss,
     classes: int,
-    labels: Tensor | None = None,
+    labels: NDArray[np.int64] | None = None,
     prepare: Prepare | None = None,
     majority: int | None = None,
 ) -> Measurement:
-    """The errors and the mean loss of a split, each readable image counted once.
+    """The errors and the mean loss of a split, each readable image counted once; read from the device at the end.
 
     `labels` (N,) int64, by position in the split, replace the split's own where a model numbers its classes otherwise.
     `prepare` makes what `scores` takes, and its true classes, of images and labels; perhaps several of each image.
@@ -37,7 +39,9 @@ def measure_split(
     for batch in loader.epoch(0):
         if not len(batch.positions):
             continue
-        inputs, truth = batch.images, batch.labels if labels is None else labels[torch.from_numpy(batch.positions)]
+        inputs, truth = batch.images, batch.labels
+        if labels is not None:
+            truth = torch.from_numpy(labels[batch.positions])
         if prepare is not None:
             inputs, truth = prepare(inputs, truth)
         predicted = scores(inputs)

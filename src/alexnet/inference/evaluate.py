@@ -145,7 +145,7 @@ def _searched(ensemble: Ensemble, data: str | None, views: int, progress: Progre
                 for member, kept in zip(ensemble.members, outputs, strict=True):
                     kept.append(member.probabilities(batch.images.numpy(), views))
     check_readable(validation.loader, len(positions))
-    labels = validation.labels.numpy()[np.concatenate(positions)]
+    labels = validation.labels[np.concatenate(positions)]
     weights = search_weights([np.concatenate(parts) for parts in outputs], labels)
     progress.note(f"weights searched on {len(labels):,} images: {', '.join(f'{weight:.3f}' for weight in weights)}")
     return Ensemble(ensemble.members, weights)
@@ -176,7 +176,7 @@ class _Target:
             chosen = self.source.splits[self.name]
         else:
             raise missing_split(self.source, self.name)
-        self.labels = torch.from_numpy(match_labels(chosen.labels, self.source, predictor.classes))
+        self.labels = match_labels(chosen.labels, self.source, predictor.classes)
         if self.changed:
             progress.warn(f"{self.source.spec} is not as it was when the run began: {self.changed}")
         self.loader = BatchLoader(
