@@ -51,6 +51,24 @@ def test_the_loss_is_the_mean_negative_log_probability_of_the_truth() -> None:
     assert counted(scores, labels, 4).loss == pytest.approx(-scores[np.arange(37), labels].mean(), rel=1e-12)
 
 
+def test_sums_are_those_of_plain_numbers_to_the_bit() -> None:
+    scores, labels = (torch.from_numpy(values) for values in log_softmax(50, 8, 3))
+    counter, loss = ErrorCounter(8), 0.0
+    for part, truth in zip(scores.float().split(7), labels.split(7), strict=True):
+        counter.add(part, truth)
+        loss += float(-part.gather(1, truth[:, None]).double().sum())
+    assert counter.loss == loss / 50
+    assert counter.answers.tolist() == torch.bincount(scores.argmax(1), minlength=8).tolist()
+    assert counter.truths.tolist() == torch.bincount(labels, minlength=8).tolist()
+
+
+def test_sums_stay_where_the_scores_are() -> None:
+    counter = ErrorCounter(7)
+    for _ in range(2):  # a tensor without values could not be read
+        counter.add(torch.zeros(4, 7, device="meta"), torch.zeros(4, dtype=torch.int64, device="meta"))
+    assert counter.count == 8 and counter.wrong.device.type == counter.answers.device.type == "meta"
+
+
 def test_small_losses_add_up_without_losing_digits() -> None:
     counter = ErrorCounter(2)
     row, label = torch.tensor([[math.log(0.9), math.log(0.1)]]), torch.tensor([0])

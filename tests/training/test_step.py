@@ -32,7 +32,8 @@ from alexnet.progress import quiet
 from alexnet.run import Run
 from alexnet.training import sgd as training_sgd
 from alexnet.training.batches import Batches
-from alexnet.training.loop import Trainer
+from alexnet.training.loop import Trainer, measure_validation
+from alexnet.training.parallel import World
 from alexnet.training.schedule import LRSchedule
 from alexnet.training.sgd import SGD, like, parameter_groups
 from alexnet.training.state import StepLog
@@ -209,7 +210,7 @@ def test_work_that_cannot_be_captured_goes_on_step_by_step_and_it_is_said() -> N
 class HostReads(TorchDispatchMode):
     """Counts what makes a host wait for a GPU: numbers and truth read from a tensor, and copies to other memory."""
 
-    READING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "item")
+    READING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "item", "bincount")
 
     def __init__(self) -> None:
         super().__init__()
@@ -236,6 +237,7 @@ def test_the_counter_sees_what_waits() -> None:
         lambda: x[x > 1],
         lambda: x.nonzero(),
         lambda: torch.equal(x, x),
+        lambda: torch.bincount(x.long()),
     ):
         with HostReads() as seen:
             look()
@@ -273,6 +275,24 @@ def test_no_step_of_a_training_reads_from_the_device(
     assert len(counts) == 14 and not any(counts)
     lines = [line for line in (run.path / "metrics.jsonl").read_text().splitlines() if '"train"' in line]
     assert len(lines) == 3  # what was measured is read here
+
+
+@pytest.mark.parametrize("task", ["softmax", "hinge"])
+def test_no_batch_of_a_validation_reads_from_the_device(
+    task: str, seven: Path, short: Callable[..., Config], tmp_path: Path
+) -> None:
+    reads, results = [], []
+    for batch_size in ("21", "2"):  # of 21 images
+        data = open_run_data(short(seven, train__batch_size=batch_size, train__task=task))
+        run = Run(tmp_path / batch_size)
+        with run.begun(data.config, None, data.describe()):
+            model, batches = build(data.config.network, 0), Batches(run, data, torch.device("cpu"), quiet, World())
+        with HostReads() as seen:
+            results.append(measure_validation(model, batches, task_of(data.config), data.config))
+        reads.append(len(seen.reads))
+    assert reads[0] == reads[1] > 0  # at the end
+    assert results[0].count == 21
+    assert replace(results[0], loss=0) == replace(results[1], loss=0)
 
 
 def as_on_a_gpu(model: nn.Module) -> nn.Module:

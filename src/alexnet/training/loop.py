@@ -29,7 +29,7 @@ from alexnet.checkpoint import (
 from alexnet.config import Config
 from alexnet.data.batch import Batch
 from alexnet.data.run_data import RunData, open_resumed_data, open_run_data
-from alexnet.device import autocast, choose_device
+from alexnet.device import autocast, choose_device, to_device
 from alexnet.engine.memory import keep_freed_memory
 from alexnet.errors import CheckpointError, TrainingError
 from alexnet.evaluation.measure import measure_split
@@ -373,7 +373,7 @@ def measure_validation(model: nn.Module, batches: Batches, task: Task, config: C
     device = batches.augmentation.device
 
     def prepare(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return task.prepare(batches.augmentation.test(images), labels.to(device))
+        return task.prepare(batches.augmentation.test(images), to_device(labels, device))
 
     def scores(inputs: Tensor) -> Tensor:
         with autocast(config.train.precision, device):
