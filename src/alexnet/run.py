@@ -182,7 +182,7 @@ class Run:
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        """Versions, hardware, commit and command of the run, and `changes` of its settings by a resumed process."""
+        """Versions, hardware, commit and command of the run, and `changes` of settings or machine since it began."""
         value = self._json("environment.json", ENVIRONMENT)
         where = str(self.path / "environment.json")
         check_fields(value["hardware"], HARDWARE, f"{where}: hardware")

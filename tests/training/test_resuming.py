@@ -13,13 +13,15 @@ import pytest
 import torch
 
 from alexnet.checkpoint import read_checkpoint
-from alexnet.config import Config
+from alexnet.config import Config, replace
 from alexnet.errors import DataError, RunError, TrainingError, UsageError
 from alexnet.inference.evaluate import evaluate
 from alexnet.report.history import read_history
 from alexnet.report.report import write_report
 from alexnet.run import Run
 from alexnet.training.loop import resume, train
+from alexnet.training.resuming import entry, hardware_differences
+from alexnet.training.state import TrainState
 from tests.told import Told
 
 
@@ -153,6 +155,69 @@ def test_other_threads_are_taken_and_told(run: Path) -> None:
     assert "from step 8 on the run is not exact: with train.threads 2 instead of 1" in warning
     assert Run.open(run).environment["changes"][0]["exact"] is False
     torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "known", "words"),
+    [
+        ("auto", [], {"threads": 7}, "threads 1 instead of 7"),
+        ("auto", [], {"instruction_class": "abacus"}, "instruction class {class} instead of abacus"),
+        ("auto", ["NVIDIA Z1"], {}, "device cpu instead of NVIDIA Z1"),
+        ("auto", [], {"threads": 1}, ""),
+        ("auto", [], {"instruction_class": None}, ""),
+        ("cpu", ["NVIDIA Z1"], {}, ""),
+    ],
+)
+def test_another_machine_is_told_once(
+    device: str,
+    gpus: list[str],
+    known: dict[str, Any],
+    words: str,
+    seven: Path,
+    short: Callable[..., Config],
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+    train(short(seven, train__threads="0", train__device=device, train__epochs="1"), run)
+    environment = json.loads((run / "environment.json").read_text())
+    words = words.format(**{"class": environment["hardware"]["instruction_class"]})
+    environment["hardware"] |= {"gpus": gpus, **known}
+    (run / "environment.json").write_text(json.dumps(environment))
+    told = Told()
+    resume(run, told)
+    assert not told.warnings  # nothing is left to train
+    resume(run, told, {"train.epochs": "2"})
+    expected = f"from step 4 on the run is not exact: with {words} sums are rounded otherwise"
+    assert told.warnings == ([expected] if words else [])
+    (change,) = Run.open(run).environment["changes"]
+    assert change["exact"] is not bool(words)
+    resume(run, told, {"train.epochs": "3"})  # on the machine that it had last
+    assert len(told.warnings) == bool(words) and Run.open(run).environment["changes"][1]["exact"] is True
+    write_report(Run.open(run))
+
+
+def test_another_gpu_is_told_by_its_name(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = json.loads((run / "environment.json").read_text())
+    environment["hardware"]["gpus"] = ["NVIDIA Z1", "NVIDIA Z2"]
+    (run / "environment.json").write_text(json.dumps(environment))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA Z2")
+    opened, device = Run.open(run), torch.device("cuda")
+    assert opened.config.train.device == "auto"
+    assert hardware_differences(opened, device) == {"hardware.device": ["NVIDIA Z1", "NVIDIA Z2"]}
+    opened.change(
+        replace(opened.config, {"train.device": "cuda:1"}), entry(TrainState(), {"train.seed": ["1", "1"]}, "")
+    )
+    assert hardware_differences(opened, device) == {}
+
+
+def test_a_setting_that_asks_for_another_machine_is_told_alone(run: Path) -> None:
+    told = Told()
+    resume(run, told, {"train.threads": "2", "train.epochs": "3"})
+    resume(run, told, {"train.epochs": "4"})
+    torch.set_num_threads(1)
+    assert len(told.warnings) == 1 and told.warnings[0].endswith(
+        "with train.threads 2 instead of 1 sums are rounded otherwise"
+    )
 
 
 def test_a_longer_run_is_not_exact_where_its_end_was_validated_out_of_turn(

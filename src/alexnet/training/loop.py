@@ -169,7 +169,7 @@ class Trainer:
         self.state, self.schedule.state, self.diagnostics.state = state.train, schedule, state.diagnostics
 
     def change(self) -> None:
-        """Keep what is new in the settings in the run, and say where it ends to be exact.
+        """Keep what is new in the settings and the machine in the run, and say where it ends to be exact.
 
         Raises RunError where the new settings make the run shorter than it is, or no longer.
         """
@@ -178,6 +178,8 @@ class Trainer:
         resuming.check_length(self.run, self.config, state, self.schedule, changed)
         if self.images_changed:
             changed.setdefault("data.source", [self.config.data.source] * 2)
+        if not self._finished():
+            changed |= resuming.hardware_differences(self.run, self.device)
         if changed and self.world.writes:
             why = resuming.exactness(self.run, changed, state, self.images_changed)
             if why:

@@ -1,4 +1,4 @@
-"""Going on with a run by other settings: which may change, when what follows is still exact, and what is recorded.
+"""Going on with a run by other settings, or elsewhere: what may change, when it is still exact, and what is recorded.
 
 Exact means: the run ends with the weights and metrics that it would have with these settings from the beginning. So
 the schedule may change as far as the epochs that are done would have had the same learning rates.
@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
+
 from alexnet.config import Config, fields, replace, text_of
-from alexnet.errors import RunError, UsageError
+from alexnet.environment import instruction_sets
+from alexnet.errors import RunError, UsageError, quoted
 from alexnet.run import Run
 from alexnet.training.history import ended, longer
 from alexnet.training.schedule import LRSchedule
@@ -18,6 +21,8 @@ from alexnet.training.state import TrainState
 ANY_TIME = ("data.source", "data.workers", "data.memory", "train.epochs", "train.steps", "train.save_every")
 SCHEDULE = ("schedule.drops", "schedule.patience", "schedule.patience_steps", "schedule.milestones")
 ROUNDING = ("train.device", "train.threads")  # sums are made in another order
+# What a run's environment.json says of its machine that rounds sums otherwise, and the setting that may ask for it.
+HARDWARE = {"hardware.device": "train.device", "hardware.threads": "train.threads", "hardware.instruction_class": ""}
 CHANGEABLE = (*ANY_TIME, *SCHEDULE, *ROUNDING)
 
 
@@ -40,6 +45,30 @@ def differences(before: Config, after: Config) -> dict[str, list[str]]:
     return {path: [values[0][path], values[1][path]] for path in CHANGEABLE if values[0][path] != values[1][path]}
 
 
+def hardware_differences(run: Run, device: torch.device) -> dict[str, list[str]]:
+    """Names as in `HARDWARE` → the machine that a run had last and the one that it goes on with, where they differ.
+
+    What a `train.device` of auto and `train.threads` of 0 come to. On a GPU its name alone tells.
+    """
+    if not (run.path / "environment.json").exists():
+        return {}
+    known, gpus = run.environment["hardware"], run.environment["hardware"]["gpus"]
+    kind, _, number = run.config.train.device.partition(":")
+    before = {
+        "hardware.device": "cpu" if kind == "cpu" else next(iter(gpus[int(number or 0) :]), "cpu"),
+        "hardware.threads": str(known["threads"]),
+        "hardware.instruction_class": known.get("instruction_class"),
+    }
+    for change in run.environment.get("changes", []):
+        before |= {name: values[1] for name, values in change["settings"].items() if name in HARDWARE}
+    if device.type == "cuda":
+        now = {"hardware.device": torch.cuda.get_device_name(device)}
+    else:
+        now = dict(zip(HARDWARE, (device.type, str(torch.get_num_threads()), instruction_sets()[1]), strict=True))
+    told = {name: value for name, value in before.items() if isinstance(value, str)}
+    return {name: [told[name], value] for name, value in now.items() if told.get(name, value) != value}
+
+
 def schedules(run: Run, config: Config) -> list[LRSchedule]:
     """The schedule of `config`, then those that a run had before, the newest first: a checkpoint is of one of them.
 
@@ -57,17 +86,18 @@ def schedules(run: Run, config: Config) -> list[LRSchedule]:
 
 
 def exactness(run: Run, changed: Mapping[str, list[str]], state: TrainState, images: str = "") -> str:
-    """Why a run that goes on with changed settings is not what it would have been with them; empty if it is.
+    """Why a run that goes on with changes is not what it would have been with them from the beginning; empty if it is.
 
-    `images` says what of them has changed.
+    `changed` are settings and hardware, `images` says what of them has changed.
     """
     if not state.steps:
         return ""
     if images:
         return f"the images have changed: {images}"
     rounding = [path for path in ROUNDING if path in changed]
+    rounding += [name for name, path in HARDWARE.items() if name in changed and path not in changed]
     if rounding:
-        words = ", ".join(f"{path} {changed[path][1]} instead of {changed[path][0]}" for path in rounding)
+        words = ", ".join(_instead(path, *changed[path]) for path in rounding)
         return f"with {words} sums are rounded otherwise"
     epochs, every = run.config.train.epochs, run.config.train.evaluate_every
     if "train.epochs" in changed and state.epoch > epochs and epochs % every:
@@ -92,3 +122,9 @@ def check_length(
 def entry(state: TrainState, changed: Mapping[str, list[str]], why: str) -> dict[str, object]:
     """What the run's environment.json keeps of a change."""
     return {"epoch": state.epoch, "step": state.steps, "exact": not why, "settings": dict(changed)}
+
+
+def _instead(path: str, before: str, after: str) -> str:
+    """`train.threads 2 instead of 1`, `threads 2 instead of 1` where the machine has them."""
+    before, after = (quoted(value)[1:-1] for value in (before, after))
+    return f"{path.removeprefix('hardware.').replace('_', ' ')} {after} instead of {before}"
