@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,7 @@ MEASURED = {"top1_error": 9.0, "top5_error": None, "loss": 0.5, "count": 28}
         ('{"kind": "epoch", "kind": "train"}', "line 2: 'kind' is there twice"),
         ('{"kind": ' + "[" * 50_000, "line 2: it is nested too deep"),
         ("x" * 100_000, "line 2: it is longer than 65536 bytes"),
+        (json.dumps(TRAIN | {f"top{i}": 1 for i in range(30)}), "line 2 has 35 fields, more than 32"),
     ],
 )
 def test_lines_that_are_no_metrics_are_named_by_number(line: str, message: str, tmp_path: Path) -> None:
@@ -265,6 +267,45 @@ def test_a_line_still_being_written_is_left_out(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.metrics_file.write_text(json.dumps(TRAIN) + '\n{"kind": "tr')
     assert run.metrics() == [TRAIN]
+
+
+def test_metrics_of_a_long_run_are_read_a_line_at_a_time(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    line = json.dumps(TRAIN).encode().ljust(65_000) + b"\n"
+    with run.metrics_file.open("wb") as file:
+        file.writelines(line for _ in range(1100))
+    assert run.metrics_file.stat().st_size > 64 << 20
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in run.read_metrics()) == 1100
+        assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    finally:
+        tracemalloc.stop()
+    assert len(list(run.read_metrics(2 * len(line)))) == 2
+    assert len(list(run.read_metrics(2 * len(line) - 1))) == 1
+
+
+@pytest.mark.parametrize(
+    ("length", "message"),
+    [(1 << 30, "line 1: it is longer than 65536 bytes"), ((1 << 30) + 1, "more than the limit of 1073741824")],
+)
+def test_a_file_of_metrics_without_end_is_refused_at_once(length: int, message: str, tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    with run.metrics_file.open("wb") as file:
+        file.truncate(length)  # a hole, which takes no room
+    with pytest.raises(RunError) as error:
+        run.metrics()
+    assert message in one_line(error)
+
+
+def test_epochs_without_end_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path)
+    monkeypatch.setattr("alexnet.run.MAX_EPOCHS", 3)
+    write_json_lines(run.metrics_file, [TRAIN, EPOCH] * 3 + [TRAIN])
+    assert len(run.metrics("epoch")) == 3
+    write_json_lines(run.metrics_file, [TRAIN, EPOCH] * 4)
+    with pytest.raises(RunError, match=r"line 8 is of an epoch, of which it has more than 3 lines"):
+        run.metrics()
 
 
 def test_broken_metrics_are_named(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import os
@@ -19,11 +20,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from alexnet.errors import AlexnetError, RunError, quoted
-from alexnet.files import read_regular
+from alexnet.files import open_regular, read_regular
 
 MAX_VALUES = 2_000_000  # of one text: some hundred MiB of objects
 MAX_DIGITS = 40  # of a whole number
-MAX_LINE = 1 << 16  # bytes of a line of metrics
+MAX_LINE = 1 << 16  # bytes of a line
 LARGEST = 1e100  # of a number: sums of float32 numbers are far below
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 Record = TypeVar("Record")
@@ -99,34 +100,46 @@ def read_json(path: str | os.PathLike[str], limit: int, error: type[AlexnetError
 def read_json_lines(path: Path, limit: int, length: int | None = None) -> Iterator[dict[str, Any]]:
     """The JSON objects of a file, one per line, none where it is missing; of its first `length` bytes where given.
 
-    A last line still being written is left out. Raises RunError naming the line.
+    Only a line at a time is in memory. A last line still being written is left out. Raises RunError naming the line.
     """
     try:
-        content = read_regular(path, limit)
+        file = open_regular(path, limit)
     except FileNotFoundError:
         return
     except OSError as problem:
         raise RunError(f"{path} cannot be read: {problem.strerror or problem}") from None
     except ValueError as problem:
         raise RunError(f"{path} cannot be read: {problem}") from None
-    first, number = 0, 0
-    end = content.rfind(b"\n", 0, length) + 1
-    while first < end:
-        number, after = number + 1, content.index(b"\n", first) + 1
-        try:
-            if after - first > MAX_LINE:
-                raise ValueError(f"it is longer than {MAX_LINE} bytes")
-            line = content[first : after - 1].strip()
-            value = parse_json(line.decode()) if line else {}
-        except UnicodeDecodeError:
-            raise RunError(f"{path} is not one JSON object per line: line {number} is not UTF-8") from None
-        except ValueError as problem:
-            raise RunError(f"{path} is not one JSON object per line: line {number}: {problem}") from None
-        if not isinstance(value, dict):
-            raise RunError(f"{path}: line {number} is not an object in braces")
-        if line:
-            yield value
-        first = after
+    read = 0
+    with file:
+        for number in itertools.count(1):
+            try:
+                line = file.readline(MAX_LINE + 1)
+            except OSError as problem:
+                raise RunError(f"{path} cannot be read: {problem.strerror or problem}") from None
+            read += len(line)
+            over = read > (limit if length is None else length)  # another process may be writing
+            if over or not line.endswith(b"\n") and len(line) <= MAX_LINE:
+                return
+            value = _json_line(path, number, line)
+            if value is not None:
+                yield value
+
+
+def _json_line(path: Path, number: int, line: bytes) -> dict[str, Any] | None:
+    """The object in a line, None where it is blank."""
+    try:
+        if len(line) > MAX_LINE:
+            raise ValueError(f"it is longer than {MAX_LINE} bytes")
+        text = line.strip().decode()
+        value = parse_json(text) if text else {}
+    except UnicodeDecodeError:
+        raise RunError(f"{path} is not one JSON object per line: line {number} is not UTF-8") from None
+    except ValueError as problem:
+        raise RunError(f"{path} is not one JSON object per line: line {number}: {problem}") from None
+    if not isinstance(value, dict):
+        raise RunError(f"{path}: line {number} is not an object in braces")
+    return value if text else None
 
 
 def read_record(kind: type[Record], value: Any, where: str, error: type[AlexnetError] = RunError) -> Record:

@@ -32,7 +32,9 @@ from alexnet.files import TEMPORARY, lock, write_json, write_json_lines
 from alexnet.records import check_fields, checked, read_json, read_json_lines
 
 MAX_BYTES = 16 << 20  # of a JSON file
-MAX_LINES = 64 << 20  # bytes of metrics.jsonl
+MAX_METRICS = 1 << 30  # bytes of metrics.jsonl, which is read line by line
+MAX_FIELDS = 32  # of a line of it
+MAX_EPOCHS = 500_000  # lines of it that are of an epoch or a validation
 # What a training has written before its first checkpoint, and nothing of value.
 BEGUN = ("config.json", "environment.json", "source.json", "init.json", "statistics.npz", "metrics.jsonl")
 FILES = (*BEGUN, ".lock", "evaluations.jsonl", "int8.json", "trackers.json", "report.html")
@@ -215,18 +217,23 @@ class Run:
         """Class names in label order."""
         return self.source["classes"]
 
-    def metrics(self, kind: str | None = None, length: int | None = None) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, of one kind when given: `train`, `epoch` or `validation`; of its first bytes.
+    def read_metrics(self, length: int | None = None) -> Iterator[dict[str, Any]]:
+        """The lines of metrics.jsonl, or of its first `length` bytes, one after the other: a long run has millions.
 
-        Raises RunError naming the line and field that is wrong.
+        Their `kind` is `train`, `epoch` or `validation`. Raises RunError naming the line and field that is wrong.
         """
-        lines = []
-        for number, line in enumerate(read_json_lines(self.metrics_file, MAX_LINES, length), 1):
+        epochs = 0
+        for number, line in enumerate(read_json_lines(self.metrics_file, MAX_METRICS, length), 1):
             where = f"{self.metrics_file}: line {number}"
             _check_metrics(line, where)
-            if kind in (None, line["kind"]):
-                lines.append(line)
-        return lines
+            epochs += line["kind"] != "train"
+            if epochs > MAX_EPOCHS:
+                raise RunError(f"{where} is of an epoch, of which it has more than {MAX_EPOCHS:,} lines")
+            yield line
+
+    def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, of one kind when given. Raises as `read_metrics` does."""
+        return [line for line in self.read_metrics() if kind in (None, line["kind"])]
 
     def evaluations(self) -> list[dict[str, Any]]:
         """What `alexnet evaluate` measured of this run, the newest last. Raises RunError naming what is wrong."""
@@ -289,6 +296,8 @@ def _check_metrics(line: Mapping[str, Any], where: str) -> None:
     """Raise RunError unless a line of metrics has its kind's fields, and numbers in all others."""
     if not {"kind", "epoch", "step"} <= line.keys():
         raise RunError(f"{where} is not an object with kind, epoch, step")
+    if len(line) > MAX_FIELDS:
+        raise RunError(f"{where} has {len(line):,} fields, more than {MAX_FIELDS}")
     kind = line["kind"]
     if not isinstance(kind, str) or kind not in LINES:
         raise RunError(f"{where}.kind {quoted(kind)} should be {', '.join(LINES)}")

@@ -41,6 +41,17 @@ def test_a_run_cut_short_is_a_part_of_an_epoch(unvalidated):
     assert history.best is None
 
 
+@pytest.mark.parametrize(("lines", "kept"), [(8, 8), (9, 5), (100, 8)])
+def test_a_curve_of_many_lines_is_thinned_evenly_up_to_its_newest(trained, copy, monkeypatch, lines, kept):
+    monkeypatch.setattr("alexnet.report.history.POINTS", 8)
+    line = trained.metrics("train")[0]
+    history = read_history(copy([{**line, "step": step + 1, "loss": step} for step in range(lines)]))
+    losses = [loss for _, loss in history.losses[0].points]
+    assert len(losses) == kept and (losses[0], losses[-1], history.steps) == (0, lines - 1, lines)
+    steps = {after - before for before, after in zip(losses[:-1], losses[1:-1], strict=False)}
+    assert len(steps) == 1
+
+
 def test_seconds_are_those_the_epochs_record(trained):
     history = read_history(trained)
     assert not history.estimated

@@ -14,6 +14,7 @@ from alexnet.training.schedule import LRSchedule
 from alexnet.training.state import order
 
 Points = tuple[tuple[float, float], ...]  # (epoch, value)
+POINTS = 20_000  # of a curve of training, at most: more than a figure can show
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class History:
 
 def read_history(run: Run) -> History:
     """The history in a run's metrics.jsonl as far as it is written; a run without metrics has no curves."""
-    train, epochs, validations = run.metrics("train"), run.metrics("epoch"), run.metrics("validation")
+    train, epochs, validations = _read(run)
     steps = _steps_per_epoch(run, epochs)
     lines = [(line["step"] / steps, line) for line in sorted(train + epochs, key=lambda line: line["step"])]
     measured = [(line["step"] / steps, line) for line in validations]
@@ -84,6 +85,30 @@ def read_history(run: Run) -> History:
         estimated,
         *_standing(run, done, last, epochs, validations),
     )
+
+
+def _read(run: Run) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    """The lines of metrics.jsonl by kind: train, epoch and validation.
+
+    Of those of train, which may be millions, every second is left out as often as there are more than `POINTS`, but
+    for the newest.
+    """
+    lines: dict[str, list[dict[str, Any]]] = {"train": [], "epoch": [], "validation": []}
+    train, every, seen, newest = lines["train"], 1, 0, None
+    for line in run.read_metrics():
+        if line["kind"] != "train":
+            lines[line["kind"]].append(line)
+            continue
+        newest = line
+        if seen % every == 0:
+            train.append(line)
+        seen += 1
+        if len(train) > POINTS:
+            del train[1::2]
+            every *= 2
+    if newest is not None and train[-1] is not newest:
+        train.append(newest)
+    return train, lines["epoch"], lines["validation"]
 
 
 def in_training(run: Run) -> bool:

@@ -60,8 +60,12 @@ def check_history(
     length = run.metrics_file.stat().st_size if run.metrics_file.exists() else 0
     if train.metrics_bytes > length:
         _refuse("train.metrics_bytes", train.metrics_bytes, f"at most {length}, the length of {run.metrics_file}")
-    lines = run.metrics(length=train.metrics_bytes)
-    logged = max((line["step"] for line in lines if line["kind"] == "train"), default=0)
+    logged, lines = 0, []
+    for line in run.read_metrics(train.metrics_bytes):
+        if line["kind"] == "train":  # the many
+            logged = max(logged, line["step"])
+        else:
+            lines.append(line)
     if not logged <= train.steps < logged + every:
         _refuse("train.steps", train.steps, f"at least {logged} and below {logged + every}, by the lines of metrics")
     epochs = [line for line in lines if line["kind"] == "epoch"]
