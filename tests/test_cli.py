@@ -19,6 +19,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from alexnet import cli, presets
+from alexnet.commands.frame import CHECKPOINT_HELP
+from alexnet.commands.train import SHORT
 from alexnet.config import Config, fields
 from alexnet.config_file import from_document
 from alexnet.run import Run
@@ -390,7 +392,22 @@ def test_every_command_has_help(words: list[str], capsys: pytest.CaptureFixture[
 def test_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["--help"])
-    assert "130 stopped by Ctrl-C, 143 by SIGTERM" in capsys.readouterr().out
+    assert "130 stopped by Ctrl-C or SIGUSR1, 143 by SIGTERM" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("short", SHORT)
+def test_a_short_flag_takes_what_its_setting_takes(short: str) -> None:
+    parser = cli.command_parser("train")
+    (action,) = [action for action in cli._actions(parser) if f"--{short}" in action.option_strings]
+    (setting,) = [entry for entry in fields(presets.preset("digits")) if entry.path == SHORT[short]]
+    assert action.choices is None or tuple(action.choices) == tuple(setting.choices)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict", "export"])
+def test_commands_say_the_same_of_a_checkpoint(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    assert CHECKPOINT_HELP in " ".join(capsys.readouterr().out.split())
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -957,7 +974,7 @@ def test_a_killed_command_is_resumed_by_command(alexnet: Callable[..., Said], tm
     assert_same_weights(out, tmp_path / "whole")
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGUSR1, 130), (signal.SIGTERM, 143)])
 def test_a_stop_before_the_run_began_promises_nothing(
     number: int, expected: int, alexnet: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -161,7 +161,7 @@ def test_absurd_settings_on_the_command_line(value: str, refused: Callable[..., 
         (("evaluate", "run", "--val"), "unknown flag --val; did you mean --split val?"),
         (
             ("train", "--precision", "bf16"),
-            "argument --precision: 'bf16' should be float32 or bfloat16; did you mean bfloat16?; see",
+            "argument --precision: 'bf16' should be float32, bfloat16 or auto; did you mean bfloat16?; see",
         ),
         (
             ("summary", "digits", "--train.precision", "bf16"),

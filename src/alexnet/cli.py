@@ -1,8 +1,8 @@
 """The command `alexnet`: a table of commands, each importing what it needs when it runs.
 
 Prose and progress go to stderr; with `--json` one JSON object goes to stdout. Exit codes: 0 done, 1 the work failed,
-2 the request was wrong, 130 stopped by Ctrl-C, 143 by SIGTERM. Only an AlexnetError, or what the system says of a file,
-is a message for the user; any other exception is a bug, whose traceback is kept.
+2 the request was wrong, 130 stopped by Ctrl-C or SIGUSR1, 143 by SIGTERM. Only an AlexnetError, or what the system says
+of a file, is a message for the user; any other exception is a bug, whose traceback is kept.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def command_parser(wanted: str | None = None) -> Parser:
         "  alexnet evaluate runs/first --views 10\n"
         "  alexnet predict runs/first some.jpg\n  alexnet report runs/first\n"
         "  alexnet COMMAND --help says more\n\n"
-        "exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 stopped by Ctrl-C, 143 by SIGTERM",
+        "exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 stopped by Ctrl-C or SIGUSR1,\n"
+        "143 by SIGTERM",
     )
     parser.add_argument("--version", action="version", version=f"alexnet {__version__}")
     common_arguments(parser)

@@ -105,7 +105,7 @@ class Train:
     precision: Literal["float32", "bfloat16", "auto"] = setting(
         "float32", "bfloat16: autocast; the weights stay float32; auto: bfloat16 where the processor multiplies it"
     )
-    device: str = setting("auto", "auto, cpu, cuda or cuda:N")
+    device: str = setting("auto", "auto (a GPU where there is one), cpu, cuda or cuda:N")
     seed: int = setting(0, "decides initial weights, order and every draw", minimum=0, below=2**63)
     threads: int = setting(0, "CPU threads; 0: one per core. Exact resume needs the same number", minimum=0)
     log_every: int = setting(50, "steps between two lines of metrics", minimum=1)

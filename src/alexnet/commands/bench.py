@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "question",
         metavar="QUESTION",
         choices=(*QUESTIONS, "all", "newest"),
-        help=f"{', '.join(QUESTIONS)}; all of them; or newest, what was last measured here",
+        help=f"{', '.join(QUESTIONS)}; all: each of them; newest: what was last measured here",
     )
     parser.add_argument(
         "options",

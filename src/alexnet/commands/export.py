@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from alexnet.commands.frame import MODEL_HELP, Command, Result
+from alexnet.commands.frame import CHECKPOINT_HELP, MODEL_HELP, Command, Result
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,9 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="onnx: a graph that takes raw pixels; safetensors: weights and mean image, which every command reads back",
     )
     parser.add_argument("--out", metavar="FILE", required=True, help="the file to write")
-    parser.add_argument(
-        "--checkpoint", metavar="NAME", help="best or last of a run (default: best by validation error)"
-    )
+    parser.add_argument("--checkpoint", metavar="NAME", help=CHECKPOINT_HELP)
 
 
 def run(args: argparse.Namespace) -> Result:

@@ -22,6 +22,9 @@ SOURCE_HELP = (
     "or WebDataset tars, hf:owner/name, a torchvision data set, or a store"
 )
 MODEL_HELP = "a run directory, a file written by `alexnet export --format safetensors`, or torchvision:NAME"
+CHECKPOINT_HELP = (
+    "best or last of a run (default: best by validation error); for torchvision:NAME a file of weights, or random"
+)
 PRESET_HELP = "a preset, torchvision:NAME, a run directory, or a file that `alexnet config` wrote"
 
 
@@ -108,13 +111,10 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
 
 def model_arguments(parser: argparse.ArgumentParser) -> None:
     """Which weights of a model compute, where, and how."""
+    parser.add_argument("--checkpoint", metavar="NAME", help=CHECKPOINT_HELP)
     parser.add_argument(
-        "--checkpoint",
-        metavar="NAME",
-        help="best or last of a run (default: best by validation error); for torchvision:NAME a file of weights, or "
-        "random",
+        "--device", default="auto", help="auto (a GPU where there is one), cpu, cuda or cuda:N (default: auto)"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
         "--backend",
         choices=("engine", "torch"),
@@ -123,7 +123,7 @@ def model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=("float32", "bfloat16", "int8"),
-        help="default: the run's own; int8 is calibrated on its training images at first use",
+        help="default: the run's own; int8, on the CPU, is calibrated on the run's training images at first use",
     )
 
 

@@ -30,7 +30,10 @@ SHORT |= {"precision": "train.precision", "init": "train.init"}
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What to train, on what, and where to."""
     parser.add_argument(
-        "--preset", metavar="PRESET", help="network and recipe; `alexnet presets` lists them (default: digits)"
+        "--preset",
+        metavar="PRESET",
+        help="network and recipe: one that `alexnet presets` lists, torchvision:NAME, or fine-tune, for the network of "
+        "--init RUN (default: digits)",
     )
     parser.add_argument(
         "--config", metavar="FILE", help="settings from a file that `alexnet config` wrote, or from a run; flags win"
@@ -45,7 +48,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--data, --epochs, --device, --train.threads, .steps and .save_every, --data.workers and .memory, "
         "--schedule.drops, .patience and .milestones",
     )
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), help="short for --train.precision")
+    parser.add_argument("--precision", choices=("float32", "bfloat16", "auto"), help="short for --train.precision")
     parser.add_argument("--epochs", metavar="N", help="short for --train.epochs")
     parser.add_argument("--seed", metavar="N", help="short for --train.seed")
     parser.add_argument("--device", metavar="D", help="short for --train.device")
