@@ -1,7 +1,7 @@
 // Pooling of channels-last maps, max forward and backward and average forward.
 //
-// Where it is asked to, max keeps for each output the place of its maximum within the window, two bytes. Backward then gathers: each
-// input adds up the gradients of the few windows that chose it and is written once.
+// Where it is asked to, max keeps for each output the place of its maximum within the window, two bytes. Backward then
+// gathers: each input adds up the gradients of the few windows that chose it and is written once.
 
 #include "vector.h"
 

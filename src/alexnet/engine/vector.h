@@ -123,11 +123,11 @@ inline void stream(float* to, Vector v, Index count) {
 #endif
   store(to, v, count);
 }
+inline void end_stream() { std::atomic_thread_fence(std::memory_order_seq_cst); }
+
 // Calls body with a null pointer to the type of a dtype's numbers, float32 or bfloat16.
 template <class Body> bool typed(int dtype, Body body) {
   return dtype == BFLOAT16 ? body(static_cast<Bfloat16*>(nullptr)) : body(static_cast<float*>(nullptr));
 }
-
-inline void end_stream() { std::atomic_thread_fence(std::memory_order_seq_cst); }
 
 }  // namespace
