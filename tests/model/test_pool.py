@@ -1,4 +1,4 @@
-"""Native max pooling is torch's, value for value and gradient for gradient, on every shape, type and odd input."""
+"""Native pooling is torch's, value for value and gradient for gradient, on every shape, type and odd input."""
 
 import math
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alexnet.architecture import pooled_side
 from alexnet.engine.library import library
-from alexnet.model.pool import MaxPool2d, supports
+from alexnet.model.pool import AvgPool2d, MaxPool2d, supports
 
 native = pytest.mark.skipif(library() is None, reason="no compiled library here, or switched off")
 
@@ -58,6 +58,34 @@ def test_values_and_gradients_are_torchs(
     grad = torch.randint(-8, 9, theirs.shape).to(dtype)
     (a,), (b,) = torch.autograd.grad(mine, x, grad), torch.autograd.grad(theirs, y, grad)
     assert torch.equal(a, b) and a.is_contiguous(memory_format=torch.channels_last)
+
+
+@native
+@settings(max_examples=80, deadline=None)
+@given(
+    st.integers(1, 3),
+    st.integers(1, 40),
+    st.integers(3, 14),
+    st.integers(3, 14),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.booleans(),
+    st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_averages_and_their_gradients_are_torchs(
+    n: int, c: int, h: int, w: int, size: int, stride: int, ceil: bool, dtype: torch.dtype
+) -> None:
+    size = min(size, h, w)
+    x = maps_of((n, c, h, w), dtype)
+    y = x.detach().float().requires_grad_()
+    mine = AvgPool2d(size, stride, ceil_mode=ceil)(x)
+    theirs = F.avg_pool2d(y, size, stride, ceil_mode=ceil, count_include_pad=False)
+    once = {"rtol": 4e-3 if dtype == torch.bfloat16 else 1e-6, "atol": 1e-6}  # rounded once, from float32
+    torch.testing.assert_close(mine.float(), theirs, **once)
+    grad = torch.randn(theirs.shape).to(dtype)
+    (a,), (b,) = torch.autograd.grad(mine, x, grad), torch.autograd.grad(theirs, y, grad.float())
+    torch.testing.assert_close(a.float(), b, **once)
+    assert a.dtype == dtype and a.is_contiguous(memory_format=torch.channels_last)
 
 
 @native

@@ -1,7 +1,7 @@
-// Pooling of channels-last maps, max forward and backward and average forward.
+// Pooling of channels-last maps, max and average, forward and backward.
 //
-// Where it is asked to, max keeps for each output the place of its maximum within the window, two bytes. Backward then
-// gathers: each input adds up the gradients of the few windows that chose it and is written once.
+// Where it is asked to, max keeps for each output the place of its maximum within the window, two bytes. Backward
+// gathers: each input adds up the gradients of the few windows that chose it, or their shares, and is written once.
 
 #include "vector.h"
 
@@ -41,10 +41,7 @@ void forward_row(const Pool& pool, const T* x, T* out, std::uint16_t* places, In
           for (Index s = 0; s < wide; ++s) meet(r, s, pool.size);
       }
       store(out + at + c, best, count);
-      if (PLACES) {
-        const Bits16 narrow = __builtin_convertvector(place, Bits16);
-        std::memcpy(places + at + c, &narrow, std::size_t(count) * sizeof *places);
-      }
+      if (PLACES) store_halves(places + at + c, __builtin_convertvector(place, Bits16), count);
     }
   }
 }
@@ -60,15 +57,24 @@ template <class T> void average_row(const Pool& pool, const T* x, T* out, Index 
     for (Index c = 0; c < C; c += LANES) {
       const Index count = std::min(LANES, C - c);
       Vector sum{};
-      for (Index r = 0; r < high; ++r)
-        for (Index s = 0; s < wide; ++s) sum += load(corner + r * line + s * C + c, count);
+      const auto add = [&](Index r, Index s) { sum += load(corner + r * line + s * C + c, count); };
+      if (high == 3 && wide == 3) {  // the paper's window, unrolled
+#pragma GCC unroll 3
+        for (Index r = 0; r < 3; ++r)
+#pragma GCC unroll 3
+          for (Index s = 0; s < 3; ++s) add(r, s);
+      } else {
+        for (Index r = 0; r < high; ++r)
+          for (Index s = 0; s < wide; ++s) add(r, s);
+      }
       store(to + c, sum / float(high * wide), count);
     }
   }
 }
 
-// One row of the maps: what the windows over each position send to it.
-template <class T> void backward_row(const Pool& pool, const T* grad, const std::uint16_t* places, T* out, Index unit) {
+// One row of the maps: what the windows over each position send to it. Without places they are those of averages.
+template <class T, bool PLACES>
+void backward_row(const Pool& pool, const T* grad, const std::uint16_t* places, T* out, Index unit) {
   const Index image = unit / pool.rows, h = unit % pool.rows, C = pool.maps;
   const auto first = [&](Index at) { return at < pool.size ? 0 : (at - pool.size) / pool.stride + 1; };
   const Index p0 = first(h), p1 = std::min(h / pool.stride + 1, pool.out_rows);
@@ -81,11 +87,14 @@ template <class T> void backward_row(const Pool& pool, const T* grad, const std:
       for (Index p = p0; p < p1; ++p) {
         for (Index q = q0; q < q1; ++q) {
           const Index at = ((image * pool.out_rows + p) * pool.out_columns + q) * C + c;
-          const auto here = std::int32_t((h - p * pool.stride) * pool.size + w - q * pool.stride);
-          Bits16 own{};
-          std::memcpy(&own, places + at, std::size_t(count) * sizeof *places);
-          const Whole chosen = (Whole)widen(own) == here;
-          sum += chosen ? load(grad + at, count) : Vector{};
+          const Vector sent = load(grad + at, count);
+          if constexpr (PLACES) {
+            const auto here = std::int32_t((h - p * pool.stride) * pool.size + w - q * pool.stride);
+            sum += (Whole)widen(load_halves(places + at, count)) == here ? sent : Vector{};
+          } else {
+            const Index high = std::min(pool.size, pool.rows - p * pool.stride);
+            sum += sent * (1 / float(high * std::min(pool.size, pool.columns - q * pool.stride)));
+          }
         }
       }
       store(to + c, sum, count);
@@ -126,6 +135,7 @@ KERNEL(pool_average)(const Index* shape, int dtype, const void* x, void* out, In
   });
 }
 
+// Of averages where `places` is null.
 KERNEL(pool_backward)(const Index* shape, int dtype, const void* grad, const std::uint16_t* places, void* out,
                           Index threads) {
   const Pool pool = pool_of(shape);
@@ -133,8 +143,8 @@ KERNEL(pool_backward)(const Index* shape, int dtype, const void* grad, const std
   return !typed(dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     return parallel(units, units * pool.columns * pool.maps, threads, [&](Index first, Index last) {
-      for (Index unit = first; unit < last; ++unit)
-        backward_row(pool, static_cast<const T*>(grad), places, static_cast<T*>(out), unit);
+      const auto row = places ? backward_row<T, true> : backward_row<T, false>;
+      for (Index unit = first; unit < last; ++unit) row(pool, static_cast<const T*>(grad), places, static_cast<T*>(out), unit);
     });
   });
 }

@@ -29,6 +29,9 @@ class Pooling:
         """Write the averages of what is inside the windows, (N, P, Q, C)."""
         call("pool_average", self._sizes, self.dtype, x, out, threads)
 
-    def backward(self, grad: int, places: int, out: int, threads: int) -> None:
-        """`grad` (N, P, Q, C) → `out` (N, H, W, C): what max pooling's windows over each position send to it."""
+    def backward(self, grad: int, places: int | None, out: int, threads: int) -> None:
+        """`grad` (N, P, Q, C) → `out` (N, H, W, C): what the windows over each position send to it.
+
+        They are those of averages where `places` is None.
+        """
         call("pool_backward", self._sizes, self.dtype, grad, places, out, threads)

@@ -81,17 +81,29 @@ inline void store_all(Bfloat16* to, Vector v) {
 #if defined(WIDE_MASKS)
 inline __mmask16 first(Index count) { return __mmask16((1u << count) - 1); }
 inline Vector load(const float* from, Index count) { return (Vector)_mm512_maskz_loadu_ps(first(count), from); }
-inline Vector load(const Bfloat16* from, Index count) {
-  return (Vector)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first(count), from)), 16);
+inline Bits16 load_halves(const std::uint16_t* from, Index count) {
+  return bits<Bits16>(_mm256_maskz_loadu_epi16(first(count), from));
 }
+inline Vector load(const Bfloat16* from, Index count) { return (Vector)(widen(load_halves(from, count)) << 16); }
 inline void store(float* to, Vector v, Index count) { _mm512_mask_storeu_ps(to, first(count), (__m512)v); }
 inline void store(std::uint32_t* to, Bits32 v, Index count) {
   _mm512_mask_storeu_epi32(to, first(count), (__m512i)v);
 }
-inline void store(Bfloat16* to, Vector v, Index count) {
-  _mm256_mask_storeu_epi16(to, first(count), bits<__m256i>(rounded(v)));
+inline void store_halves(std::uint16_t* to, Bits16 v, Index count) {
+  _mm256_mask_storeu_epi16(to, first(count), bits<__m256i>(v));
 }
+inline void store(Bfloat16* to, Vector v, Index count) { store_halves(to, rounded(v), count); }
 #else
+inline Bits16 load_halves(const std::uint16_t* from, Index count) {
+  if (count >= LANES) return load_whole<Bits16>(from);
+  Bits16 halves{};
+  for (Index i = 0; i < count; ++i) halves[i] = from[i];
+  return halves;
+}
+inline void store_halves(std::uint16_t* to, Bits16 v, Index count) {
+  if (count >= LANES) return store_whole(to, v);
+  for (Index i = 0; i < count; ++i) to[i] = v[i];
+}
 template <class T> inline Vector load(const T* from, Index count) {
   if (count >= LANES) return load_all(from);
   T numbers[LANES] = {};

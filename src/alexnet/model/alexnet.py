@@ -20,7 +20,7 @@ from alexnet.model.linear import Linear
 from alexnet.model.lrn import LRN, MapNorm
 from alexnet.model.native import emulate_bfloat16, emulates_bfloat16
 from alexnet.model.net import Net, known_taps
-from alexnet.model.pool import MaxPool2d
+from alexnet.model.pool import AvgPool2d, MaxPool2d
 
 
 class Local2d(nn.Module):
@@ -134,7 +134,7 @@ def _module(network: Network, entry: LayerShape) -> nn.Module:
         case architecture.Pool(kind="max"):
             return MaxPool2d(layer.size, layer.stride, ceil_mode=layer.ceil)
         case architecture.Pool():
-            return nn.AvgPool2d(layer.size, layer.stride, ceil_mode=layer.ceil, count_include_pad=False)
+            return AvgPool2d(layer.size, layer.stride, ceil_mode=layer.ceil)
         case architecture.Dropout():
             return KeyedDropout(layer.rate, layer.name)
 

@@ -1,7 +1,7 @@
-"""Max pooling (§3.4): torch's, and on the CPU in channels-last the engine's, which keeps two bytes per output.
+"""Pooling (§3.4): torch's, and on the CPU in channels-last the engine's, which keeps two bytes per maximum.
 
-torch keeps eight bytes per output for the backward pass, clears the gradient first and adds to it window by window;
-here each value is written once. Shapes: `N` images, `C` maps, `H W` rows and columns in, `P Q` out.
+For the backward pass torch keeps eight, clears the gradient first and adds to it window by window; here each value is
+written once. Shapes: `N` images, `C` maps, `H W` rows and columns in, `P Q` out.
 """
 
 from __future__ import annotations
@@ -21,11 +21,18 @@ class MaxPool2d(nn.MaxPool2d):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, P, Q)."""
-        size, stride = self.kernel_size, self.stride
-        if supports(maps) and isinstance(size, int) and isinstance(stride, int) and size <= min(*maps.shape[2:], 255):
-            # Permuted outside the function: what follows may work in place.
-            return _MaxPool.apply(maps, size, stride, self.ceil_mode).permute(0, 3, 1, 2)
-        return super().forward(maps)
+        return _pooled(self, maps, average=False) if _fits(self, maps) else super().forward(maps)
+
+
+class AvgPool2d(nn.AvgPool2d):
+    """As `MaxPool2d`, with the average of what is inside each window."""
+
+    def __init__(self, size: int, stride: int, ceil_mode: bool = False) -> None:
+        super().__init__(size, stride, ceil_mode=ceil_mode, count_include_pad=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, C, P, Q)."""
+        return _pooled(self, maps, average=True) if _fits(self, maps) else super().forward(maps)
 
 
 def supports(maps: Tensor) -> bool:
@@ -35,23 +42,39 @@ def supports(maps: Tensor) -> bool:
     return maps.is_contiguous(memory_format=torch.channels_last) and is_available()
 
 
-class _MaxPool(torch.autograd.Function):
+def _fits(layer: nn.MaxPool2d | nn.AvgPool2d, maps: Tensor) -> bool:
+    size, stride = layer.kernel_size, layer.stride
+    square = isinstance(size, int) and isinstance(stride, int) and size <= min(*maps.shape[2:], 255)
+    return square and supports(maps)
+
+
+def _pooled(layer: nn.MaxPool2d | nn.AvgPool2d, maps: Tensor, average: bool) -> Tensor:
+    out: Tensor = _Pool.apply(maps, layer.kernel_size, layer.stride, layer.ceil_mode, average)
+    return out
+
+
+class _Pool(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, size: int, stride: int, ceil: bool) -> Tensor:
+    def forward(ctx: Any, maps: Tensor, size: int, stride: int, ceil: bool, average: bool) -> Tensor:
         x = maps.permute(0, 2, 3, 1)  # (N, H, W, C)
         ctx.plan = Pooling(x.shape, size, stride, ceil, DTYPES[x.dtype])
         ctx.shape = x.shape
-        out = torch.empty(ctx.plan.out, dtype=x.dtype)
+        n, p, q, c = ctx.plan.out
+        # Not a permuted view: what follows may work in place, which costs copies in a view.
+        out = torch.empty((n, c, p, q), dtype=x.dtype, memory_format=torch.channels_last)
+        if average:
+            ctx.plan.average(x.data_ptr(), out.data_ptr(), torch.get_num_threads())
+            return out
         places = torch.empty(ctx.plan.out, dtype=torch.uint16)
         ctx.plan.forward(x.data_ptr(), out.data_ptr(), places.data_ptr(), torch.get_num_threads())
         ctx.save_for_backward(places)
-        return out  # (N, P, Q, C)
+        return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None]:
-        (places,) = ctx.saved_tensors
-        g = grad.contiguous()  # (N, P, Q, C)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        places = ctx.saved_tensors[0].data_ptr() if ctx.saved_tensors else None
+        g = grad.permute(0, 2, 3, 1).contiguous()  # (N, P, Q, C)
         out = torch.empty(ctx.shape, dtype=g.dtype)
-        ctx.plan.backward(g.data_ptr(), places.data_ptr(), out.data_ptr(), torch.get_num_threads())
-        return out.permute(0, 3, 1, 2), None, None, None
+        ctx.plan.backward(g.data_ptr(), places, out.data_ptr(), torch.get_num_threads())
+        return out.permute(0, 3, 1, 2), None, None, None, None
