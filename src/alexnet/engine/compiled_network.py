@@ -12,11 +12,13 @@ import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import accumulate, pairwise, product, takewhile
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.architecture import LRN, Activation, Conv, Dropout, Full, Network
+from alexnet.architecture import LRN, Activation, Conv, Dropout, Full, Network, Pool
 from alexnet.engine import forward
 from alexnet.engine.layers import Layers, Pad
 from alexnet.engine.library import Dtype
@@ -24,10 +26,12 @@ from alexnet.engine.plain_network import View
 from alexnet.engine.plan import ALIGNED, STORED, Maps, Plan
 from alexnet.engine.preparation import Floats, Step
 from alexnet.engine.quantization import Quantizer
-from alexnet.engine.sharing import Group, grouped
+from alexnet.engine.sharing import Group, Slices, grouped, length
 
 CACHE = 4 << 20  # bytes of the maps of a few views
 PLANS = 32  # kept: one for each number of views and choice of taps
+PARTS = 128  # likewise, of the parts of maps that views share
+NO_PAD = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -77,12 +81,13 @@ class CompiledNetwork:
         self.names = [step.entry.name for step in steps]
         kinds = [step.entry.layer for step in steps]
         self.first_full = next(i for i, layer in enumerate(kinds) if isinstance(layer, Full))
-        # The first convolution and what follows it place by place, if views can share it.
-        self.first = kinds[0] if isinstance(kinds[0], Conv) and not kinds[0].pad else None
-        by_place = (isinstance(layer, Activation | LRN | Dropout) for layer in kinds[1:])
-        self.alike = 1 + next((i for i, same in enumerate(by_place) if not same), 0)
+        # The first convolutions and pooling layers, which views can share, each with what follows it place by place.
+        heads = [i for i, layer in enumerate(kinds) if i == 0 or not isinstance(layer, Activation | LRN | Dropout)]
+        self.stages = [range(i, after) for i, after in pairwise(heads)]
+        shareable = takewhile(lambda stage: isinstance(kinds[stage.start], Conv | Pool), self.stages)
+        self.shareable = [(kinds[stage.start], steps[stage.start].entry.shape[1]) for stage in shareable]
         self.maps_plan, self.vectors_plan = lru_cache(PLANS)(self._maps_plan), lru_cache(PLANS)(self._vectors_plan)
-        self.first_plan = lru_cache(PLANS)(self._first_plan)
+        self.part_plan, self.groups = lru_cache(PARTS)(self._part_plan), lru_cache(PLANS)(self._groups)
         self.together = max(1, CACHE // self._maps_plan(0, 1, frozenset(self.names[-1:])).size)
         self._free: list[NDArray[np.uint8]] = []  # memory that no call is using
 
@@ -94,9 +99,9 @@ class CompiledNetwork:
         vectors = self.vectors_plan(count, names)
         groups: list[Group] = []
         alone = list(range(len(views)))
-        if self.first is not None and not names & set(self.names[: self.first_full]):
-            groups, alone = grouped(views, squares.shape[1], self.side, self.first)
-        rooms = [self._group_room(group, min(len(squares), self._images(group)), names) for group in groups]
+        if not names & set(self.names[: self.first_full]):
+            groups, alone = self.groups(tuple(views), squares.shape[1])
+        rooms = [self._rooms(group, min(len(squares), self._images(group)), names)[-1] for group in groups]
         if alone:
             rooms.append(self.maps_plan(0, min(self.together, count), names).size)
         with self._memory(vectors.size + max(rooms)) as memory:
@@ -152,41 +157,90 @@ class CompiledNetwork:
         source = memory.ctypes.data + plan.end + maps.bytes // maps.shape[0] * offset
         forward.flatten(source, out, STORED[maps.dtype].itemsize, (views, *maps.shape[1:]), self.threads)
 
-    # ---- views that share the windows of the first convolution -------------------------------------------------------
+    # ---- views that share windows of the first layers ----------------------------------------------------------------
+
+    def _groups(self, views: tuple[View, ...], square: int) -> tuple[list[Group], list[int]]:
+        """Which of the views of squares share windows, and which share none."""
+        return grouped(views, square, self.side, self.shareable)
 
     def _group(self, batch: Batch, group: Group, image: int, images: int, wanted: frozenset[str]) -> None:
         """A group's views of some images, from crops to vectors."""
-        plan = self.maps_plan(self.alike, images * len(group.views), wanted)
-        before, after = batch.maps, batch.maps[self._first_room(group, images) :]
-        given = plan.given.view(after, 0).reshape(-1, images, *plan.given.shape[1:])
-        for strip in group.strips:
-            part = strip.part
-            first = self.first_plan(images, part.rows, part.columns, strip.pad)
-            place, sides = part.place(batch.squares.shape[1], group.mirrored), (part.rows, part.columns)
-            self._crop(batch, place, sides, image, images, before.ctypes.data)
-            first.run(before)
-            windows = first.out.view(before, first.end)
-            for view, source, target in strip.copies:
-                given[view, :, *target] = windows[:, *source]
+        rooms = self._rooms(group, images, wanted)
+        common = own = np.empty(0)  # the maps in common (1, N, H, W, C), those of each view (views, N, H, W, C)
+        for i, level in enumerate(group.levels):
+            last = i == len(group.levels) - 1
+            found = self._part(batch, group, i, level.source, None, image, images, common)
+            shared = self._kept(batch, rooms[i % 2], found.shape)
+            shared[...] = found
+            shape = (len(group.views), images, level.side, level.side, found.shape[-1])
+            views = self._kept(batch, rooms[4 if last else 2 + i % 2], shape)
+            for strip in level.strips:
+                views[:, :, *strip.target] = self._part(batch, group, i, strip.source, strip.pad, image, images, own)
+            for view, part in product(range(len(group.views)), level.copied):
+                views[view, :, *part] = shared[0, :, *level.common(view, part)]
+            common, own = shared, views
+        plan, after = self._plan_after(group, images, wanted), batch.maps[rooms[4] :]
         plan.run(after)
-        for at, number in enumerate(group.views):
-            self._flatten(plan, after, at * images, images, batch.vector(number * len(batch.squares) + image))
+        for at, view in enumerate(group.views):
+            self._flatten(plan, after, at * images, images, batch.vector(view * len(batch.squares) + image))
 
-    def _first_plan(self, images: int, rows: int, columns: int, pad: Pad) -> Plan:
-        """From a part of some images to what follows the first convolution place by place."""
-        given = Maps((images, rows, columns, 3), self.layers.dtype)
-        return Plan(given, self.layers.operations(range(self.alike), given, pad=pad))
+    def _part(
+        self,
+        batch: Batch,
+        group: Group,
+        stage: int,
+        source: Slices,
+        pad: Pad | None,
+        image: int,
+        images: int,
+        maps: NDArray[Any],
+    ) -> NDArray[Any]:
+        """What a stage gives of a part of each view's maps, or without `pad` of the common ones, until the next call.
+
+        The first takes it from the images.
+        """
+        members = [None] if pad is None else range(len(group.views))
+        sides = length(source[0]), length(source[1])
+        plan = self.part_plan(stage, len(members) * images, *sides, pad or NO_PAD)
+        given = plan.given.view(batch.maps, 0).reshape(len(members), images, *plan.given.shape[1:])
+        if stage:
+            given[...] = maps[:, :, *source]
+        else:
+            for member, to in zip(members, given, strict=True):
+                place = group.part(source, member).place(batch.squares.shape[1], group.mirrored)
+                self._crop(batch, place, sides, image, images, to.ctypes.data)
+        plan.run(batch.maps)
+        return plan.out.view(batch.maps, plan.end).reshape(len(members), images, *plan.out.shape[1:])
+
+    def _kept(self, batch: Batch, at: int, shape: Sequence[int]) -> NDArray[Any]:
+        return Maps(tuple(shape), self.layers.dtype).view(batch.maps, at)
+
+    def _part_plan(self, stage: int, images: int, rows: int, columns: int, pad: Pad) -> Plan:
+        """A stage over a part of some images' maps."""
+        layers = self.stages[stage]
+        maps = self.layers.given(layers.start, 1, flat=False).shape[-1]
+        given = Maps((images, rows, columns, maps), self.layers.dtype)
+        return Plan(given, self.layers.operations(layers, given, pad=pad))
+
+    def _plan_after(self, group: Group, images: int, wanted: frozenset[str]) -> Plan:
+        """The layers that a group's views do not share."""
+        return self.maps_plan(self.stages[len(group.levels) - 1].stop, images * len(group.views), wanted)
 
     def _images(self, group: Group) -> int:
         """How many images a group of views takes together."""
         return max(1, self.together // len(group.views))
 
-    def _first_room(self, group: Group, images: int) -> int:
-        return max(self.first_plan(images, s.part.rows, s.part.columns, s.pad).size for s in group.strips)
-
-    def _group_room(self, group: Group, images: int, wanted: frozenset[str]) -> int:
-        """Bytes that `_group` needs."""
-        return self._first_room(group, images) + self.maps_plan(self.alike, images * len(group.views), wanted).size
+    def _rooms(self, group: Group, images: int, wanted: frozenset[str]) -> list[int]:
+        """Where maps lie in `_group`: the common ones of even and odd layers, the views' own, the last; and the end."""
+        work, sizes, number = 0, [0] * 4, len(group.views)
+        for i, level in enumerate(group.levels):
+            plans = [self.part_plan(i, images, *map(length, level.source), NO_PAD)]
+            plans += [self.part_plan(i, number * images, *map(length, s.source), s.pad) for s in level.strips]
+            work = max(work, *(plan.size for plan in plans))
+            own = Maps((number * images, level.side, level.side, plans[0].out.shape[-1]), self.layers.dtype)
+            for at, room in ((i % 2, plans[0].out.room), (2 + i % 2, own.room)):
+                sizes[at] = max(sizes[at], room)
+        return list(accumulate([*sizes, self._plan_after(group, images, wanted).size], initial=work))
 
     @contextlib.contextmanager
     def _memory(self, size: int) -> Iterator[NDArray[np.uint8]]:

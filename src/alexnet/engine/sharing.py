@@ -1,19 +1,25 @@
-"""What several views of a square have in common: the windows of the first convolution that lie inside each of them.
+"""What several views of a square have in common: the windows of the first layers that lie inside each of them.
 
-Views that lie a multiple of the stride apart see those windows alike, so that they are computed once, over the part of
-the square that the views cover. Only where a window reaches past a view's right or bottom edge, where it sees zeros,
-has the view rows and columns of its own. Places are those of the square as it is, or mirrored as the views are.
+Views that lie a multiple of the strides apart see those windows alike, so that they are computed once, over the part of
+the square that the views cover, layer after layer. Near its edges, where windows reach past them and see zeros, a view
+has maps of its own, and the deeper the layer, the broader they are: sharing ends where it saves little.
+
+Places are those of the square as it is, or mirrored as the views are. Rows and columns alike, a span of a view's maps
+is a slice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from alexnet.architecture import Conv, output_side
+from alexnet.architecture import Conv, Pool
 from alexnet.engine.plain_network import View
 
+WORTH = 0.8  # a layer is shared where its windows are fewer than this part of those of the views one by one
+
 Slices = tuple[slice, slice]  # rows and columns
+Corner = tuple[int, int]  # a row and a column
 
 
 @dataclass(frozen=True)
@@ -32,30 +38,68 @@ class Part:
 
 @dataclass(frozen=True)
 class Strip:
-    """A part whose windows are computed, with zeros around it (top, bottom, left, right), and what is copied of them.
+    """A part of each view's maps that is its own: what the layer takes for it, and where it lies in what it gives.
 
-    `copies`: the place of a view in its group, rows and columns among the windows, rows and columns in the view.
+    `pad` are the zeros around what it takes (top, bottom, left, right).
     """
 
-    part: Part
+    source: Slices
     pad: tuple[int, int, int, int]
-    copies: tuple[tuple[int, Slices, Slices], ...]
+    target: Slices
+
+
+@dataclass(frozen=True)
+class Level:
+    """One layer over a group's views: `side` is that of a view's maps.
+
+    Of the common maps below it takes `source` and gives maps, of which each view has rows and columns `inner`, from its
+    corner on. `copied` are the parts of a view's maps which are needed and lie among these.
+    """
+
+    side: int
+    source: Slices
+    inner: slice
+    corners: tuple[Corner, ...]
+    strips: tuple[Strip, ...]
+    copied: tuple[Slices, ...]
+
+    def common(self, view: int, part: Slices) -> Slices:
+        """Where a part of a view's maps lies in the common ones."""
+        return _shifted(part, *(at - self.inner.start for at in self.corners[view]))
 
 
 @dataclass(frozen=True)
 class Group:
-    """Views that share windows, by their numbers, and all strips of windows that they are put together of."""
+    """Views that share windows, by their numbers, and the layers in which they do."""
 
     views: tuple[int, ...]
     mirrored: bool
-    strips: tuple[Strip, ...]
+    places: tuple[Corner, ...]  # of the views
+    corner: Corner  # of what they cover
+    levels: tuple[Level, ...]
+
+    def part(self, source: Slices, view: int | None = None) -> Part:
+        """The rectangle of the square that a part of the common image, or of a view's own, is."""
+        at = self.corner if view is None else self.places[view]
+        rows, columns = _shifted(source, *at)
+        return Part(rows.start, columns.start, length(rows), length(columns))
 
 
-def grouped(views: Sequence[View], square: int, side: int, layer: Conv) -> tuple[list[Group], list[int]]:
-    """The groups of views of `side` that share windows of a layer, and the views that share none."""
+def length(span: slice) -> int:
+    """How many rows or columns."""
+    return int(span.stop - span.start)
+
+
+def grouped(
+    views: Sequence[View], square: int, side: int, layers: Sequence[tuple[Conv | Pool, int]]
+) -> tuple[list[Group], list[int]]:
+    """The groups of views of `side` that share windows of the first layers, and the views that share none.
+
+    `layers` come with the sides of what they give.
+    """
     groups: list[Group] = []
     alone: list[int] = []
-    step = layer.stride
+    step = layers[0][0].stride if layers else 1
     for mirrored in (False, True):
         corners = {
             i: (top, square - side - left if mirrored else left)
@@ -64,36 +108,63 @@ def grouped(views: Sequence[View], square: int, side: int, layer: Conv) -> tuple
         }
         for phase in sorted({(top % step, left % step) for top, left in corners.values()}):
             members = {i: at for i, at in corners.items() if (at[0] % step, at[1] % step) == phase}
-            strips = _strips(list(members.values()), side, layer)
-            if strips:
-                groups.append(Group(tuple(members), mirrored, strips))
+            places = tuple(members.values())
+            corner = min(top for top, _ in places), min(left for _, left in places)
+            levels = _levels([(top - corner[0], left - corner[1]) for top, left in places], side, layers)
+            if levels:
+                groups.append(Group(tuple(members), mirrored, places, corner, levels))
             else:
                 alone += members
     return groups, sorted(alone)
 
 
-def _strips(corners: list[tuple[int, int]], side: int, layer: Conv) -> tuple[Strip, ...]:
-    """Those of views at `corners`; none where they would be no less work than the views one by one."""
-    size, step = layer.size, layer.stride
-    inner = (side - size) // step + 1  # windows along a side that lie inside a view
-    all_windows = output_side(side, size, step, ceil=layer.ceil)
-    top, left = (min(corner[axis] for corner in corners) for axis in (0, 1))
-    cover = Part(top, left, *(max(corner[axis] for corner in corners) - (top, left)[axis] + side for axis in (0, 1)))
-    windows = ((cover.rows - size) // step + 1) * ((cover.columns - size) // step + 1)
-    if layer.pad or step > size or windows >= len(corners) * inner**2:
-        return ()
-    within, edge, whole = slice(0, inner), slice(inner, all_windows), slice(0, all_windows)
-    copies = []
-    strips = []
-    past = (all_windows - 1) * step + size - side  # how far the last window reaches past the view
-    for place, (row, column) in enumerate(corners):
-        y, x = (row - top) // step, (column - left) // step
-        copies.append((place, (slice(y, y + inner), slice(x, x + inner)), (within, within)))
-        if all_windows > inner:
-            start, rest = inner * step, side - inner * step
-            below = Part(row + start, column, rest, side)
-            beside = Part(row, column + start, (inner - 1) * step + size, rest)
-            everything = (slice(None), slice(None))
-            strips.append(Strip(below, (0, past, 0, past), ((place, everything, (edge, whole)),)))
-            strips.append(Strip(beside, (0, 0, 0, past), ((place, everything, (within, edge)),)))
-    return Strip(cover, (0, 0, 0, 0), tuple(copies)), *strips
+def _levels(corners: Sequence[Corner], side: int, layers: Sequence[tuple[Conv | Pool, int]]) -> tuple[Level, ...]:
+    """Those of the layers, one after the other, in which views at `corners` have enough in common."""
+    levels: list[Level] = []
+    inner = slice(0, side)
+    for layer, out in layers:
+        size, step, pad = layer.size, layer.stride, layer.pad if isinstance(layer, Conv) else 0
+        whole = (side - size) // step + 1  # windows inside a view: one at least where others are cut at its edge
+        most = whole - 1 if isinstance(layer, Pool) and out > whole else out
+        shared = slice(-(-(inner.start + pad) // step), min((inner.stop + pad - size) // step + 1, most))
+        if length(shared) <= 0 or any(at % step for corner in corners for at in corner):
+            break
+        corners = [(row // step, column // step) for row, column in corners]
+        counts = [length(shared) + max(corner[axis] for corner in corners) for axis in (0, 1)]
+        apart = len(corners) * out**2
+        if counts[0] * counts[1] + apart - len(corners) * length(shared) ** 2 >= WORTH * apart:
+            break
+        start = shared.start * step - pad - inner.start
+        rows, columns = (slice(start, start + (count - 1) * step + size) for count in counts)
+        strips = tuple(_strip(layer, side, *target) for target in _around(shared, out))
+        levels.append(Level(out, (rows, columns), shared, tuple(corners), strips, ((shared, shared),)))
+        inner, side = shared, out
+    for i, after in enumerate(levels[1:]):
+        parts = (tuple(_both(span, levels[i].inner) for span in strip.source) for strip in after.strips)
+        levels[i] = replace(levels[i], copied=tuple(part for part in parts if all(length(span) > 0 for span in part)))
+    return tuple(levels)
+
+
+def _around(inner: slice, side: int) -> list[Slices]:
+    """The rectangles around the square `inner` of maps of `side`: above and below it, and at its left and right."""
+    whole, before, after = slice(0, side), slice(0, inner.start), slice(inner.stop, side)
+    found = [(before, whole), (after, whole), (inner, before), (inner, after)]
+    return [part for part in found if all(length(span) for span in part)]
+
+
+def _strip(layer: Conv | Pool, side: int, rows: slice, columns: slice) -> Strip:
+    """What a layer over maps of `side` takes for some rows and columns of what it gives."""
+    pad = layer.pad if isinstance(layer, Conv) else 0
+    spans = [(s.start * layer.stride - pad, (s.stop - 1) * layer.stride - pad + layer.size) for s in (rows, columns)]
+    source = tuple(slice(max(0, first), min(side, last)) for first, last in spans)
+    zeros = (edge for first, last in spans for edge in (max(0, -first), max(0, last - side)))
+    return Strip(source, tuple(zeros), (rows, columns))  # type: ignore[arg-type]
+
+
+def _both(one: slice, other: slice) -> slice:
+    return slice(max(one.start, other.start), min(one.stop, other.stop))
+
+
+def _shifted(part: Slices, down: int, right: int) -> Slices:
+    rows, columns = part
+    return slice(rows.start + down, rows.stop + down), slice(columns.start + right, columns.stop + right)
