@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from itertools import accumulate, pairwise, product, takewhile
+from itertools import accumulate, pairwise, product
 from typing import Any
 
 import numpy as np
@@ -84,8 +84,12 @@ class CompiledNetwork:
         # The first convolutions and pooling layers, which views can share, each with what follows it place by place.
         heads = [i for i, layer in enumerate(kinds) if i == 0 or not isinstance(layer, Activation | LRN | Dropout)]
         self.stages = [range(i, after) for i, after in pairwise(heads)]
-        shareable = takewhile(lambda stage: isinstance(kinds[stage.start], Conv | Pool), self.stages)
-        self.shareable = [(kinds[stage.start], steps[stage.start].entry.shape[1]) for stage in shareable]
+        self.shareable: list[tuple[Conv | Pool, int]] = []  # with the sides of what they give
+        for stage in self.stages:
+            layer = kinds[stage.start]
+            if not isinstance(layer, Conv | Pool):
+                break
+            self.shareable.append((layer, steps[stage.start].entry.shape[1]))
         self.maps_plan, self.vectors_plan = lru_cache(PLANS)(self._maps_plan), lru_cache(PLANS)(self._vectors_plan)
         self.part_plan, self.groups = lru_cache(PARTS)(self._part_plan), lru_cache(PLANS)(self._groups)
         self.together = max(1, CACHE // self._maps_plan(0, 1, frozenset(self.names[-1:])).size)

@@ -140,7 +140,8 @@ def _levels(corners: Sequence[Corner], side: int, layers: Sequence[tuple[Conv | 
         levels.append(Level(out, (rows, columns), shared, tuple(corners), strips, ((shared, shared),)))
         inner, side = shared, out
     for i, after in enumerate(levels[1:]):
-        parts = (tuple(_both(span, levels[i].inner) for span in strip.source) for strip in after.strips)
+        inner = levels[i].inner
+        parts = ((_both(strip.source[0], inner), _both(strip.source[1], inner)) for strip in after.strips)
         levels[i] = replace(levels[i], copied=tuple(part for part in parts if all(length(span) > 0 for span in part)))
     return tuple(levels)
 
