@@ -8,7 +8,7 @@
 
 namespace {
 
-constexpr Index CHUNK = 4096;  // bytes of a row that are worked on at a time: rows of a block then fit the cache
+constexpr Index CHUNK = 2048;  // bytes of a row that are worked on at a time: those of a few rows fit the nearest cache
 
 inline Index rounded_up(Index n, Index unit) { return (n + unit - 1) / unit * unit; }
 
@@ -77,6 +77,7 @@ ALONE void dot(const W* w, Index w_next, const typename A::Number* x, Index x_ne
     for (int r = 0; r < UNITS; ++r) {
       if constexpr (sizeof(W) == sizeof(typename A::Number)) weights[r] = load_whole<Bits32>(row[r] + at);
       else weights[r] = (Bits32)load_all(row[r] + at);
+      if (I > 1) __builtin_prefetch(row[r] + UNITS * w_next + at, 0, 3);  // what the next call reads
     }
 #pragma GCC unroll 6
     for (int i = 0; i < I; ++i) {
@@ -85,8 +86,15 @@ ALONE void dot(const W* w, Index w_next, const typename A::Number* x, Index x_ne
       for (int r = 0; r < UNITS; ++r) sum[r][i] = add_products(A(), sum[r][i], input, weights[r]);
     }
   }
-  for (int i = 0; i < I; ++i)
-    for (int r = 0; r < valid; ++r) sums[i * next + r] += total(sum[r][i]);
+#pragma GCC unroll 6
+  for (int i = 0; i < I; ++i) {
+    typename A::Sum four[4] = {};
+#pragma GCC unroll 4
+    for (int r = 0; r < UNITS; ++r) four[r] = sum[r][i];
+    Scalar own[4];
+    totals(four, own);
+    for (int r = 0; r < valid; ++r) sums[i * next + r] += own[r];
+  }
 }
 
 template <class A, class W, class Out> struct ForwardOf {
@@ -96,8 +104,9 @@ template <class A, class W, class Out> struct ForwardOf {
   static constexpr bool DIRECT = sizeof(W) == sizeof(Number);  // weights are multiplied as they lie
   static constexpr bool WIDENS = sizeof(W) < sizeof(Number);   // or widened on their way, if few images share them
   const Forward& job;
-  Index inputs = rounded_up(job.k, STEP), chunk = CHUNK / Index(sizeof(Number));
-  Number* x = nullptr;
+  Index chunk = CHUNK / Index(sizeof(Number));
+  Index inputs = rounded_up(job.k, chunk);
+  Number* x = nullptr;  // a chunk of all images, then the next
 
   // Units first to last, of all images.
   void units(Index first, Index last) {
@@ -138,13 +147,13 @@ template <class A, class W, class Out> struct ForwardOf {
     const Index images = (job.n + rounds() - 1) / rounds();
     for (Index i = 0; i < job.n; i += images) {
       const Index count = std::min(images, job.n - i);
-      const Number* from = x + i * inputs + k;
+      const Number* from = x + k * job.n + i * chunk;
       for (Index r = 0; r < own; r += UNITS) {
         const Index valid = std::min<Index>(UNITS, own - r);
         Scalar* to = sums + i * own + r;
         ahead.some();
         const auto with = [&](auto images) {
-          dot<A, decltype(images)::value>(w + r * w_next, w_next, from, inputs, room, to, own, valid);
+          dot<A, decltype(images)::value>(w + r * w_next, w_next, from, chunk, room, to, own, valid);
         };
         switch (count) {
           case 1: with(std::integral_constant<int, 1>()); break;
@@ -173,7 +182,9 @@ template <class A, class W, class Out> struct ForwardOf {
     if (!(x = reinterpret_cast<Number*>(memory.get()))) return false;
     const bool taken = parallel(job.n, job.n * inputs, threads, [&](Index first, Index last) {
       typed(job.x, job.x_dtype, [&](auto* from) {
-        for (Index i = first; i < last; ++i) take<A>(x + i * inputs, from + i * job.k, job.k, inputs, job.quantizer);
+        for (Index i = first; i < last; ++i)
+          for (Index k = 0; k < job.k; k += chunk)
+            take<A>(x + k * job.n + i * chunk, from + i * job.k + k, std::min(chunk, job.k - k), chunk, job.quantizer);
       });
     });
     const Index blocks = (job.u + UNITS - 1) / UNITS;

@@ -39,24 +39,26 @@ template <class V> inline V load_whole(const void* from) {
 }
 template <class V> inline void store_whole(void* to, V v) { std::memcpy(to, &v, sizeof v); }
 
-template <class V> inline auto total(V v) {
+// The totals of four vectors.
+template <class V, class Number> inline void totals(const V* four, Number* to) {
+#if defined(__AVX2__)
+  const auto folded = [](V a, V b) {  // in neighbouring places what is half as many numbers of each
 #if defined(WIDE_MASKS)
-  if constexpr (std::is_same<V, Vector>::value) return _mm512_reduce_add_ps((__m512)v);
-  else return _mm512_reduce_add_epi32((__m512i)v);
-#elif defined(__AVX2__)
-  if constexpr (std::is_same<V, Vector>::value) {
-    __m128 sum = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
-    sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
-    return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
-  } else {
-    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128((__m256i)v), _mm256_extracti128_si256((__m256i)v, 1));
-    sum = _mm_add_epi32(sum, _mm_unpackhi_epi64(sum, sum));
-    return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 1)));
-  }
+    return (V)_mm512_unpacklo_ps((__m512)a, (__m512)b) + (V)_mm512_unpackhi_ps((__m512)a, (__m512)b);
 #else
-  auto sum = v[0];
-  for (Index i = 1; i < LANES; ++i) sum += v[i];
-  return sum;
+    return (V)_mm256_unpacklo_ps((__m256)a, (__m256)b) + (V)_mm256_unpackhi_ps((__m256)a, (__m256)b);
+#endif
+  };
+  typedef Number Four __attribute__((vector_size(16)));
+  Four parts[LANES / 4], sum{};
+  store_whole(parts, folded(folded(four[0], four[1]), folded(four[2], four[3])));
+  for (const Four& part : parts) sum += part;
+  to[0] = sum[0], to[1] = sum[2], to[2] = sum[1], to[3] = sum[3];
+#else
+  for (int i = 0; i < 4; ++i) {
+    to[i] = four[i][0];
+    for (Index at = 1; at < LANES; ++at) to[i] += four[i][at];
+  }
 #endif
 }
 
