@@ -8,7 +8,8 @@ NNCF quantizes it. Contenders take turns. The weights are fresh ones: their valu
 
 Reference rates, measured in the same turns on the same threads: at batch 1 every weight must travel once (bytes over
 the bandwidth at which memory is read); in larger batches the products must be made (over the rate at which torch
-multiplies square matrices of `--side`; for float32 half the bfloat16 rate where that is more).
+multiplies square matrices of `--side`; for float32 half the bfloat16 rate where that is more, for bfloat16 the float32
+rate where the processor has no products of it).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ from alexnet.model.alexnet import AlexNet
 from alexnet.model.native import multiplies_bfloat16
 from alexnet.run import Run
 from benchmarks.processes import child_environment, python
-from benchmarks.products import side_argument, side_of
+from benchmarks.products import multiplied_as, side_argument, side_of
 from benchmarks.records import Result
 from benchmarks.timing import Call, compare_times, seconds_of, take_turns
 
@@ -92,9 +93,12 @@ def measure(options: argparse.Namespace) -> Iterator[Result]:
 def reference_calls(options: argparse.Namespace) -> dict[str, Call]:
     """What the reference rates are made of: reading memory, and products of matrices in each precision."""
     numbers = torch.zeros(READ // 4)
-    a, b, c = (torch.randn(side_of(options, precision), side_of(options, precision)) for precision in BYTES)
-    b, c = b.bfloat16(), c.to(torch.int8)
-    calls: dict[str, Call] = {"read": lambda: numbers.sum(), "float32": lambda: a @ a, "bfloat16": lambda: b @ b}
+    side = side_of(options)
+    a, b = torch.randn(side, side), torch.randn(side, side).bfloat16()
+    c = a.to(torch.int8)
+    calls: dict[str, Call] = {"read": lambda: numbers.sum(), "float32": lambda: a @ a}
+    if multiplied_as("bfloat16") == "bfloat16":
+        calls["bfloat16"] = lambda: b @ b
     if hasattr(torch, "_int_mm"):
         calls["int8"] = lambda: torch._int_mm(c, c)
     return {f"reference {name}": call for name, call in calls.items()}
@@ -163,11 +167,12 @@ class Bench:
     def _product_reference(self, precision: str, views: int, medians: dict[str, float]) -> dict[str, Any]:
         """Images per second at the rate of the matrix products; nothing where torch has no such product."""
         rates = {
-            name: side_of(self.options, name) ** 3 / medians[f"reference {name}"]
+            name: side_of(self.options) ** 3 / medians[f"reference {multiplied_as(name)}"]
             for name in BYTES
-            if f"reference {name}" in medians
+            if f"reference {multiplied_as(name)}" in medians
         }
-        rates["float32"] = max(rates["float32"], rates["bfloat16"] / 2)  # torch's is not every processor's fastest
+        if multiplied_as("bfloat16") == "bfloat16":
+            rates["float32"] = max(rates["float32"], rates["bfloat16"] / 2)  # torch's is not every processor's fastest
         if precision not in rates:
             return {}
         basis = f"matrices at {2 * rates[precision] / 1e9:.0f} G operations/s"

@@ -5,10 +5,10 @@ layers as torch.nn writes them (`LocalResponseNorm` on each column), in float32 
 Every contender works in a process of its own, where ours keeps freed memory as `alexnet train` does and the others run
 as they are; what the reference network gains from kept memory, and from channels-last, is measured too. They take turns
 of one untimed step and a timed one. The reference rate is that of a product of square matrices measured in the same
-turns (2048² on a CPU, 8192² on CUDA, `--side` chooses; small where the processor has no bfloat16 of its own): at it the
-step's multiplications and additions (two per connection and image, forward, backward to the maps, backward to the
-weights; the first layer needs no gradient of its input) would take so long. Peak memory is the most that a process
-held, less what its imports hold.
+turns, torch's or in float32 also NumPy's, the faster of them (2048² on a CPU, 8192² on CUDA, `--side` chooses; in
+float32 for bfloat16 too where the processor has no products of it): at it the step's multiplications and additions (two
+per connection and image, forward, backward to the maps, backward to the weights; the first layer needs no gradient of
+its input) would take so long. Peak memory is the most that a process held, less what its imports hold.
 
 On CUDA nothing is timed before `benchmarks.device` has found the device's numbers to be the CPU's; then ours step as
 they are, compiled, and replayed from a CUDA graph, the peers are the reference network with TF32 too and torchvision's
@@ -34,6 +34,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,7 +49,7 @@ from alexnet.model.alexnet import AlexNet
 from alexnet.training.sgd import SGD, parameter_groups
 from benchmarks.device import check, waiting
 from benchmarks.processes import child_environment, python
-from benchmarks.products import side_argument, side_of
+from benchmarks.products import multiplied_as, side_argument, side_of
 from benchmarks.records import Result
 from benchmarks.steps import Step, ours, reference, theirs, trained
 from benchmarks.timing import Call, compare_times, rounded, seconds_of, take_turns
@@ -62,6 +63,7 @@ REFERENCE, REFERENCE_LAST, REFERENCE_KEPT = (
 )
 REFERENCE_TF32 = "reference net float32 in TF32"
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+PRODUCTS = {precision: (f"product {precision}, torch", f"product {precision}, NumPy") for precision in DTYPES}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -163,7 +165,7 @@ def operations(entries: Sequence[LayerShape], batch: int) -> int:
 def steps(config: Config, options: argparse.Namespace) -> Iterator[Result]:
     """All contenders and the matrix products in turns, after an untimed round; then their peak memory."""
     names = list(contenders(config, options.device))
-    products = [f"product {precision}" for precision in DTYPES]
+    products = list(_products(options))
     with ExitStack() as stack:
         workers = {name: stack.enter_context(Worker(name, options)) for name in (*names, *products)}
         seconds = take_turns(workers, options.turns, measure=Worker.step)
@@ -182,7 +184,7 @@ def _step_results(
 ) -> Iterator[Result]:
     """The step beside its peers, and beside itself without normalization."""
     total = operations(architecture.infer_shapes(config.network), options.batch)
-    rate = _rate(options, precision, seconds)
+    rate, whose = _rate(options, precision, seconds)
     name = f"training step, {config.preset}, batch {options.batch}, {precision}"
     result = compare_times(
         name,
@@ -192,7 +194,7 @@ def _step_results(
         work=options.batch,
         unit="images/s",
         reference_rate=rate / total * options.batch,
-        reference_basis=f"{total / 1e9:.0f} G operations at {rate / 1e9:.0f} G/s",
+        reference_basis=f"{total / 1e9:.0f} G operations at {rate / 1e9:.0f} G/s, {whose}'s product",
     )
     others = [key for key in seconds if key.startswith(f"ours {precision}") and key != own and "without" not in key]
     yield dataclasses.replace(
@@ -298,7 +300,7 @@ def layers(config: Config, options: argparse.Namespace, precision: str) -> Itera
     calls, shapes = _layer_calls(config, options, precision)
     products = {name: _synchronized(call, options) for name, call in _products(options).items()}
     seconds = take_turns({**calls, **products}, options.turns, 2, seconds_of(_clock(options)))
-    rate = _rate(options, precision, seconds)
+    rate, _ = _rate(options, precision, seconds)
     what = f"{config.preset}, batch {options.batch}, {precision}"
     parts = [name for name in calls if name != "step"]
     seconds["layers, loss and update"] = [sum(times) for times in zip(*(seconds[name] for name in parts), strict=True)]
@@ -360,18 +362,23 @@ def _layer(model: AlexNet, part: tuple[LayerShape, ...], x: Tensor, device: str,
     return lambda: torch.autograd.grad(forward(), wanted, grad), out.detach()
 
 
-def _rate(options: argparse.Namespace, precision: str, seconds: Mapping[str, list[float]]) -> float:
-    """Operations per second of the matrix product."""
-    return 2 * side_of(options, precision) ** 3 / statistics.median(seconds[f"product {precision}"])
+def _rate(options: argparse.Namespace, precision: str, seconds: Mapping[str, list[float]]) -> tuple[float, str]:
+    """Operations per second of the fastest matrix product, and whose it is."""
+    names = [key for key in PRODUCTS[multiplied_as(precision, options.device)] if key in seconds]
+    best = min(names, key=lambda key: statistics.median(seconds[key]))
+    return 2 * side_of(options) ** 3 / statistics.median(seconds[best]), best.rpartition(" ")[2]
 
 
 def _products(options: argparse.Namespace) -> dict[str, Call]:
-    """A product of square matrices in each precision."""
+    """Products of square matrices in each precision that is multiplied, in float32 on a CPU by NumPy too."""
     calls: dict[str, Call] = {}
-    for precision, dtype in DTYPES.items():
-        side = side_of(options, precision)
-        matrix = torch.randn(side, side).to(dtype).to(options.device)
-        calls[f"product {precision}"] = partial(torch.matmul, matrix, matrix)
+    side = side_of(options)
+    for precision in {multiplied_as(precision, options.device) for precision in DTYPES}:
+        own, numpys = PRODUCTS[precision]
+        matrix = torch.randn(side, side).to(DTYPES[precision]).to(options.device)
+        calls[own] = partial(torch.matmul, matrix, matrix)
+        if precision == "float32" and options.device == "cpu":
+            calls[numpys] = partial(np.matmul, matrix.numpy(), matrix.numpy())
     return calls
 
 

@@ -84,7 +84,7 @@ def train_step_options(**changes: object) -> Namespace:
     return Namespace(**{**defaults, **changes})
 
 
-@pytest.mark.parametrize("name", ["ours float32", "product float32"])
+@pytest.mark.parametrize("name", ["ours float32", "product float32, torch"])
 def test_a_worker_steps_in_a_process_of_its_own(name: str) -> None:
     with train_step.Worker(name, train_step_options()) as worker:
         assert worker.step() > 0 and worker.step() > 0
@@ -115,16 +115,29 @@ def test_the_layers_times_cover_the_step(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "precision", "side"),
-    [("avx2", "bfloat16", 256), ("avx2", "float32", 2048), ("avx512", "int8", 256), ("avx512-bf16", "bfloat16", 2048)],
+    ("kind", "precision", "product"),
+    [
+        ("avx2", "bfloat16", "float32"),
+        ("avx2", "float32", "float32"),
+        ("avx512", "int8", "int8"),
+        ("avx512-bf16", "bfloat16", "bfloat16"),
+    ],
 )
-def test_the_product_is_small_where_it_would_be_emulated(
-    monkeypatch: pytest.MonkeyPatch, kind: str, precision: str, side: int
+def test_the_reference_is_a_product_that_the_processor_has(
+    monkeypatch: pytest.MonkeyPatch, kind: str, precision: str, product: str
 ) -> None:
     monkeypatch.setattr(products, "instruction_sets", lambda: ((), kind))
-    assert products.side_of(Namespace(side=None, device="cpu"), precision) == side
-    assert products.side_of(Namespace(side=None, device="cuda"), precision) == products.SIDE_CUDA
-    assert products.side_of(Namespace(side=7, device="cpu"), precision) == 7
+    assert products.multiplied_as(precision) == product
+    assert products.multiplied_as(precision, "cuda") == precision
+    assert products.side_of(Namespace(side=None, device="cuda")) == products.SIDE_CUDA
+    assert products.side_of(Namespace(side=7, device="cpu")) == 7
+
+
+def test_the_rate_is_that_of_the_faster_product() -> None:
+    options = Namespace(side=1000, device="cpu")
+    seconds = {"product float32, torch": [2.0, 4.0, 2.0], "product float32, NumPy": [1.0, 1.0, 9.0]}
+    assert train_step._rate(options, "float32", seconds) == (2e9, "NumPy")
+    assert train_step._rate(options, "float32", {**seconds, "product float32, torch": [0.5]}) == (4e9, "torch")
 
 
 def test_a_steps_operations_leave_out_the_gradient_of_the_images() -> None:
