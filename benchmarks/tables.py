@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from alexnet.commands.text_table import table
 from benchmarks.records import Record, Result
 
+BRIEF = ("measurement", "ours", "best peer", "times the peer", "of what can be")
+LESS = ("ms", "s", "µs", "%", "MiB")  # units of which less is better
 HEAD = ("measurement", "ours", "peers", "ratio to the first", "at the reference rate")
 
 
@@ -23,6 +25,21 @@ def cells(result: Result, peers: int | None = None) -> list[str]:
         if result.fraction_of_reference is not None:
             reference += f", {result.fraction_of_reference:.0%} of it"
     return [result.name, f"{digits(result.value)}{unit}{spread}", "; ".join(others), digits(result.ratio), reference]
+
+
+def brief(result: Result) -> list[str]:
+    """A row of `BRIEF`: beside the best of the others' contenders, and the share of the reference rate."""
+    unit = f" {result.unit}" if result.unit else ""
+    spread = f" ({'–'.join(digits(value) for value in result.spread)})" if result.spread else ""
+    others = {name: value for name, value in result.peers.items() if not name.startswith("ours ")}
+    peer, times = "", ""
+    if others:
+        less = result.unit in LESS
+        name = (min if less else max)(others, key=lambda key: others[key])
+        peer = f"{name} {digits(others[name])}"
+        times = digits(others[name] / result.value if less else result.value / others[name])
+    share = "" if result.fraction_of_reference is None else f"{result.fraction_of_reference:.0%}"
+    return [result.name, f"{digits(result.value)}{unit}{spread}", peer, times, share]
 
 
 def text_table(record: Record) -> str:

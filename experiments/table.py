@@ -3,23 +3,25 @@
     python -m experiments.table
 
 writes the results of trainings into README.md, those on few pictures apart, the measurements of speed into
-docs/speed.md, and what the codecs of a store cost into docs/store.md.
+docs/speed.md and docs/speed-tables.md, and what the codecs of a store cost into docs/store.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import codecs as cost
 from benchmarks import records as speed
 from benchmarks.records import Result
-from benchmarks.tables import HEAD, cells, digits, markdown
+from benchmarks.tables import BRIEF, HEAD, brief, cells, digits, markdown
 from experiments import codecs
 from experiments.own_pictures import MAKERS
 from experiments.real_images import EXPERIMENTS
 from experiments.records import RECORDS, TrainingRecord, load
 
 ROOT = Path(__file__).parents[1]
+SPEED = ROOT / "benchmarks" / "records"
 OWN_BEGIN, OWN_END = "<!-- own pictures: made by python -m experiments.table -->", "<!-- /own pictures -->"
 BEGIN, END = "<!-- results: made by python -m experiments.table -->", "<!-- /results -->"
 SPEED_BEGIN, SPEED_END = "<!-- measurements: made by python -m experiments.table -->", "<!-- /measurements -->"
@@ -69,7 +71,7 @@ def accuracy_table(folder: Path = RECORDS) -> str:
     return markdown(head, rows) if rows else NOT_YET
 
 
-def codec_tables(folder: Path = ROOT / "benchmarks" / "records") -> str:
+def codec_tables(folder: Path = SPEED) -> str:
     """Markdown: for each kind of hardware a row per codec, as they were measured last."""
     parts = []
     for kind in sorted(path.name for path in folder.iterdir() if path.is_dir()):
@@ -123,23 +125,46 @@ def _error(result: Result | None) -> str:
     return f"{result.value:.2f} %{spread}"
 
 
-def speed_tables(folder: Path = ROOT / "benchmarks" / "records") -> str:
-    """Markdown: for each kind of hardware and question the newest result of each name."""
+def speed_tables(folder: Path = SPEED) -> str:
+    """Markdown: for each kind of hardware and question a line per measurement, beside the best peer."""
     parts = []
+    for title, known in _measured(folder):
+        rows = [brief(result) for result in known if not _is_detail(result)]
+        if rows:
+            parts.append(f"{title}\n\n{markdown(BRIEF, rows)}")
+    return "\n\n".join(parts)
+
+
+def all_speed_tables(folder: Path = SPEED) -> str:
+    """Markdown: every measurement with all peers, layers in tables of their own."""
+    parts = []
+    for title, known in _measured(folder):
+        head, _, about = title.partition("\n\n")
+        for name, layers in ((head, False), (f"{head}, layer by layer", True)):
+            rows = [cells(result) for result in known if _of_a_layer(result) == layers]
+            if rows:
+                parts.append(f"{name}\n\n{about}\n\n{markdown(HEAD, rows)}")
+    return "\n\n".join(parts)
+
+
+def _measured(folder: Path) -> Iterator[tuple[str, list[Result]]]:
+    """For each kind of hardware and question its title, with what it was measured on, and the newest of each result."""
     for kind in sorted(path.name for path in folder.iterdir() if path.is_dir()):
         newest = speed.latest(folder, kind)
         for question, title in TITLES.items():
             known = [(result, record) for result, record in newest.values() if record.name == question]
             known = [pair for pair in known if not pair[0].name.startswith(cost.PREFIX)]  # in a table of their own
-            if not known:
-                continue
-            record = max((record for _, record in known), key=lambda record: record.date)
-            about = f"{record.hardware.title}, torch {record.versions['torch']}, {record.date[:10]}."
-            for name, layers in ((title, False), (f"{title}, layer by layer", True)):
-                rows = [cells(result) for result, _ in known if _of_a_layer(result) == layers]
-                if rows:
-                    parts.append(f"### {name}\n\n{about}\n\n{markdown(HEAD, rows)}")
-    return "\n\n".join(parts)
+            if known:
+                record = max((record for _, record in known), key=lambda record: record.date)
+                about = f"{record.hardware.title}, torch {record.versions['torch']}, {record.date[:10]}."
+                heading = f"### {title} ({record.hardware.instruction_class})"
+                yield f"{heading}\n\n{about}", [result for result, _ in known]
+
+
+def _is_detail(result: Result) -> bool:
+    """Whether it is left out of the short tables: layers, parts, the other memory layout, losses."""
+    words = ("beside itself", "contiguous", "peak memory", "largest relative gap", "less the reference net")
+    return _of_a_layer(result) or any(word in result.name for word in words)
 
 
 def _of_a_layer(result: Result) -> bool:
@@ -155,11 +180,13 @@ def insert(text: str, content: str, begin: str = BEGIN, end: str = END) -> str:
 def pages() -> dict[Path, str]:
     """Every page with a table, as it should be."""
     readme, page, store = ROOT / "README.md", ROOT / "docs" / "speed.md", ROOT / "docs" / "store.md"
+    appendix = ROOT / "docs" / "speed-tables.md"
     effects = insert(store.read_text(), accuracy_table(), EFFECT_BEGIN, EFFECT_END)
     return {
         store: insert(effects, codec_tables(), CODEC_BEGIN, CODEC_END),
         readme: insert(insert(readme.read_text(), results_table()), own_table(), OWN_BEGIN, OWN_END),
         page: insert(page.read_text(), speed_tables(), SPEED_BEGIN, SPEED_END),
+        appendix: insert(appendix.read_text(), all_speed_tables(), SPEED_BEGIN, SPEED_END),
     }
 
 

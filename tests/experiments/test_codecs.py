@@ -74,5 +74,15 @@ def test_the_table_of_codecs_has_their_bytes_errors_and_times(tmp_path: Path) ->
     about, _, _, _, first, *others = table.codec_tables(tmp_path).splitlines()
     assert "thread" in about and first == "| yuv420 | 0.0 | 0.00 | 10 | 2 |"
     assert len(others) == len(CODECS) - 1 and any(line.startswith(f"| {PEER} |") for line in others)
-    text = table.speed_tables(tmp_path)
-    assert "feed from a raw store" in text and PREFIX not in text
+    for text in (table.speed_tables(tmp_path), table.all_speed_tables(tmp_path)):
+        assert "feed from a raw store" in text and PREFIX not in text
+
+
+def test_the_short_tables_are_without_layers_and_parts(tmp_path: Path) -> None:
+    results = [Result("conv1 of digits", 1.0, "ms", peers={"step": 3.0}), Result("peak memory, digits", 7.0, "MiB")]
+    results += [Result("training step, digits", 2.0, "images/s", peers={"a": 4.0, "b": 8.0, "ours torch": 9.0})]
+    speed.save(tmp_path, make_record("train", results))
+    short, everything = table.speed_tables(tmp_path), table.all_speed_tables(tmp_path)
+    assert "| training step, digits | 2 images/s | b 8 | 0.25 |  |" in short
+    assert all(name in everything and name not in short for name in ("conv1 of digits", "peak memory, digits"))
+    assert "layer by layer" in everything
