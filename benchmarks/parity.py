@@ -38,7 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=200, help="steps of each trajectory")
     parser.add_argument("--seeds", type=int, default=3, help="of weights, batches and dropout")
     parser.add_argument("--lr", type=float, help="learning rate; default: the preset's, in proportion to the batch")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the steps are made")
 
 
 def measure(options: argparse.Namespace) -> Iterator[Result]:

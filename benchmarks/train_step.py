@@ -71,7 +71,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="paper", help="the network")
     parser.add_argument("--batch", type=int, default=128, help="images in a batch")
     parser.add_argument("--turns", type=int, default=7, help="timed steps of each contender")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the steps are made")
     parser.add_argument("--layers", action="store_true", help="where the time of our step goes, layer by layer")
     side_argument(parser)
     parser.add_argument(

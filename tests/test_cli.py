@@ -209,6 +209,12 @@ def test_presets_are_a_table_or_a_difference(alexnet: Callable[..., Said]) -> No
     assert "code-145" in alexnet("presets", "paper", "code-145")[1]
 
 
+@pytest.mark.parametrize("command", ["presets", "summary"])
+def test_a_recipe_without_layers_says_so(command: str, alexnet: Callable[..., Said]) -> None:
+    code, _, err = alexnet(command, "fine-tune")
+    assert code == 2 and "--init MODEL" in err and "alexnet config fine-tune" in err
+
+
 def test_the_table_of_presets_has_a_line_for_each(alexnet: Callable[..., Said]) -> None:
     lines = alexnet("presets")[1].splitlines()
     assert [line.split()[0] for line in lines[2:]] == presets.names()

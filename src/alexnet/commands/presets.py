@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from alexnet.commands.frame import PRESET_HELP, Command, Result, named_config, settings_arguments, with_settings
-from alexnet.commands.summary import summary_text
+from alexnet.commands.summary import refuse_a_recipe, summary_text
 from alexnet.commands.text_table import table
 from alexnet.errors import UsageError
 
@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> Result:
             "preset (the table of all), one (its layers), or two or more (how they differ)"
         )
     if len(names) == 1 and not changes:
+        refuse_a_recipe(names[0])
         counts, beside = summary.summary(configs[0].network), "code-145" if names == ["paper"] else "paper"
         more = f"alexnet presets {names[0]} {beside}: how they differ; alexnet config {names[0]}: every setting"
         return {**counts.to_json(), "text": f"{summary_text(counts, names[0])}\n\n{more}"}

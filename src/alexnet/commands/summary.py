@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from alexnet.commands.frame import PRESET_HELP, Command, Result, named_config, settings_arguments, with_settings
 from alexnet.commands.text_table import paragraph, table
+from alexnet.errors import UsageError
 
 if TYPE_CHECKING:
     from alexnet.model.summary import LayerSummary, Summary, Total
@@ -24,8 +25,18 @@ def run(args: argparse.Namespace) -> Result:
     """The counts of a preset's or a run's network."""
     from alexnet.model import summary
 
+    refuse_a_recipe(args.preset)
     counts = summary.summary(with_settings(named_config(args.preset, args.classes), args).network)
     return {"name": args.preset, **counts.to_json(), "text": summary_text(counts, args.preset)}
+
+
+def refuse_a_recipe(name: str) -> None:
+    """Raise UsageError for the preset that has no network of its own."""
+    if name == "fine-tune":
+        raise UsageError(
+            "fine-tune is a recipe for the network of the model it begins from (`alexnet train --preset fine-tune "
+            "--init MODEL`) and has no layers of its own; `alexnet config fine-tune` prints its settings"
+        )
 
 
 def summary_text(counts: Summary, name: str) -> str:
