@@ -8,6 +8,7 @@ docs/speed.md and docs/speed-tables.md, and what the codecs of a store cost into
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from benchmarks import codecs as cost
 from benchmarks import records as speed
 from benchmarks.records import Result
 from benchmarks.tables import BRIEF, HEAD, brief, cells, digits, markdown
-from experiments import codecs
+from experiments import codecs, precisions
 from experiments.own_pictures import MAKERS
 from experiments.real_images import EXPERIMENTS
 from experiments.records import RECORDS, TrainingRecord, load
@@ -28,6 +29,8 @@ SPEED_BEGIN, SPEED_END = "<!-- measurements: made by python -m experiments.table
 CODEC_BEGIN, CODEC_END = "<!-- codecs: made by python -m experiments.table -->", "<!-- /codecs -->"
 EFFECT_BEGIN = "<!-- accuracy of codecs: made by python -m experiments.table -->"
 EFFECT_END = "<!-- /accuracy of codecs -->"
+PRECISION_BEGIN = "<!-- precisions: made by python -m experiments.table -->"
+PRECISION_END = "<!-- /precisions -->"
 NOT_YET = "Not measured yet."
 COLUMNS = ("preset", "images", "views", "top-1 error", "top-5 error", "n", "training", "published")
 OWN_COLUMNS = ("pictures", "test", "most frequent class", "top-1 error", "10 views", "n", "training")
@@ -91,6 +94,19 @@ def codec_tables(folder: Path = SPEED) -> str:
             record = newest[cost.PREFIX + rows[0][0]][1]
             parts.append(f"{record.hardware.title}, {record.date[:10]}.\n\n{markdown(CODEC_COLUMNS, rows)}")
     return "\n\n".join(parts) or NOT_YET
+
+
+def precision_table(folder: Path = RECORDS) -> str:
+    """Markdown: a row per run that was evaluated in every precision, its errors and what they are over float32's."""
+    path = folder / f"{precisions.NAME}.json"
+    if not path.is_file():
+        return NOT_YET
+    rows: dict[str, list[str]] = {}
+    for result in speed.Record.from_json(json.loads(path.read_text())).results:
+        what, _, _ = result.name.rpartition(", ")
+        cost = f" ({result.also['points']:+.2f})" if result.peers else ""
+        rows.setdefault(what, [what, f"{result.n:,}"]).append(f"{result.value:.2f} %{cost}")
+    return markdown(("run, split", "images", "float32", "bfloat16", "int8"), rows.values())
 
 
 def _own_row(record: TrainingRecord) -> list[str]:
@@ -182,10 +198,11 @@ def pages() -> dict[Path, str]:
     readme, page, store = ROOT / "README.md", ROOT / "docs" / "speed.md", ROOT / "docs" / "store.md"
     appendix = ROOT / "docs" / "speed-tables.md"
     effects = insert(store.read_text(), accuracy_table(), EFFECT_BEGIN, EFFECT_END)
+    short = insert(page.read_text(), speed_tables(), SPEED_BEGIN, SPEED_END)
     return {
         store: insert(effects, codec_tables(), CODEC_BEGIN, CODEC_END),
         readme: insert(insert(readme.read_text(), results_table()), own_table(), OWN_BEGIN, OWN_END),
-        page: insert(page.read_text(), speed_tables(), SPEED_BEGIN, SPEED_END),
+        page: insert(short, precision_table(), PRECISION_BEGIN, PRECISION_END),
         appendix: insert(appendix.read_text(), all_speed_tables(), SPEED_BEGIN, SPEED_END),
     }
 
