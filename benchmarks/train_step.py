@@ -54,7 +54,7 @@ from benchmarks.records import Result
 from benchmarks.steps import Step, ours, reference, theirs, trained
 from benchmarks.timing import Call, compare_times, rounded, seconds_of, take_turns
 
-TURN = 0.3  # seconds a contender works in its turn at least: short steps are repeated
+TURN = 0.5  # seconds a contender works in its turn at least: short steps are repeated
 LR = 1e-4  # small, so that random labels do not end in NaN
 REFERENCE, REFERENCE_LAST, REFERENCE_KEPT = (
     "reference net float32",
@@ -298,7 +298,8 @@ def _repeat(call: Call, times: int) -> None:
 def layers(config: Config, options: argparse.Namespace, precision: str) -> Iterator[Result]:
     """Each layer's forward and backward alone, the loss, the update, and what a whole step takes beside their sum."""
     calls, shapes = _layer_calls(config, options, precision)
-    products = {name: _synchronized(call, options) for name, call in _products(options).items()}
+    # Not NumPy's product, whose threads stay awake for a while and would take time from what comes after it.
+    products = {name: _synchronized(call, options) for name, call in _products(options).items() if "NumPy" not in name}
     seconds = take_turns({**calls, **products}, options.turns, 2, seconds_of(_clock(options)))
     rate, _ = _rate(options, precision, seconds)
     what = f"{config.preset}, batch {options.batch}, {precision}"
@@ -373,7 +374,7 @@ def _products(options: argparse.Namespace) -> dict[str, Call]:
     """Products of square matrices in each precision that is multiplied, in float32 on a CPU by NumPy too."""
     calls: dict[str, Call] = {}
     side = side_of(options)
-    for precision in {multiplied_as(precision, options.device) for precision in DTYPES}:
+    for precision in sorted({multiplied_as(precision, options.device) for precision in DTYPES}):
         own, numpys = PRODUCTS[precision]
         matrix = torch.randn(side, side).to(DTYPES[precision]).to(options.device)
         calls[own] = partial(torch.matmul, matrix, matrix)

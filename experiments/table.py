@@ -35,6 +35,15 @@ NOT_YET = "Not measured yet."
 COLUMNS = ("preset", "images", "views", "top-1 error", "top-5 error", "n", "training", "published")
 OWN_COLUMNS = ("pictures", "test", "most frequent class", "top-1 error", "10 views", "n", "training")
 CODEC_COLUMNS = ("codec", "KB an image", "mean error", "µs a crop", "times as fast as JPEG of quality 90")
+HEADLINE_BEGIN = "<!-- speed in short: made by python -m experiments.table -->"
+HEADLINE_END = "<!-- /speed in short -->"
+HEADLINES = (
+    *(f"training step, paper, batch 128, {precision}" for precision in ("float32", "bfloat16")),
+    *(f"centre view, batch {batch}, {precision}" for batch in (1, 32) for precision in ("float32", "bfloat16", "int8")),
+    *(f"ten views, batch 1, {precision}" for precision in ("float32", "bfloat16", "int8")),
+    "feed from a yuv420 store (256-pixel squares)",
+    "alexnet predict on one image",
+)
 TITLES = {
     "train": "The training step",
     "parity": "The same losses",
@@ -151,6 +160,18 @@ def speed_tables(folder: Path = SPEED) -> str:
     return "\n\n".join(parts)
 
 
+def headline_table(folder: Path = SPEED) -> str:
+    """Markdown: a row for each of `HEADLINES`, ours and the best peer on each kind of hardware that has them."""
+    kinds = {path.name: speed.latest(folder, path.name) for path in sorted(folder.iterdir()) if path.is_dir()}
+    kinds = {kind: known for kind, known in kinds.items() if any(name in known for name in HEADLINES)}
+    head = ["measurement", *(word for kind in kinds for word in (kind.replace("-threads", " threads"), "best peer"))]
+    rows = []
+    for name in HEADLINES:
+        found = [brief(known[name][0])[1:3] if name in known else ["–", "–"] for known in kinds.values()]
+        rows.append([name, *(cell.partition(" (")[0] for pair in found for cell in pair)])
+    return markdown(head, rows)
+
+
 def all_speed_tables(folder: Path = SPEED) -> str:
     """Markdown: every measurement with all peers, layers in tables of their own."""
     parts = []
@@ -198,10 +219,11 @@ def pages() -> dict[Path, str]:
     readme, page, store = ROOT / "README.md", ROOT / "docs" / "speed.md", ROOT / "docs" / "store.md"
     appendix = ROOT / "docs" / "speed-tables.md"
     effects = insert(store.read_text(), accuracy_table(), EFFECT_BEGIN, EFFECT_END)
+    results = insert(insert(readme.read_text(), results_table()), own_table(), OWN_BEGIN, OWN_END)
     short = insert(page.read_text(), speed_tables(), SPEED_BEGIN, SPEED_END)
     return {
         store: insert(effects, codec_tables(), CODEC_BEGIN, CODEC_END),
-        readme: insert(insert(readme.read_text(), results_table()), own_table(), OWN_BEGIN, OWN_END),
+        readme: insert(results, headline_table(), HEADLINE_BEGIN, HEADLINE_END),
         page: insert(short, precision_table(), PRECISION_BEGIN, PRECISION_END),
         appendix: insert(appendix.read_text(), all_speed_tables(), SPEED_BEGIN, SPEED_END),
     }

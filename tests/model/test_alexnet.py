@@ -582,6 +582,17 @@ def test_transforms_of_torch_find_the_same_gradient() -> None:
     torch.testing.assert_close(own, expected, rtol=1e-9, atol=1e-14)
 
 
+def test_logits_are_float32_outside_training(digits: AlexNet) -> None:
+    images = pictures(64, 14).float()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits, taps = digits.eval()(images), digits.taps(images)
+        assert logits.dtype == taps["fc5"].dtype == torch.float32 and torch.equal(logits, taps["fc5"])
+        assert taps["relu4"].dtype == digits.train()(images).dtype == torch.bfloat16
+    last = digits.get_submodule("fc5")
+    exact = F.linear(taps["relu4"].double(), last.weight.double(), last.bias.double())
+    assert (logits - exact).abs().max() < 1e-5 * exact.abs().max()
+
+
 def test_taps_keep_no_graph(digits: AlexNet) -> None:
     assert not any(act.requires_grad for act in digits.taps(pictures(1, 14).float()).values())
 

@@ -74,9 +74,13 @@ class TorchBackend:
 
 
 def _rounded(model: Net) -> Net:
-    """A copy whose kernels are bfloat16 already: autocast would round all of them again for every batch."""
+    """A copy whose kernels are bfloat16 already: autocast would round all of them again for every batch.
+
+    The last one's are rounded, but stay float32, in which its outputs are computed.
+    """
     model = copy.deepcopy(model)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):  # their biases stay: the engine adds them unrounded
-            module.weight.data = module.weight.data.bfloat16()
+    rounded = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    for module in rounded:  # their biases stay: the engine adds them unrounded
+        weight = module.weight.data.bfloat16()
+        module.weight.data = weight.float() if module is rounded[-1] else weight
     return model

@@ -78,11 +78,19 @@ class AlexNet(Net):
         return x
 
     def apply_layers(self, layers: tuple[LayerShape, ...], x: Tensor) -> Tensor:
-        """Forward through one of `fused_layers`: a layer, or a convolution that does the following ReLU too."""
+        """Forward through one of `fused_layers`: a layer, or a convolution that does the following ReLU too.
+
+        Outside training the last layer is float32 under autocast too: logits rounded to bfloat16 are often equal, and
+        which of several equal ones is the largest is chance.
+        """
         if x.dim() == 4 and len(layers[0].shape) == 1:
             x = x.flatten(1)  # column by column, then map, row, column of the map
         module = self.get_submodule(layers[0].layer.name)
-        return module(x) if len(layers) == 1 else module(x, relu=True)
+        options = {"relu": True} if len(layers) > 1 else {}
+        if layers[-1] is self.shapes[-1] and not self.training and torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                return module(x.float(), **options)
+        return module(x, **options)
 
     @torch.no_grad()
     def taps(self, images: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
