@@ -76,11 +76,10 @@ class TorchBackend:
 def _rounded(model: Net) -> Net:
     """A copy whose kernels are bfloat16 already: autocast would round all of them again for every batch.
 
-    The last one's are rounded, but stay float32, in which its outputs are computed.
+    The last one's are not: its outputs are computed in float32.
     """
     model = copy.deepcopy(model)
-    rounded = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    for module in rounded:  # their biases stay: the engine adds them unrounded
-        weight = module.weight.data.bfloat16()
-        module.weight.data = weight.float() if module is rounded[-1] else weight
+    *layers, _ = (module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear))
+    for module in layers:  # their biases stay: the engine adds them unrounded
+        module.weight.data = module.weight.data.bfloat16()
     return model
