@@ -22,7 +22,6 @@ import logging
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -45,7 +44,6 @@ from alexnet.errors import AlexnetError
 from alexnet.files import write_json
 from alexnet.formats.export import onnx_model
 from alexnet.inference.backends import BACKENDS, PRECISIONS, Backend
-from alexnet.inference.load import load
 from alexnet.inference.network import NetworkPredictor, Trained
 from alexnet.inference.predictor import Predictor
 from alexnet.inference.quantization import calibrate
@@ -56,6 +54,7 @@ from alexnet.run import Run
 from benchmarks.processes import child_environment, python
 from benchmarks.products import multiplied_as, side_argument, side_of
 from benchmarks.records import Result
+from benchmarks.start import STAGES
 from benchmarks.timing import Call, compare_times, seconds_of, take_turns
 
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
@@ -226,7 +225,7 @@ def starts(options: argparse.Namespace) -> Iterator[Result]:
         times: dict[str, dict[str, list[float]]] = {stage: {way: [] for way in ways} for stage in STAGES}
         for _ in range(turns):
             for way, words in ways.items():
-                for stage, seconds in _fresh(["benchmarks.predict", *words]).items():
+                for stage, seconds in _fresh(["benchmarks.start", *words]).items():
                     times[stage][way].append(seconds)
         for stage in STAGES:
             yield compare_times(
@@ -243,9 +242,6 @@ def starts(options: argparse.Namespace) -> Iterator[Result]:
         for name, (words, aim) in commands.items():
             took = take_turns({name: _command(words)}, turns)
             yield compare_times(name, took, name, [], unit="s", reference_rate=aim, reference_basis="the aim")
-
-
-STAGES = ("import and load", "first call", "warm call")
 
 
 def fresh_run(preset: str, folder: Path) -> tuple[Path, Path]:
@@ -265,28 +261,6 @@ def fresh_run(preset: str, folder: Path) -> tuple[Path, Path]:
     picture = folder / "picture.jpg"
     Image.fromarray(noise[0]).resize((400, 300)).save(picture)
     return run.path, picture
-
-
-def one_start(way: str, run: str) -> dict[str, float]:
-    """Load, call and call again in this process; `way` is a backend or torchvision's network."""
-    began = time.perf_counter()
-    call: Call
-    if way.startswith("torchvision"):
-        from torchvision.models import alexnet
-
-        net: Any = alexnet(weights=None).eval()
-        view = torch.zeros(1, 3, 224, 224)
-        call = _peer(_inference(torch.compile(net) if way.endswith("compiled") else net), view)
-    else:
-        net = load(run, backend=way)
-        call = _probabilities(net, np.zeros((1, net.size, net.size, 3), np.uint8), 1)
-    loaded = time.perf_counter()
-    call()
-    first = time.perf_counter()
-    for _ in range(5):
-        call()
-    warm = statistics.median(_timed(call) for _ in range(7))
-    return dict(zip(STAGES, (loaded - began, first - loaded, warm), strict=True))
 
 
 def _fresh(words: list[str]) -> dict[str, float]:
@@ -368,15 +342,3 @@ def quantized(graph: Any, views: np.ndarray) -> Any:
             fast_bias_correction=True,
             ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
         )
-
-
-def _timed(call: Call) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
-
-
-if __name__ == "__main__":
-    entered = time.perf_counter()
-    answer = one_start(sys.argv[1], sys.argv[2])
-    print(json.dumps({**answer, "inside": time.perf_counter() - entered}))

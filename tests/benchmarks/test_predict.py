@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import predict
+from benchmarks import predict, start
 from benchmarks.registry import run
 
 SMALL = [
@@ -68,8 +68,8 @@ def test_a_peer_in_a_narrower_precision_is_beside_ours_in_that_alone(monkeypatch
 
 def test_a_start_has_every_stage(tmp_path: Path) -> None:
     path, _ = predict.fresh_run("digits", tmp_path)
-    stages = predict.one_start("engine", str(path))
-    assert tuple(stages) == predict.STAGES and min(stages.values()) > 0
+    stages = start.one_start("engine", str(path))
+    assert tuple(stages) == start.STAGES and min(stages.values()) > 0
 
 
 def test_our_contenders_compute_the_same() -> None:
