@@ -164,7 +164,9 @@ def headline_table(folder: Path = SPEED) -> str:
     """Markdown: a row for each of `HEADLINES`, ours and the best peer on each kind of hardware that has them."""
     kinds = {path.name: speed.latest(folder, path.name) for path in sorted(folder.iterdir()) if path.is_dir()}
     kinds = {kind: known for kind, known in kinds.items() if any(name in known for name in HEADLINES)}
-    head = ["measurement", *(word for kind in kinds for word in (kind.replace("-threads", " threads"), "best peer"))]
+    hardware = [next(iter(known.values()))[1].hardware for known in kinds.values()]
+    words = [f"{one.instruction_class}, {one.threads} threads" for one in hardware]
+    head = ["measurement", *(word for kind in words for word in (kind, "best peer"))]
     rows = []
     for name in HEADLINES:
         found = [brief(known[name][0])[1:3] if name in known else ["–", "–"] for known in kinds.values()]

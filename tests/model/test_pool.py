@@ -15,6 +15,17 @@ from alexnet.engine.library import library
 from alexnet.model.pool import AvgPool2d, MaxPool2d, supports
 
 native = pytest.mark.skipif(library() is None, reason="no compiled library here, or switched off")
+# Images, maps, rows, columns, side of a window, stride, whether sized by ceil, and the type.
+any_pooling = given(
+    st.integers(1, 3),
+    st.integers(1, 40),
+    st.integers(3, 14),
+    st.integers(3, 14),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.booleans(),
+    st.sampled_from([torch.float32, torch.bfloat16]),
+)
 
 
 def maps_of(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
@@ -35,16 +46,7 @@ def loops(x: np.ndarray, size: int, stride: int, ceil: bool) -> np.ndarray:
 
 @native
 @settings(max_examples=80, deadline=None)
-@given(
-    st.integers(1, 3),
-    st.integers(1, 40),
-    st.integers(3, 14),
-    st.integers(3, 14),
-    st.integers(1, 4),
-    st.integers(1, 4),
-    st.booleans(),
-    st.sampled_from([torch.float32, torch.bfloat16]),
-)
+@any_pooling
 def test_values_and_gradients_are_torchs(
     n: int, c: int, h: int, w: int, size: int, stride: int, ceil: bool, dtype: torch.dtype
 ) -> None:
@@ -62,16 +64,7 @@ def test_values_and_gradients_are_torchs(
 
 @native
 @settings(max_examples=80, deadline=None)
-@given(
-    st.integers(1, 3),
-    st.integers(1, 40),
-    st.integers(3, 14),
-    st.integers(3, 14),
-    st.integers(1, 4),
-    st.integers(1, 4),
-    st.booleans(),
-    st.sampled_from([torch.float32, torch.bfloat16]),
-)
+@any_pooling
 def test_averages_and_their_gradients_are_torchs(
     n: int, c: int, h: int, w: int, size: int, stride: int, ceil: bool, dtype: torch.dtype
 ) -> None:
