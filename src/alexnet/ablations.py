@@ -104,6 +104,33 @@ def _apart(layer: Layer, side: int, wanted: int) -> Layer:
     return dataclasses.replace(layer, size=layer.stride, ceil=ceil)
 
 
+def _second_column(config: Config) -> Config | None:
+    """Leave one column, with half the kernels in each convolution but the last: the paper's one-GPU net (§3.2)."""
+    network = config.network
+    if network.columns == 1:
+        return None
+    last = [layer.name for layer in network.layers if isinstance(layer, Conv)][-1:]
+    layers = tuple(
+        dataclasses.replace(layer, kernels=layer.kernels // network.columns)
+        if isinstance(layer, Conv) and layer.name not in last
+        else layer
+        for layer in network.layers
+    )
+    return dataclasses.replace(config, network=dataclasses.replace(network, columns=1, layers=layers))
+
+
+def _printed_order(config: Config) -> Config | None:
+    """Put the first nonlinearity after the first pooling, where the 2012 source has it; the text has it before."""
+    layers = list(config.network.layers)
+    kinds = [type(layer) for layer in layers]
+    if LRN not in kinds or Pool not in kinds or Activation not in kinds:
+        return None
+    rectifier, pool = kinds.index(Activation), kinds.index(Pool)
+    if not rectifier < kinds.index(LRN) < pool:
+        return None
+    return _network(config, [*layers[:rectifier], *layers[rectifier + 1 : pool + 1], layers[rectifier], *layers[pool + 1 :]])
+
+
 def _relu(config: Config) -> Config | None:
     """Use tanh in place of ReLU (paper §3.1)."""
     rectifies = any(isinstance(layer, Activation) for layer in config.network.layers)
@@ -148,6 +175,8 @@ ABLATIONS: dict[str, Ablation] = {
     "map-norm": Ablation("normalization within maps", _kind(MapNorm)),
     "overlap": Ablation("overlapping pooling", _overlap),
     "columns": Ablation("second column", _set("network", "columns", 1)),
+    "second-column": Ablation("second column", _second_column),
+    "printed-order": Ablation("ReLU before the first normalization", _printed_order),
     "conv3": Ablation("convolution conv3", _convolution("conv3")),
     "conv4": Ablation("convolution conv4", _convolution("conv4")),
     "conv5": Ablation("convolution conv5", _convolution("conv5")),

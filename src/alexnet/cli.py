@@ -29,6 +29,7 @@ from alexnet.commands import (
     predict,
     presets,
     report,
+    reproduce,
     summary,
     train,
 )
@@ -46,7 +47,7 @@ from alexnet.files import cache_folder, write_text
 
 COMMANDS: tuple[Command, ...] = tuple(
     module.COMMAND
-    for module in (train, evaluate, predict, summary, presets, config, data, report, export, bench, doctor, completion)
+    for module in (train, evaluate, predict, summary, presets, config, data, report, reproduce, export, bench, doctor, completion)
 )
 
 

@@ -58,6 +58,10 @@ class RunError(UsageError):
     """A run directory that cannot be used."""
 
 
+class RunBusy(RunError):
+    """A run that another process is training."""
+
+
 class CheckpointError(RunError):
     """A checkpoint that is missing, damaged or of another network."""
 

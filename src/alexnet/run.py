@@ -27,7 +27,7 @@ from typing import Any
 
 from alexnet.config import Config
 from alexnet.environment import environment
-from alexnet.errors import RunError, UsageError, quoted
+from alexnet.errors import RunBusy, RunError, UsageError, quoted
 from alexnet.files import TEMPORARY, lock, write_json, write_json_lines
 from alexnet.records import check_fields, checked, read_json, read_json_lines
 
@@ -149,7 +149,7 @@ class Run:
     def held(self) -> AbstractContextManager[None]:
         """Hold the run for this process while it trains. Raises RunError where another process has it."""
         _check_kinds(self.path)
-        refusal = RunError(f"{self.path} is being trained by another process; wait for it or stop it")
+        refusal = RunBusy(f"{self.path} is being trained by another process; wait for it or stop it")
         return lock(self.path / ".lock", refusal)
 
     @cached_property

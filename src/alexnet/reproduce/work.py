@@ -1,0 +1,292 @@
+"""Training and measuring the runs that a claim needs, each once, going on where they were stopped.
+
+Runs are in `out/runs/SCALE/ARM-SEED`, their records in `out/records`. Several processes may work in the same folder:
+a run that another one trains is passed over.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from alexnet import config as settings
+from alexnet.architecture import infer_shapes
+from alexnet.config import Config
+from alexnet.errors import DataError, RunError, UsageError
+from alexnet.progress import Progress
+from alexnet.reproduce.claims import Claim, arms_of
+from alexnet.reproduce.records import Key, Records, RunRecord, settings_of
+from alexnet.reproduce.scales import ARMS, BASE, SCALES, Arm, Scale, config_of, fingerprint
+from alexnet.run import Run
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of an arm that has no record yet."""
+
+    scale: Scale
+    arm: Arm
+    seed: int
+
+    @property
+    def key(self) -> Key:
+        """Which record it makes."""
+        return self.scale.name, self.arm.name, self.seed
+
+    @property
+    def images(self) -> str:
+        """The scale whose images it is trained on."""
+        return self.arm.data.get(self.scale.name, self.scale.name)
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return "/".join((self.scale.name, f"{self.arm.name}-{self.seed}"))
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where runs and records go, where the images of each scale are, and on how many threads of which device."""
+
+    out: Path
+    sources: Mapping[str, str]
+    threads: int = 0
+    device: str = "auto"
+
+    @property
+    def records(self) -> Path:
+        """The folder of new records."""
+        return self.out / "records"
+
+    def run(self, key: Key) -> Path:
+        """The run directory of an arm and seed."""
+        return self.out / "runs" / key[0] / f"{key[1]}-{key[2]}"
+
+
+def jobs_of(claims: Iterable[Claim], scale: Scale, seeds: int, known: Records) -> list[Job]:
+    """The runs that claims need at a scale and that have no record, those that others begin from first.
+
+    Raises UsageError where a claim is not measured at this scale.
+    """
+    wanted: dict[Key, Job] = {}
+
+    def want(arm: Arm, seed: int) -> None:
+        if arm.start:
+            want(ARMS[arm.start], seed)
+        job = Job(scale, arm, seed)
+        if job.key not in known.runs:
+            wanted[job.key] = job
+
+    chosen = list(claims)
+    for claim in chosen:
+        if scale.name not in claim.scales:
+            places = ", ".join(claim.scales) or "no scale"
+            raise UsageError(f"claim {claim.number} ({claim.title}) is not measured at {scale.name}, but at {places}")
+    for seed in range(seeds):  # seed by seed, so that every arm has some early
+        for claim in chosen:
+            for arm in arms_of(claim, scale.name):
+                if seed < ARMS[arm].most_seeds:
+                    want(ARMS[arm], seed)
+    return list(wanted.values())
+
+
+@dataclass(frozen=True)
+class Cost:
+    """How long jobs will take: seconds of one process, and what that is known from."""
+
+    seconds: float
+    basis: str
+
+
+def cost_of(jobs: Sequence[Job], known: Records, processor: str, probe: Callable[[Config], float]) -> Cost:
+    """What jobs cost on this kind of processor, by its records, else by a probe.
+
+    An arm without a record takes as long as the scale's base, in proportion to its connections. `probe` returns the
+    seconds of one training step.
+    """
+    bases: dict[tuple[str, str], tuple[float, str]] = {}
+    for record in sorted(known.runs.values(), key=lambda record: record.date):
+        if record.processor == processor:
+            bases[record.scale, record.arm] = record.seconds, f"the record of {record.date[:10]}"
+    total, reasons = 0.0, dict[str, None]()
+    for job in jobs:
+        place = job.scale.name, job.arm.name
+        if place not in bases and job.arm.baseline:
+            reasons["without the baselines, which were not timed here"] = None
+            continue
+        if place not in bases:
+            base = bases.get((job.scale.name, BASE))
+            if base is None:
+                config = config_of(job.arm, job.scale, job.seed)
+                bases[place] = probe(config) * _steps(job, config), "a probe of this machine"
+            else:
+                share = _connections(job) / _connections(Job(job.scale, ARMS[BASE], 0))
+                bases[place] = base[0] * share, base[1]
+        seconds, reason = bases[place]
+        total, reasons[reason] = total + seconds, None
+    return Cost(total, " and ".join(reasons))
+
+
+def _steps(job: Job, config: Config) -> int:
+    """Steps of a run whose schedule does not end it early."""
+    return -(-SCALES[job.images].train_images // config.train.batch_size) * config.train.epochs
+
+
+def _connections(job: Job) -> int:
+    """Connections of all images that a run sees."""
+    config = config_of(job.arm, job.scale, job.seed)
+    each = sum(entry.connections for entry in infer_shapes(config.network))
+    return each * _steps(job, config) * config.train.batch_size
+
+
+def processor_here(threads: int) -> str:
+    """The kind of this processor, as records have it."""
+    import torch
+
+    from alexnet.environment import instruction_sets
+
+    return f"{instruction_sets()[1]}, {threads or torch.get_num_threads()} threads"
+
+
+def step_seconds(config: Config) -> float:
+    """The median time of a training step here, of three after two that warm up."""
+    import torch
+
+    from alexnet.device import choose_device
+    from alexnet.engine.memory import keep_freed_memory
+    from alexnet.model.alexnet import build
+    from alexnet.progress import quiet
+    from alexnet.training.adapt import choose_precision
+    from alexnet.training.sgd import SGD, parameter_groups
+    from alexnet.training.step import Step
+    from alexnet.training.task import task_of
+
+    device = choose_device(config.train.device)
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    if device.type == "cpu":
+        keep_freed_memory()
+    config = choose_precision(config, device, quiet)
+    model = build(config.network, config.train.seed).to(device)
+    optimizer = SGD(parameter_groups(model, config.network, config.optimizer), lr=1e-6)
+    step = Step(model, task_of(config), optimizer, config.train.seed, config.train.precision)
+    batch, side = config.train.batch_size, config.network.image
+    images = 60 * torch.randn(batch, 3, side, side, device=device)
+    positions = torch.arange(batch, device=device)
+    times = []
+    for number in range(5):
+        start = time.perf_counter()
+        step(images, positions % config.network.classes, positions, 1, number).sum().item()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[2:])
+
+
+def perform(job: Job, place: Workplace, progress: Progress, command: str) -> RunRecord:
+    """Train a job's run as far as it is not trained, measure it, and write its record.
+
+    Raises RunBusy where another process trains it, RunError where the run directory holds one of other settings, and
+    what `alexnet.train` and `alexnet.evaluate` raise; what was trained before stays.
+    """
+    source = source_of(job, place)
+    if job.arm.baseline:
+        from alexnet.reproduce.rivals import perform_baseline
+
+        return perform_baseline(job, place, source, progress, command)
+    from alexnet.data.run_data import open_run_data
+    from alexnet.inference.load import load
+    from alexnet.inference.network import NetworkPredictor
+    from alexnet.reproduce import measure
+
+    path = place.run(job.key)
+    run = trained(job, place, path, source, progress)
+    data = open_run_data(run.config)
+    predictor = load(path, checkpoint="last", device=place.device)
+    assert isinstance(predictor, NetworkPredictor)
+    curve = measure.curve_of(run)
+    views = views_of(job) if job.arm.full else 1
+    from alexnet.training.task import task_of
+
+    values = measure.values_of_curve(run, curve, task_of(run.config).chance(len(data.source.classes)))
+    values |= measure.values_of_model(predictor, data, place.records, job.key, views, progress)
+    if job.arm.full:
+        values |= measure.values_of_neighbours(predictor, data, progress)
+        if run.config.network.columns > 1 and not predictor.grey:
+            values |= measure.values_of_kernels(predictor)
+    environment = run.environment
+    record = RunRecord(
+        *job.key,
+        settings=settings_of(job.scale.name, job.arm.name),
+        data=SCALES[job.images].data,
+        values=values,
+        curve=curve,
+        epochs=len(curve),
+        steps=run.metrics("train")[-1]["step"],
+        seconds=round(curve[-1].seconds, 1),
+        hardware=environment["hardware"],
+        versions=environment["versions"],
+        date=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        commit=environment["commit"],
+        command=command,
+    )
+    record.save(place.records)
+    return record
+
+
+def trained(job: Job, place: Workplace, path: Path, source: str, progress: Progress) -> Run:
+    """The job's run, trained to its end."""
+    from alexnet.checkpoint import has_checkpoint
+    from alexnet.training import loop
+
+    changes = {"data.source": source, "train.device": place.device, "train.threads": str(place.threads)}
+    if job.arm.start:
+        changes["train.init"] = str(place.run((job.scale.name, job.arm.start, job.seed)))
+    config = settings.replace(config_of(job.arm, job.scale, job.seed), changes)
+    check_classes(job, source)
+    if (path / "config.json").exists():
+        found = Run.open(path)
+        if fingerprint(adapted(found.config, config)) != fingerprint(config):
+            raise RunError(f"{path} is a run of other settings than {job.name} has now; remove it or give another --out")
+        if has_checkpoint(path / "checkpoints", "last"):
+            loop.resume(path, progress, {"train.threads": str(place.threads)})
+            return Run.open(path)
+    loop.train(config, path, progress, ["alexnet", "reproduce", job.name])
+    return Run.open(path)
+
+
+def adapted(found: Config, wanted: Config) -> Config:
+    """A run's settings with what the images and the processor decided in the form in which it was asked for."""
+    network = dataclasses.replace(found.network, classes=wanted.network.classes)
+    train = found.train
+    if wanted.train.precision == "auto":
+        train = dataclasses.replace(train, precision="auto")
+    return dataclasses.replace(found, network=network, train=train)
+
+
+def source_of(job: Job, place: Workplace) -> str:
+    """Where a job's images are. Raises UsageError where no place is given."""
+    source = place.sources.get(job.images) or SCALES[job.images].source
+    if not source:
+        flag = "--data SRC" if job.images == job.scale.name else f"--data {job.images}=SRC"
+        raise UsageError(f"{job.name} needs the images of {SCALES[job.images].data}: say with {flag} where they are")
+    return source
+
+
+def check_classes(job: Job, source: str) -> None:
+    """Raise DataError where images have another number of classes than those of the job's scale."""
+    from alexnet.data.readers.open import open_source
+
+    wanted, found = SCALES[job.images].classes, len(open_source(source).classes)
+    if found != wanted:
+        raise DataError(f"{source} has {found:,} classes, but {SCALES[job.images].data} has {wanted:,}; give its place with --data")
+
+
+def views_of(job: Job) -> int:
+    """Ten, or five where the network was not trained with mirror images."""
+    return 10 if config_of(job.arm, job.scale, job.seed).augment.mirror else 5
