@@ -32,6 +32,9 @@ class Data:
         "mean-image subtracts each pixel's mean over the training set; imagenet scales to 0..1 and "
         "normalizes with ImageNet's channel means and deviations; none leaves 0..255",
     )
+    classes: tuple[str, ...] = setting(
+        (), "only these of the source's classes: names, or numbers from 0 on and ranges of them, as 0-149 (all)"
+    )
     validation: float = setting(
         0.1, "share of train held out for validation when the source has no val split", above=0, below=1
     )

@@ -191,12 +191,17 @@ def _conv6() -> Config:
 
 
 def with_conv6(config: Config) -> Config:
-    """The config with a sixth convolution before fc6: as many kernels as conv5, which see all columns (§6, §7)."""
-    layers = list(config.network.layers)
-    at = next(i for i, layer in enumerate(layers) if layer.name == "fc6")
-    conv5 = next(layer for layer in layers if layer.name == "conv5")
-    layers[at:at] = [dataclasses.replace(conv5, name="conv6", sees="all", bias=0.0), Activation("relu_conv6")]  # type: ignore[call-arg]
-    return dataclasses.replace(config, network=dataclasses.replace(config.network, layers=tuple(layers)))
+    """The config with a sixth convolution before fc6: as many kernels as conv5, which see all columns (§6, §7).
+
+    Raises UsageError for a network without conv5 or fc6.
+    """
+    layers = {layer.name: layer for layer in config.network.layers}
+    conv5 = layers.get("conv5")
+    if not isinstance(conv5, Conv) or "fc6" not in layers:
+        raise UsageError(f"{config.network.name} has no conv5 and fc6 between which conv6 could be")
+    conv6 = dataclasses.replace(conv5, name="conv6", sees="all", bias=0.0)
+    network = config.network.replace_layer("fc6", conv6, Activation("relu_conv6"), layers["fc6"])
+    return dataclasses.replace(config, network=network)
 
 
 def _cifar(name: str, layers: tuple[Layer, ...], about: str, image: int = 32, **parts: object) -> Config:

@@ -18,7 +18,7 @@ from PIL import Image
 from alexnet.data.decode import Pixels, decode
 from alexnet.data.preprocess import SCALING_ROOM, to_square
 from alexnet.data.random import raw_words
-from alexnet.errors import DataError, several
+from alexnet.errors import DataError, quoted, several, suggestion
 
 Labels = NDArray[np.int64]
 OnProgress = Callable[[int, int], None]  # called with what is done and the total
@@ -96,6 +96,37 @@ class Source:
     def rotated(self) -> Source:
         """Return the source with every split turned as `Split.rotated` does."""
         return replace(self, splits={name: split.rotated() for name, split in self.splits.items()})
+
+
+    def only(self, names: Sequence[str]) -> Source:
+        """Return the source with some of its classes alone, numbered anew in their order; with no names as it is.
+
+        A name is a class's own, or else its number from 0 on, or a range of numbers as 0-149. Raises `DataError` for
+        one that fits no class, naming the nearest, and for fewer than two classes.
+        """
+        if not names:
+            return self
+        chosen = sorted({number for name in names for number in self._numbers(name)})
+        renumbered = np.full(len(self.classes), -1, np.int64)
+        renumbered[chosen] = np.arange(len(chosen))
+        splits: dict[str, Split] = {}
+        for name, split in self.splits.items():
+            splits[name] = Subset(split, np.flatnonzero(renumbered[split.labels] >= 0), name)
+            splits[name].labels = renumbered[splits[name].labels]
+        checked = check_source(self.spec, [self.classes[i] for i in chosen], splits)
+        words = tuple(self.words[i] for i in chosen) if self.words else None
+        return replace(checked, exif_rotate=self.exif_rotate, words=words, notes=self.notes)
+
+    def _numbers(self, name: str) -> Iterable[int]:
+        if name in self.classes:
+            return (self.classes.index(name),)
+        first, dash, last = name.partition("-")
+        if first.isdecimal() and (last.isdecimal() or not dash) and len(name) < 16:
+            numbers = range(int(first), int(last or first) + 1)
+            if numbers and numbers[-1] < len(self.classes):
+                return numbers
+            raise DataError(f"data.classes {name} should be within 0-{len(self.classes) - 1}, the classes of {self.spec}")
+        raise DataError(f"data.classes {quoted(name)} is no class of {self.spec}{suggestion(name, self.classes)}")
 
 
 class Subset(Split):

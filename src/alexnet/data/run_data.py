@@ -202,6 +202,7 @@ def open_known_source(run: Run, data: str | None = None) -> tuple[Source, str | 
     else:
         source = open_source(run.config.data.source)
         place = place_of(run.config.data.source) if not known else None
+    source = source.only(run.config.data.classes)
     return source, place, changed_since(known, source)
 
 
@@ -265,7 +266,7 @@ def open_run_data(config: Config, source: Source | None = None, place: str | Non
     if source is None:
         if not config.data.source:
             raise UsageError(f"preset {config.preset} has no images of its own: name yours with data (--data SRC)")
-        source, place = open_source(config.data.source), place_of(config.data.source)
+        source, place = open_source(config.data.source).only(config.data.classes), place_of(config.data.source)
         if exif_rotate and source.exif_rotate is False:
             raise DataError(f"{source.spec} was prepared without exif_rotate, but data.exif_rotate asks for it")
     if source.exif_rotate is not None:

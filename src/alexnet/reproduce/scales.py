@@ -56,7 +56,7 @@ SCALES: dict[str, Scale] = {
             "tiny-32",
             "Tiny ImageNet",
             200,
-            100_000,
+            90_000,
             {
                 "train.epochs": "12",
                 "schedule.kind": "epochs",
@@ -102,9 +102,27 @@ class Arm:
 
 
 BASE = "paper"  # the arm that all others differ from
-# The four-layer nets of figure 1: no regularization, and rates chosen for each.
-PLAIN = {"optimizer.weight_decay": "0", "augment.crop": "false", "augment.mirror": "false", "schedule.kind": "epochs"}
-UNDECAYED = {"network.fc4.decay": "none", "network.fc5.decay": "none"}
+# The four-layer nets of figure 1: no regularization, one rate to the end.
+PLAIN = {
+    "optimizer.weight_decay": "0",
+    "augment.crop": "false",
+    "augment.mirror": "false",
+    "augment.colour": "0",
+    "schedule.kind": "epochs",
+    "schedule.milestones": "",
+}
+FOUR = {
+    "digits": {"network.drop4": "none"},
+    "cifar10": {"network.fc4.decay": "none", "network.fc5.decay": "none"},
+}
+TANH = {"network.activation": "tanh"}
+FIRST, REST = "0-149", "150-199"  # classes of Tiny ImageNet: those of the larger set, and the target's
+
+
+def _four(scale: str, epochs: int, lr: str) -> dict[str, str]:
+    return {**FOUR[scale], "train.epochs": str(epochs), "optimizer.lr": lr}
+
+
 ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (
@@ -132,6 +150,48 @@ ARMS: dict[str, Arm] = {
         Arm("tanh", "tanh in place of ReLU", ("relu",)),
         Arm("no-biases", "all biases start at 0", ("biases",)),
         Arm("no-mean", "without subtracting the mean image", ("mean",)),
+        Arm(
+            "relu-four-layer",
+            "four layers with ReLUs, no regularization, the rate that is fastest for it",
+            settings=PLAIN,
+            at={"digits": _four("digits", 15, "0.005"), "cifar10": _four("cifar10", 15, "0.001")},
+            preset={"cifar10": "cifar-26"},
+        ),
+        Arm(
+            "tanh-four-layer",
+            "four layers with tanh, no regularization, the rate that is fastest for it",
+            settings={**PLAIN, **TANH},
+            at={"digits": _four("digits", 15, "0.005"), "cifar10": _four("cifar10", 40, "0.001")},
+            preset={"cifar10": "cifar-26"},
+        ),
+        Arm("conv6", "with a sixth convolution", conv6=True, full=True),
+        Arm(
+            "larger-set",
+            "with a sixth convolution, trained on more categories",
+            conv6=True,
+            at={
+                "cifar10": {"train.epochs": "12", "schedule.milestones": "9,11"},
+                "tiny-imagenet": {"data.classes": FIRST},
+            },
+            data={"cifar10": "tiny-imagenet"},
+        ),
+        Arm(
+            "fine-tuned",
+            "with a sixth convolution, begun from the weights of more categories, at a tenth of the rate",
+            conv6=True,
+            settings={"optimizer.lr": "0.0003", "schedule.layers": "conv1=x0.1,fc8=x10"},
+            at={"tiny-imagenet": {"data.classes": REST}},
+            start="larger-set",
+            full=True,
+        ),
+        Arm(
+            "target-alone",
+            "the paper's network on the target's categories alone",
+            at={"tiny-imagenet": {"data.classes": REST}},
+            full=True,
+        ),
+        Arm("sparse-coding", "sparse coding of dense HOG and LBP, linear SVMs", baseline="sparse-coding"),
+        Arm("sift-fv", "SIFT and local colour statistics as Fisher vectors, linear SVMs", baseline="sift-fv"),
         Arm("hinge", "the multi-class hinge loss", settings={"train.task": "hinge"}),
         Arm("order-2012", "ReLU after normalization and pooling in the first layer, as the 2012 source has it", ("printed-order",)),
     )

@@ -1,0 +1,124 @@
+"""The ledger as a page: self-contained HTML with plots, or Markdown; made from the records and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from alexnet import __version__
+from alexnet.errors import UsageError
+from alexnet.files import write_text
+from alexnet.report import figures
+from alexnet.reproduce import plots
+from alexnet.reproduce.claims import GAP
+from alexnet.reproduce.ledger import Outcome, Row, main_outcome, rows
+from alexnet.reproduce.records import Records
+from alexnet.reproduce.scales import ARMS, BASE, SCALES
+
+CURVES = {1: ("relu-four-layer", "tanh-four-layer"), 5: (BASE, "no-augmentation"), 7: (BASE, "no-dropout")}
+
+
+@dataclass(frozen=True)
+class Section:
+    """One claim on the page: its row, its measured outcomes, and its plots."""
+
+    row: Row
+    outcomes: tuple[Outcome, ...]
+    plots: tuple[Markup, ...]
+
+
+def write_page(path: Path, records: Records) -> None:
+    """Write the ledger to `path`, .html or .md. Raises UsageError for another kind, OSError for a full disk."""
+    if path.suffix not in (".html", ".md"):
+        raise UsageError(f"--report {path} should end in .html or .md")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, html(records) if path.suffix == ".html" else markdown(records))
+
+
+def html(records: Records) -> str:
+    """The self-contained page."""
+    sections = [_section(row, records, True) for row in rows(records)]
+    return _environment().get_template("claims.html").render(**_context(sections, records))
+
+
+def markdown(records: Records) -> str:
+    """The page as Markdown, without plots."""
+    sections = [_section(row, records, False) for row in rows(records)]
+    return _environment(False).get_template("claims.md").render(**_context(sections, records))
+
+
+def headline(records: Records) -> str:
+    """The table of claims in Markdown: paper, ours, verdict at the scale that shows most."""
+    lines = ["| | claim | paper | difference here, 95 % interval | scale | n | verdict |", "|---|---|---|---|---|---|---|"]
+    for row in rows(records):
+        verdict, scale = row.best
+        shown, n = ("–", "–")
+        if scale:
+            one = main_outcome(row.scales[scale])
+            shown, n = difference(one), str(one.n)
+        cells = (str(row.claim.number), row.claim.title, row.claim.paper[0], shown, scale or "–", n, f"**{verdict}**" if verdict == "confirmed" else verdict)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def difference(one: Outcome) -> str:
+    """A difference with its interval and unit."""
+    if one.interval is None:
+        return one.missing
+    found = one.interval
+    return f"{found.mean:+.2f} ({found.low:+.2f} to {found.high:+.2f}) {one.comparison.unit}"
+
+
+def _section(row: Row, records: Records, drawn: bool) -> Section:
+    found = [one for outcomes in row.scales.values() for one in outcomes if one.interval is not None]
+    panels = []
+    if drawn:
+        panels = [plots.dots(one) for one in found if one.comparison.decides]
+        for scale in row.scales:
+            arms = {arm: tuple(records.of(scale, arm).values()) for arm in CURVES.get(row.claim.number, ())}
+            if arms and all(arms.values()):
+                what = "error by epoch" if row.claim.number != 1 else "training error by epoch"
+                panels.append(plots.curves(f"{scale}: {what}, %", arms, row.claim.number != 1))
+    name = f"claim{row.claim.number}"
+    drawings = tuple(figures.svg(panel, f"{name}-{place}") for place, panel in enumerate(panels))
+    return Section(row, tuple(found), drawings)
+
+
+def _context(sections: Iterable[Section], records: Records) -> dict[str, object]:
+    listed = list(sections)
+    runs = list(records.runs.values())
+    return {
+        "sections": listed,
+        "confirmed": sum(section.row.best[0] == "confirmed" for section in listed),
+        "runs": runs,
+        "seconds": sum(run.seconds for run in runs),
+        "dates": sorted(run.date[:10] for run in runs),
+        "processors": sorted({run.processor for run in runs}),
+        "scales": SCALES,
+        "arms": ARMS,
+        "version": __version__,
+        "gap": GAP,
+        "main": main_outcome,
+    }
+
+
+def _environment(escape: bool = True) -> Environment:
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader("alexnet.reproduce"), PackageLoader("alexnet.report")]),
+        autoescape=escape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"difference": difference, "duration": _duration, "mean": lambda values: f"{sum(values) / len(values):.2f}"}
+    return environment
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
