@@ -40,6 +40,8 @@ def has(preset: str, name: str) -> bool:
         "map-norm": any(isinstance(layer, MapNorm) for layer in layers),
         "overlap": any(isinstance(layer, Pool) and layer.size > layer.stride for layer in layers),
         "columns": config.network.columns > 1,
+        "second-column": config.network.columns > 1,
+        "printed-order": first_rectifier_before_normalization(config),
         **{name: any(layer.name == name for layer in layers) for name in ("conv3", "conv4", "conv5")},
         "relu": config.network.activation == "relu",
         "dropout": any(isinstance(layer, Dropout) for layer in layers),
@@ -50,6 +52,17 @@ def has(preset: str, name: str) -> bool:
         "mean": config.data.center == "mean-image",
         "biases": any(layer.bias for layer in weighted),
     }[name]
+
+
+def first_rectifier_before_normalization(config: Config) -> bool:
+    """Whether a ReLU comes before a normalization that comes before the first pooling."""
+    kinds = [type(layer).__name__ for layer in config.network.layers]
+    before = kinds[: kinds.index("Pool")] if "Pool" in kinds else []
+    return "Activation" in before and "LRN" in before[before.index("Activation") :]
+
+
+# Pairs of which the first leaves nothing for the second to take out.
+EXCLUSIVE = {frozenset(("columns", "second-column")), frozenset(("lrn", "printed-order"))}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -73,8 +86,10 @@ def test_every_ablation_of_every_preset_is_built_or_refused(name: str, preset: s
 def test_every_pair_and_all_together_can_be_built(preset: str) -> None:
     names = [name for name in ABLATIONS if has(preset, name)]
     for pair in itertools.combinations(names, 2):
-        check_network(without(presets.preset(preset), pair).network)
-    check_network(without(presets.preset(preset), names).network)
+        if frozenset(pair) not in EXCLUSIVE:
+            check_network(without(presets.preset(preset), pair).network)
+    together = [name for name in names if name not in ("second-column", "printed-order")]
+    check_network(without(presets.preset(preset), together).network)
 
 
 def test_the_order_of_names_does_not_matter() -> None:
@@ -107,6 +122,18 @@ def test_with_one_column_every_kernel_sees_all_maps() -> None:
     layers = {entry.name: entry for entry in infer_shapes(paper("columns").network)}
     assert layers["conv2"].weights == 5 * 5 * 96 * 256
     assert changed(paper("columns")) == {("network", "columns")}
+
+
+def test_without_the_second_column_the_paper_is_its_one_gpu_net() -> None:
+    assert paper("second-column").network.layers == presets.preset("one-gpu").network.layers
+    assert paper("second-column").network.columns == 1
+
+
+def test_without_the_printed_order_the_first_layer_is_that_of_the_2012_source() -> None:
+    names = [layer.name for layer in paper("printed-order").network.layers]
+    assert names[:4] == ["conv1", "norm1", "pool1", "relu1"]
+    assert names[:4] == [layer.name for layer in presets.preset("code-145").network.layers][:4]
+    assert names[4:] == [layer.name for layer in presets.preset("paper").network.layers][4:]
 
 
 @pytest.mark.parametrize("name", ["conv3", "conv4", "conv5"])

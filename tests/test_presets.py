@@ -48,6 +48,7 @@ def test_all_presets_are_there_and_the_paper_comes_first() -> None:
         "cifar-13",
         "cifar-11",
         "digits",
+        "tiny-32",
         "tiny-64",
     }
 

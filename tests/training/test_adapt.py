@@ -34,6 +34,7 @@ OWN = {  # the training images that a preset was made for
     "cifar-13": 40_000,
     "cifar-11": 40_000,
     "tiny-64": 100_000,
+    "tiny-32": 45_000,
     "digits": 1_293,
 }
 

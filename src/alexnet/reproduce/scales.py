@@ -45,7 +45,7 @@ SCALES: dict[str, Scale] = {
             "digits",
             "scikit-learn's digits",
             10,
-            1_294,
+            1_293,
             {"train.epochs": "25", "train.log_every": "5"},
             source="digits",
         ),
