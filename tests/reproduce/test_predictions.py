@@ -226,3 +226,13 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     for path, message in ((tmp_path / "none.npz", "No such file"), (tmp_path, "not a regular file")):
         with pytest.raises(DataError, match=message):
             Predictions.load(path)
+
+
+@pytest.mark.parametrize("classes", [10, 200])
+def test_kept_classes_keep_their_order_where_rounding_made_them_equal(classes: int) -> None:
+    probabilities, labels = made(3000, classes, sharp=1.0)
+    predictions = Predictions.of(probabilities, labels)
+    assert predictions.nats is not None and (predictions.nats[:, 0] == predictions.nats[:, 1]).sum() > 50
+    again = Predictions.of(predictions.probabilities(), labels)
+    for top in (1, 5):
+        np.testing.assert_array_equal(again.wrong(top), predictions.wrong(top))

@@ -23,6 +23,7 @@ NAT = 16  # steps per nat of −log probability: its rounding changes a probabil
 LIMIT = 64 << 20  # bytes of a file, packed and unpacked: over two million images
 MOST_CLASSES = 1 << 16
 ROWS = 4096  # images at a time
+_APART = np.float32(1e-5)  # how much less, in parts, a class gets that rounding made equal to the one before it
 _NAMES = {"classes", "labels", "ranks", "top", "nats"}
 
 
@@ -97,17 +98,19 @@ class Predictions:
     def probabilities(self, classes: int | None = None) -> NDArray[np.float32]:
         """Probabilities (N, C) as far as they were kept; what remains is spread evenly over the other classes.
 
-        No other class is made more probable than one that was kept. Raises DataError where none were kept, UsageError
-        where they are of another number of `classes`.
+        Kept classes keep their order, and no other class is made as probable as one of them. Raises DataError where
+        none were kept, UsageError where they are of another number of `classes`.
         """
         if classes is not None and classes != self.classes:
             raise UsageError(f"the predictions are of {self.classes} classes, not {classes}")
         if self.top is None or self.nats is None:
             raise DataError("these predictions keep ranks only; an ensemble needs probabilities (full)")
-        kept = np.exp(-self.nats.astype(np.float32) / NAT)
+        kept = np.exp(-self.nats.astype(np.float32) / NAT) * (
+            1 - _APART * np.arange(self.nats.shape[1], dtype=np.float32)
+        )
         others = self.classes - kept.shape[1]
         rest = np.maximum(1 - kept.sum(1, keepdims=True), 0) / max(others, 1)
-        spread = np.broadcast_to(np.minimum(rest, kept[:, -1:]), (len(self), self.classes)).copy()
+        spread = np.broadcast_to(np.minimum(rest, (1 - _APART) * kept[:, -1:]), (len(self), self.classes)).copy()
         np.put_along_axis(spread, self.top.astype(np.int64), kept, 1)
         return (spread / spread.sum(1, keepdims=True)).astype(np.float32)
 
