@@ -119,6 +119,16 @@ def test_arrays_come_back_as_they_were(tmp_path: Path) -> None:
     assert (map_npy(tmp_path / "x.npy", np.dtype(np.float64), (2, 3)) == ARRAYS["a"]).all()
 
 
+def test_compressed_arrays_come_back_where_they_are_asked_for(tmp_path: Path) -> None:
+    write_npz(tmp_path / "x.npz", {"a": np.zeros(1000)}, compressed=True)
+    assert (tmp_path / "x.npz").stat().st_size < 1000
+    assert read_npz(tmp_path / "x.npz", 1 << 20, compressed=True)["a"].tolist() == [0] * 1000
+    with pytest.raises(ValueError, match="its members are larger than it is"):
+        read_npz(tmp_path / "x.npz", 1 << 20)
+    with pytest.raises(ValueError, match="its members are larger than the limit"):
+        read_npz(tmp_path / "x.npz", 4000, compressed=True)
+
+
 def of_many_members() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

@@ -65,6 +65,7 @@ ROOMS = (
     "training",
     "inference",
     "report",
+    "reproduce",
     "commands",
     "cli",
     "__main__",

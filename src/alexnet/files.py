@@ -82,12 +82,12 @@ def write_json_lines(path: str | os.PathLike[str], values: list[dict[str, Any]])
     write_text(path, "".join(json.dumps(value) + "\n" for value in values))
 
 
-def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]]) -> None:
+def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], compressed: bool = False) -> None:
     """Replace a file by arrays as .npz; equal arrays give equal bytes."""
     import numpy as np
 
     with atomic_write(path) as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+        (np.savez_compressed if compressed else np.savez)(file, **arrays)  # type: ignore[arg-type]
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
@@ -140,10 +140,10 @@ def map_npy(path: str | os.PathLike[str], dtype: np.dtype[Any], shape: tuple[int
         return np.asarray(np.memmap(file, dtype, "r", file.tell(), shape))
 
 
-def read_npz(path: str | os.PathLike[str], limit: int) -> dict[str, NDArray[Any]]:
-    """The arrays of numbers of a .npz file as `write_npz` makes it, uncompressed, of at most `limit` bytes.
+def read_npz(path: str | os.PathLike[str], limit: int, compressed: bool = False) -> dict[str, NDArray[Any]]:
+    """The arrays of numbers of a .npz file as `write_npz` makes it, of at most `limit` bytes, packed and unpacked.
 
-    Raises OSError, and ValueError for anything else.
+    Only with `compressed` may they be packed. Raises OSError, and ValueError for anything else.
     """
     with open_regular(path, limit) as file:
         size = os.fstat(file.fileno()).st_size
@@ -157,8 +157,11 @@ def read_npz(path: str | os.PathLike[str], limit: int) -> dict[str, NDArray[Any]
         try:
             with zipfile.ZipFile(file) as archive:
                 members = archive.infolist()
-                if sum(member.file_size for member in members) > size:
-                    raise ValueError("its members are larger than it is")
+                if sum(member.file_size for member in members) > (limit if compressed else size):
+                    raise ValueError(f"its members are larger than {'the limit' if compressed else 'it is'}")
+                kinds = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED} if compressed else {zipfile.ZIP_STORED}
+                if not kinds.issuperset(member.compress_type for member in members):
+                    raise ValueError("its arrays are compressed" + (" in another way" if compressed else ""))
                 return {member.filename.removesuffix(".npy"): _read_npy(archive, member) for member in members}
         except ValueError:
             raise
@@ -169,8 +172,6 @@ def read_npz(path: str | os.PathLike[str], limit: int) -> dict[str, NDArray[Any]
 def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
     import numpy as np
 
-    if member.compress_type != zipfile.ZIP_STORED:
-        raise ValueError("its arrays are compressed")
     with archive.open(member) as file:
         shape, dtype, fortran = _npy_header(file)
         count = dtype.itemsize * math.prod(shape)

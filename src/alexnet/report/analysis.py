@@ -91,15 +91,8 @@ def analyse(
     The nearest images are looked for among at most `searched` training images. The same run gives the same analysis.
     Raises DataError where the images are no longer there.
     """
-    source, place, changed = open_known_source(run, data)
-    if tuple(source.classes) != predictor.classes:
-        raise DataError(
-            f"{source.spec} is not what the run began with: {changed}; name with data (--data) where its images are"
-        )
-    if changed:
-        progress.warn(f"{source.spec} is not as it was when the run began: {changed}")
-    opened = open_run_data(run.config, source, place)
-    split = opened.split("test" if "test" in source.splits else "val")
+    opened, split = open_measured(predictor, run, progress, data)
+    source = opened.source
     progress.note(f"classifying the {len(split):,} images of the {split.name} split")
     guesses, measurement = _classify(predictor, _loader(opened, split, progress), opened)
     confusion = np.zeros((len(source.classes),) * 2, np.int64)
@@ -107,9 +100,7 @@ def analyse(
     examples = _examples(guesses, split, opened, progress)
     layer = hidden_layer(opened.config.network)
     queries = features(predictor, np.stack([example.image for example in examples]), layer)
-    train = opened.train
-    if len(train) > searched:
-        train = Subset(train, np.sort(permutation(len(train), 0, 0)[:searched]), "train")
+    train = at_most(opened.train, searched)
     progress.note(f"comparing {len(examples)} of them with {len(train):,} training images")
     batches = (batch for batch in _loader(opened, train, progress).epoch(0) if len(batch.labels))
     vectors = (
@@ -133,8 +124,34 @@ def analyse(
         queries.shape[1],
         len(train),
         len(opened.train),
-        changed,
+        opened.changed,
     )
+
+
+def open_measured(
+    predictor: Predictor, run: Run, progress: Progress = quiet, data: str | None = None
+) -> tuple[RunData, Split]:
+    """A run's images as they are now, and the split that a page is about: test, or validation where there is none.
+
+    `data` says where the images are now, if they were moved. Raises DataError where they are no longer there, or of
+    other classes.
+    """
+    source, place, changed = open_known_source(run, data)
+    if tuple(source.classes) != predictor.classes:
+        raise DataError(
+            f"{source.spec} is not what the run began with: {changed}; name with data (--data) where its images are"
+        )
+    if changed:
+        progress.warn(f"{source.spec} is not as it was when the run began: {changed}")
+    opened = replace(open_run_data(run.config, source, place), changed=changed)
+    return opened, opened.split("test" if "test" in source.splits else "val")
+
+
+def at_most(split: Split, count: int) -> Split:
+    """A split, or so many of its images, drawn at random and the same each time, in their order."""
+    if len(split) <= count:
+        return split
+    return Subset(split, np.sort(permutation(len(split), 0, 0)[:count]), split.name)
 
 
 @dataclass(frozen=True)

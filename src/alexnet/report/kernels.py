@@ -39,15 +39,29 @@ def first_kernels(network: Network, weights: Arrays, grey: bool) -> Kernels | No
 
     `weights` are the network's, `grey` says whether its training images are all grey.
     """
-    name, shape = next(((name, shape) for name, shape in shapes_of(network).items() if len(shape) > 1), ("", ()))
-    if len(shape) != 4 or shape[1] != 3:
+    found = first_weights(network, weights)
+    if found is None:
         return None
-    kernels = np.asarray(weights[name], np.float32)  # (K, 3, S, S)
+    name, kernels = found
     groups = np.split(kernels, network.columns)
     shown = SHOWN // network.columns
     colour = None if grey else tuple(_colour_share(group) for group in groups)
     pictures = tuple(np.stack([_picture(kernel, grey) for kernel in group[:shown]]) for group in groups)
     return Kernels(pictures, name.removeprefix("body.").removesuffix(".weight"), colour, len(kernels))
+
+
+def first_weights(network: Network, weights: Arrays) -> tuple[str, NDArray[np.float32]] | None:
+    """The first convolution's weights by name, (K, 3, S, S) of all columns; None where it is no convolution of RGB."""
+    name, shape = next(((name, shape) for name, shape in shapes_of(network).items() if len(shape) > 1), ("", ()))
+    if len(shape) != 4 or shape[1] != 3:
+        return None
+    return name, np.asarray(weights[name], np.float32)
+
+
+def energies(kernels: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of kernels (K, 3, S, S) the sum of their squared weights, (K,), and the part of it that is grey, (K,)."""
+    exact = kernels.astype(np.float64)
+    return (exact**2).sum((1, 2, 3)), (np.tensordot(exact, GREY, ([1], [0])) ** 2).sum((1, 2))
 
 
 def grey_images(statistics: Statistics) -> bool:
@@ -66,6 +80,5 @@ def _picture(kernel: NDArray[np.float32], grey: bool) -> NDArray[np.uint8]:
 
 
 def _colour_share(kernels: NDArray[np.float32]) -> float:
-    energy = float((kernels.astype(np.float64) ** 2).sum())
-    grey = float((np.tensordot(kernels.astype(np.float64), GREY, ([1], [0])) ** 2).sum())
+    energy, grey = (float(part.sum()) for part in energies(kernels))
     return 100 * (1 - grey / energy) if energy else 0.0
