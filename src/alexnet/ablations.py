@@ -128,7 +128,9 @@ def _printed_order(config: Config) -> Config | None:
     rectifier, pool = kinds.index(Activation), kinds.index(Pool)
     if not rectifier < kinds.index(LRN) < pool:
         return None
-    return _network(config, [*layers[:rectifier], *layers[rectifier + 1 : pool + 1], layers[rectifier], *layers[pool + 1 :]])
+    return _network(
+        config, [*layers[:rectifier], *layers[rectifier + 1 : pool + 1], layers[rectifier], *layers[pool + 1 :]]
+    )
 
 
 def _relu(config: Config) -> Config | None:

@@ -47,7 +47,21 @@ from alexnet.files import cache_folder, write_text
 
 COMMANDS: tuple[Command, ...] = tuple(
     module.COMMAND
-    for module in (train, evaluate, predict, summary, presets, config, data, report, reproduce, export, bench, doctor, completion)
+    for module in (
+        train,
+        evaluate,
+        predict,
+        summary,
+        presets,
+        config,
+        data,
+        report,
+        reproduce,
+        export,
+        bench,
+        doctor,
+        completion,
+    )
 )
 
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from alexnet.progress import Progress
     from alexnet.reproduce.claims import Claim
     from alexnet.reproduce.ledger import Outcome, Row
-    from alexnet.reproduce.records import Records
     from alexnet.reproduce.scales import Scale
 
 OUT = "runs/reproduce"
@@ -23,14 +22,22 @@ OUT = "runs/reproduce"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Which claims, at which scale, and where runs go."""
     parser.add_argument(
-        "claims", metavar="CLAIM", nargs="*", help="numbers of claims (default: all; without --scale what is known of them)"
+        "claims",
+        metavar="CLAIM",
+        nargs="*",
+        help="numbers of claims (default: all; without --scale what is known of them)",
     )
     parser.add_argument(
         "--scale",
         metavar="SCALE",
         help="train what has no record at this scale: digits (minutes in all), cifar10, tiny-imagenet or imagenet",
     )
-    parser.add_argument("--seeds", type=int, metavar="N", help="runs of each network, with seeds 0 to N−1 (default: 5; 3 of tiny-imagenet)")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="runs of each network, with seeds 0 to N−1 (default: 5; 3 of tiny-imagenet)",
+    )
     parser.add_argument(
         "--data",
         metavar="SRC",
@@ -39,13 +46,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="where the scale's images are; SCALE=SRC for those of another that a claim needs too",
     )
     parser.add_argument(
-        "--out", metavar="DIR", type=Path, default=Path(OUT), help=f"folder of new runs and their records (default: {OUT})"
+        "--out",
+        metavar="DIR",
+        type=Path,
+        default=Path(OUT),
+        help=f"folder of new runs and their records (default: {OUT})",
     )
-    parser.add_argument("--again", action="store_true", help="leave the records of the package out: train everything here")
+    parser.add_argument(
+        "--again", action="store_true", help="leave the records of the package out: train everything here"
+    )
     parser.add_argument("--cost", action="store_true", help="say what would be trained and how long it takes, and stop")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads of a training (default: one per core)")
-    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda or cuda:N (default: auto)")
-    parser.add_argument("--report", metavar="FILE", type=Path, help="write the ledger as a page: .html with plots, or .md")
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="CPU threads of a training (default: one per core)"
+    )
+    parser.add_argument(
+        "--device", default="auto", help="auto (a GPU where there is one), cpu, cuda or cuda:N (default: auto)"
+    )
+    parser.add_argument(
+        "--report", metavar="FILE", type=Path, help="write the ledger as a page: .html with plots, or .md"
+    )
 
 
 def run(args: argparse.Namespace) -> Result:
@@ -66,7 +85,13 @@ def run(args: argparse.Namespace) -> Result:
                 raise UsageError(f"--{name} is of runs to train: say with --scale at which scale")
     else:
         scale = scale_of(args.scale)
-        _train(args, claims if args.claims else [one for one in claims if scale.name in one.scales], scale, folders, progress)
+        _train(
+            args,
+            claims if args.claims else [one for one in claims if scale.name in one.scales],
+            scale,
+            folders,
+            progress,
+        )
         if args.cost:
             return {"text": ""}
     records = read_records(folders)
@@ -96,7 +121,9 @@ def _claims(words: list[str]) -> list[Claim]:
     return list({claim.number: claim for claim in claims}.values())
 
 
-def _train(args: argparse.Namespace, claims: list[Claim], scale: Scale, folders: list[Path], progress: Progress) -> None:
+def _train(
+    args: argparse.Namespace, claims: list[Claim], scale: Scale, folders: list[Path], progress: Progress
+) -> None:
     """Say what the missing runs cost, and train them one after the other."""
     from alexnet.reproduce import work
     from alexnet.reproduce.records import read_records
@@ -110,7 +137,9 @@ def _train(args: argparse.Namespace, claims: list[Claim], scale: Scale, folders:
     known = read_records(folders)
     jobs = work.jobs_of(claims, scale, seeds, known)
     if not jobs:
-        progress.note(f"nothing to train: all runs have records ({len(claims)} claims at {scale.name}, seeds 0 to {seeds - 1})")
+        progress.note(
+            f"nothing to train: all runs have records ({len(claims)} claims at {scale.name}, seeds 0 to {seeds - 1})"
+        )
         return
     for job in jobs:
         work.source_of(job, place)
@@ -124,15 +153,36 @@ def _train(args: argparse.Namespace, claims: list[Claim], scale: Scale, folders:
         progress.note(f"{number}/{len(jobs)}: {job.name}, {job.arm.about}")
         try:
             if job.key not in read_records(folders).runs:  # another process may have made it by now
-                work.perform(job, place, progress, command)
+                work.perform(job, place, of_a_run(), command)
         except RunBusy:
             busy.append(job.name)
         except KeyboardInterrupt as stopped:
-            raise CommandError("stopped; what was trained is kept: give the same command again to go on", stop_code(stopped)) from None
+            raise CommandError(
+                "stopped; what was trained is kept: give the same command again to go on", stop_code(stopped)
+            ) from None
         except OSError as error:
-            raise CommandError(f"{describe_os_error(error)}; what was trained before is kept: mend it and give the same command again") from None
+            raise CommandError(
+                f"{describe_os_error(error)}; what was trained before is kept: mend it and give the same command again"
+            ) from None
     if busy:
         progress.warn(f"another process trains {', '.join(busy)}; give the same command again when it is done")
+
+
+def of_a_run() -> Progress:
+    """A run's bars alone: the record tells of its epochs."""
+    from alexnet.progress import Terminal
+
+    class Bars(Terminal):
+        def note(self, text: str) -> None:
+            pass
+
+        def warn(self, text: str) -> None:
+            pass
+
+        def validated(self, epoch: int, result: Result, lr: float) -> None:
+            pass
+
+    return Bars()
 
 
 def _sources(words: list[str], scale: str) -> dict[str, str]:
@@ -190,8 +240,14 @@ def details(found: list[Outcome]) -> str:
     for one in found:
         if one.claim is not claim:
             claim = one.claim
-            lines += ["", f"{claim.number}  {claim.title} ({claim.section})", f"    {claim.statement}", f"    paper: {'; '.join(claim.paper)}"]
-        lines.append(f"  {one.scale}, {one.comparison.name}: {one.verdict}{'' if one.comparison.decides else ' (does not decide)'}")
+            lines += [
+                "",
+                f"{claim.number}  {claim.title} ({claim.section})",
+                f"    {claim.statement}",
+                f"    paper: {'; '.join(claim.paper)}",
+            ]
+        beside = "" if one.comparison.decides else " (does not decide)"
+        lines.append(f"  {one.scale}, {one.comparison.name}: {one.verdict}{beside}")
         lines.append(f"    {difference_text(one)}")
         for side, values in ((one.comparison.better, one.better), (one.comparison.worse, one.worse)):
             if values:

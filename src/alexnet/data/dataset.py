@@ -97,7 +97,6 @@ class Source:
         """Return the source with every split turned as `Split.rotated` does."""
         return replace(self, splits={name: split.rotated() for name, split in self.splits.items()})
 
-
     def only(self, names: Sequence[str]) -> Source:
         """Return the source with some of its classes alone, numbered anew in their order; with no names as it is.
 
@@ -125,7 +124,9 @@ class Source:
             numbers = range(int(first), int(last or first) + 1)
             if numbers and numbers[-1] < len(self.classes):
                 return numbers
-            raise DataError(f"data.classes {name} should be within 0-{len(self.classes) - 1}, the classes of {self.spec}")
+            raise DataError(
+                f"data.classes {name} should be within 0-{len(self.classes) - 1}, the classes of {self.spec}"
+            )
         raise DataError(f"data.classes {quoted(name)} is no class of {self.spec}{suggestion(name, self.classes)}")
 
 

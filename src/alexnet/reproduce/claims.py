@@ -120,8 +120,8 @@ CLAIMS: tuple[Claim, ...] = (
         4,
         "§3.4",
         "Overlapping pooling lowers the error",
-        "Pooling 3×3 windows two pixels apart instead of 2×2 windows lowers the error, and such models overfit slightly "
-        "less.",
+        "Pooling 3×3 windows two pixels apart instead of 2×2 windows lowers the error, and such models overfit "
+        "slightly less.",
         ("−0.4 points top-1, −0.3 top-5",),
         (_without("no-overlap"), _without("no-overlap", metric=GAP, decides=False)),
     ),
@@ -183,8 +183,8 @@ CLAIMS: tuple[Claim, ...] = (
         10,
         "§4.1",
         "Ten views beat the centre view",
-        "Averaging the predictions for ten patches of an image, the corners, the centre and their mirror images, lowers the "
-        "error.",
+        "Averaging the predictions for ten patches of an image, the corners, the centre and their mirror images, "
+        "lowers the error.",
         ("39.0 % / 18.3 % → 37.5 % / 17.0 %",),
         (
             Comparison("ten views against the centre", Side(BASE, VIEWS), Side(BASE, ERROR)),
@@ -217,8 +217,8 @@ CLAIMS: tuple[Claim, ...] = (
         12,
         "§6",
         "Pre-training on more categories lowers the error",
-        "A network with a sixth convolution, trained to tell apart the categories of a larger set and then fine-tuned, has "
-        "a lower error than one trained on the target set alone.",
+        "A network with a sixth convolution, trained to tell apart the categories of a larger set and then fine-tuned, "
+        "has a lower error than one trained on the target set alone.",
         ("40.7 % / 18.2 % → 39.0 % / 16.6 %", "seven nets, two of them pre-trained: 36.7 % / 15.4 %"),
         (
             Comparison(
@@ -241,8 +241,8 @@ CLAIMS: tuple[Claim, ...] = (
                 decides=False,
             ),
         ),
-        note="At cifar10 the larger set is Tiny ImageNet; at tiny-imagenet its first 150 classes, and the target the other "
-        "50.",
+        note="At cifar10 the larger set is Tiny ImageNet; at tiny-imagenet its first 150 classes, and the target the "
+        "other 50.",
     ),
     Claim(
         13,
@@ -270,8 +270,8 @@ CLAIMS: tuple[Claim, ...] = (
         14,
         "§6",
         "It holds with ten thousand categories",
-        "On the 10,184 categories of ImageNet's Fall 2009 release the network with a sixth convolution is far below the best "
-        "published error.",
+        "On the 10,184 categories of ImageNet's Fall 2009 release the network with a sixth convolution is far below "
+        "the best published error.",
         ("67.4 % / 40.9 % against 78.1 % / 60.9 %",),
         (
             Comparison(
@@ -288,8 +288,8 @@ CLAIMS: tuple[Claim, ...] = (
         15,
         "§6.1",
         "The two columns specialize",
-        "In every run the kernels of one column's first layer become largely colour-agnostic, those of the other largely "
-        "colour-specific.",
+        "In every run the kernels of one column's first layer become largely colour-agnostic, those of the other "
+        "largely colour-specific.",
         ("figure 3",),
         (
             Comparison(
@@ -306,8 +306,8 @@ CLAIMS: tuple[Claim, ...] = (
         16,
         "§6.1",
         "The last hidden layer knows what pictures show",
-        "The training images whose activations are nearest to a test image's are of its kind, though generally far away in "
-        "pixels.",
+        "The training images whose activations are nearest to a test image's are of its kind, though generally far "
+        "away in pixels.",
         ("figure 4",),
         (
             Comparison(
@@ -337,7 +337,8 @@ CLAIMS: tuple[Claim, ...] = (
         18,
         "§3.3, §5",
         "ReLUs need no input normalization; initial biases of 1 speed the start",
-        "ReLUs learn without input normalization, and biases of 1 where ReLUs follow speed the early stages of learning.",
+        "ReLUs learn without input normalization, and biases of 1 where ReLUs follow speed the early stages of "
+        "learning.",
         ("no figure",),
         (
             _without("no-biases", metric="steps_to_start", unit="steps"),
@@ -356,7 +357,8 @@ CHOICES = Claim(
     0,
     "§3.5",
     "Softmax against the hinge loss",
-    "The paper trains by multinomial logistic regression; the loss of support vector machines would be the other choice.",
+    "The paper trains by multinomial logistic regression; the loss of support vector machines would be the other "
+    "choice.",
     ("no claim",),
     (_without("hinge", SMALL),),
 )

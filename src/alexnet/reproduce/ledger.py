@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from alexnet.errors import DataError
 from alexnet.reproduce.claims import CLAIMS, Claim, Comparison, Side
+from alexnet.reproduce.ensembles import average
 from alexnet.reproduce.intervals import Interval, over_images, paired, verdict, welch
 from alexnet.reproduce.predictions import Predictions
 from alexnet.reproduce.records import Records, RunRecord
@@ -83,7 +85,9 @@ class Outcome:
         }
 
 
-def outcomes(records: Records, claims: Iterable[Claim] = CLAIMS, scales: Iterable[str] = tuple(SCALES)) -> list[Outcome]:
+def outcomes(
+    records: Records, claims: Iterable[Claim] = CLAIMS, scales: Iterable[str] = tuple(SCALES)
+) -> list[Outcome]:
     """Every comparison of the claims at the scales, in order. Raises DataError for damaged predictions."""
     wanted = list(scales)
     return [
@@ -98,7 +102,9 @@ def outcomes(records: Records, claims: Iterable[Claim] = CLAIMS, scales: Iterabl
 def outcome(records: Records, claim: Claim, comparison: Comparison, scale: str) -> Outcome:
     """What one comparison came to."""
     sides = [_values(records, scale, side) for side in (comparison.better, comparison.worse)]
-    runs = {run.key: run for side in (comparison.better, comparison.worse) for run in records.of(scale, side.arm).values()}
+    runs = {
+        run.key: run for side in (comparison.better, comparison.worse) for run in records.of(scale, side.arm).values()
+    }
     better, worse = sides
     shared = [seed for seed in better if seed in worse]
     if len(shared) >= 2:  # seeds that only one side has are left out
@@ -169,7 +175,12 @@ def _values(records: Records, scale: str, side: Side) -> dict[int, float]:
     if side.metric == "ensemble_error":
         if len(runs) < 2:
             return {}
-        return {seed: value for seed, value in zip(runs, [100 * float(_ensemble_wrong(records, scale, side.arm).mean())] * len(runs), strict=True)}
+        return {
+            seed: value
+            for seed, value in zip(
+                runs, [100 * float(_ensemble_wrong(records, scale, side.arm).mean())] * len(runs), strict=True
+            )
+        }
     return {seed: run.values[side.metric] for seed, run in runs.items() if side.metric in run.values}
 
 
@@ -183,7 +194,9 @@ def _over_images(records: Records, scale: str, comparison: Comparison) -> Interv
     """The interval of the difference over test images, each side's errors averaged over its networks."""
     wrong = [_wrong(records, scale, side) for side in (comparison.better, comparison.worse)]
     if len(wrong[0]) != len(wrong[1]):
-        raise DataError(f"the predictions of {comparison.better.arm} and {comparison.worse.arm} at {scale} are of other images")
+        raise DataError(
+            f"the predictions of {comparison.better.arm} and {comparison.worse.arm} at {scale} are of other images"
+        )
     return over_images(100 * (wrong[1] - wrong[0]))
 
 
@@ -192,18 +205,18 @@ def _wrong(records: Records, scale: str, side: Side) -> NDArray[np.float64]:
     if side.metric == "ensemble_error":
         return _ensemble_wrong(records, scale, side.arm)
     kind = KINDS[side.metric]
-    parts = [Predictions.load(records.predictions_file(run.key, kind)).ranks > 0 for run in records.of(scale, side.arm).values()]
+    parts = [
+        Predictions.load(records.predictions_file(run.key, kind)).wrong()
+        for run in records.of(scale, side.arm).values()
+    ]
     return np.mean(parts, axis=0, dtype=np.float64)
 
 
 def _ensemble_wrong(records: Records, scale: str, arm: str) -> NDArray[np.float64]:
     """Where the average of an arm's networks is wrong, (N,)."""
-    files = [records.predictions_file(key, "views") for key in (run.key for run in records.of(scale, arm).values())]
-    return _average_wrong(tuple(map(str, files)))
+    return _average_wrong(tuple(records.predictions_file(run.key, "views") for run in records.of(scale, arm).values()))
 
 
 @cache
-def _average_wrong(files: tuple[str, ...]) -> NDArray[np.float64]:
-    members = [Predictions.load(file) for file in files]
-    mean = np.mean([member.probabilities() for member in members], axis=0)
-    return (mean.argmax(1) != members[0].labels).astype(np.float64)
+def _average_wrong(files: tuple[Path, ...]) -> NDArray[np.float64]:
+    return average([Predictions.load(file) for file in files]).average.wrong().astype(np.float64)

@@ -17,10 +17,10 @@ from alexnet.data.dataset import Subset
 from alexnet.data.run_data import RunData
 from alexnet.evaluation.measure import check_readable
 from alexnet.inference.network import NetworkPredictor
-from alexnet.predictor import Predictor
+from alexnet.inference.predictor import Predictor
 from alexnet.progress import Progress
-from alexnet.reproduce.kernels import colour_index, separation
-from alexnet.reproduce.neighbours import neighbours_of_run
+from alexnet.reproduce.kernels import column_separation
+from alexnet.reproduce.neighbours import measure_neighbours
 from alexnet.reproduce.predictions import Predictions
 from alexnet.reproduce.records import Epoch, Key, predictions_path
 from alexnet.run import Run
@@ -39,9 +39,7 @@ def curve_of(run: Run) -> tuple[Epoch, ...]:
     for line in run.metrics("epoch"):
         seconds += line["seconds"]
         number = line["epoch"]
-        epochs.append(
-            Epoch(number, round(seconds, 2), line["top1_error"], line["loss"], validation.get(number))
-        )
+        epochs.append(Epoch(number, round(seconds, 2), line["top1_error"], line["loss"], validation.get(number)))
     return tuple(epochs)
 
 
@@ -68,7 +66,9 @@ def values_of_curve(run: Run, curve: Sequence[Epoch], chance: float | None) -> V
         values["epochs_to_converge"] = next(number for number, error in validated if error <= least + NEAR)
     if chance is not None:
         lines = run.metrics("train")
-        values["steps_to_start"] = next((line["step"] for line in lines if line["loss"] < STARTED * chance), lines[-1]["step"])
+        values["steps_to_start"] = next(
+            (line["step"] for line in lines if line["loss"] < STARTED * chance), lines[-1]["step"]
+        )
     return values
 
 
@@ -134,20 +134,27 @@ def values_of_model(
 
 def values_of_kernels(predictor: NetworkPredictor) -> Values:
     """How the first layer's kernels differ in colour between the columns (claim 15), in points of energy."""
-    network, weights = predictor.trained.network, predictor.trained.weights
-    index = 100 * colour_index(weights["conv1.weight"])
-    found = separation(index, network.columns)
-    columns = {f"colour_index_{n}": float(part.mean()) for n, part in enumerate(np.split(index, network.columns), 1)}
-    return columns | {
-        "colour_separation": found.difference,
-        "colour_separation_permuted": found.permuted,
-        "colour_separation_p": found.p,
+    found = column_separation(predictor.trained.network, predictor.trained.weights)
+    return {
+        "colour_separation": round(100 * found.statistic, 4),
+        "colour_separation_permuted": round(100 * found.chance, 4),
+        "colour_separation_p": round(found.p, 6),
+        "colour_index_1": round(100 * found.means[0], 4),
+        "colour_index_2": round(100 * found.means[1], 4),
     }
 
 
-def values_of_neighbours(predictor: NetworkPredictor, data: RunData, progress: Progress) -> Values:
-    """What the nearest training images by the last hidden layer and by pixels show (claim 16)."""
-    return neighbours_of_run(predictor, data, progress).values()
+def values_of_neighbours(predictor: Predictor, run: Run, progress: Progress) -> Values:
+    """What the nearest training images by the last hidden layer and by pixels show (claim 16), in percent."""
+    found = measure_neighbours(predictor, run, progress)
+    names = {
+        "neighbours_by_features": found.same_class_by_features,
+        "neighbours_by_pixels": found.same_class_by_pixels,
+        "neighbours_by_chance": found.same_class_by_chance,
+        "pixel_distance_by_features": found.pixel_distance_by_features,
+        "pixel_distance_by_pixels": found.pixel_distance_by_pixels,
+    }
+    return {name: round(value, 4) for name, value in names.items()}
 
 
 def _loss(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:

@@ -53,14 +53,25 @@ def markdown(records: Records) -> str:
 
 def headline(records: Records) -> str:
     """The table of claims in Markdown: paper, ours, verdict at the scale that shows most."""
-    lines = ["| | claim | paper | difference here, 95 % interval | scale | n | verdict |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| | claim | paper | difference here, 95 % interval | scale | n | verdict |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in rows(records):
         verdict, scale = row.best
         shown, n = ("–", "–")
         if scale:
             one = main_outcome(row.scales[scale])
             shown, n = difference(one), str(one.n)
-        cells = (str(row.claim.number), row.claim.title, row.claim.paper[0], shown, scale or "–", n, f"**{verdict}**" if verdict == "confirmed" else verdict)
+        cells = (
+            str(row.claim.number),
+            row.claim.title,
+            row.claim.paper[0],
+            shown,
+            scale or "–",
+            n,
+            f"**{verdict}**" if verdict == "confirmed" else verdict,
+        )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -114,7 +125,11 @@ def _environment(escape: bool = True) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"difference": difference, "duration": _duration, "mean": lambda values: f"{sum(values) / len(values):.2f}"}
+    environment.filters |= {
+        "difference": difference,
+        "duration": _duration,
+        "mean": lambda values: f"{sum(values) / len(values):.2f}",
+    }
     return environment
 
 

@@ -76,7 +76,7 @@ def curves(title: str, arms: Mapping[str, Sequence[RunRecord]], validation: bool
         for (arm, runs), colour in zip(arms.items(), colours, strict=False):
             for dashed in (False, True) if validation else (False,):
                 lines = [
-                    [(epoch.epoch, epoch.val_error if dashed else epoch.train_error) for epoch in run.curve]
+                    [(epoch.epoch, (epoch.val_error or 0.0) if dashed else epoch.train_error) for epoch in run.curve]
                     for run in runs
                 ]
                 style = (0, (3, 1.5)) if dashed else "-"

@@ -99,7 +99,7 @@ def record_path(folder: Path, key: Key) -> Path:
 
 
 def predictions_path(folder: Path, key: Key, kind: str) -> Path:
-    """The file of a run's predictions: `centre` of test images, `views` of them averaged, or `val`, those of validation."""
+    """The file of predictions: `centre` of test images, `views` of them averaged, or `val`, those of validation."""
     return folder / key[0] / f"{key[1]}-{key[2]}.{kind}.npz"
 
 

@@ -7,14 +7,12 @@ a run that another one trains is passed over.
 from __future__ import annotations
 
 import dataclasses
-import shlex
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from alexnet import config as settings
 from alexnet.architecture import infer_shapes
@@ -22,7 +20,7 @@ from alexnet.config import Config
 from alexnet.errors import DataError, RunError, UsageError
 from alexnet.progress import Progress
 from alexnet.reproduce.claims import Claim, arms_of
-from alexnet.reproduce.records import Key, Records, RunRecord, settings_of
+from alexnet.reproduce.records import Key, Records, RunRecord, record_path, settings_of
 from alexnet.reproduce.scales import ARMS, BASE, SCALES, Arm, Scale, config_of, fingerprint
 from alexnet.run import Run
 
@@ -161,7 +159,7 @@ def step_seconds(config: Config) -> float:
 
     from alexnet.device import choose_device
     from alexnet.engine.memory import keep_freed_memory
-    from alexnet.model.alexnet import build
+    from alexnet.model.zoo import build
     from alexnet.progress import quiet
     from alexnet.training.adapt import choose_precision
     from alexnet.training.sgd import SGD, parameter_groups
@@ -213,11 +211,12 @@ def perform(job: Job, place: Workplace, progress: Progress, command: str) -> Run
     views = views_of(job) if job.arm.full else 1
     from alexnet.training.task import task_of
 
+    record_path(place.records, job.key).parent.mkdir(parents=True, exist_ok=True)
     values = measure.values_of_curve(run, curve, task_of(run.config).chance(len(data.source.classes)))
     values |= measure.values_of_model(predictor, data, place.records, job.key, views, progress)
     if job.arm.full:
-        values |= measure.values_of_neighbours(predictor, data, progress)
-        if run.config.network.columns > 1 and not predictor.grey:
+        values |= measure.values_of_neighbours(predictor, run, progress)
+        if run.config.network.columns == 2:
             values |= measure.values_of_kernels(predictor)
     environment = run.environment
     record = RunRecord(
@@ -252,7 +251,9 @@ def trained(job: Job, place: Workplace, path: Path, source: str, progress: Progr
     if (path / "config.json").exists():
         found = Run.open(path)
         if fingerprint(adapted(found.config, config)) != fingerprint(config):
-            raise RunError(f"{path} is a run of other settings than {job.name} has now; remove it or give another --out")
+            raise RunError(
+                f"{path} is a run of other settings than {job.name} has now; remove it or give another --out"
+            )
         if has_checkpoint(path / "checkpoints", "last"):
             loop.resume(path, progress, {"train.threads": str(place.threads)})
             return Run.open(path)
@@ -284,7 +285,9 @@ def check_classes(job: Job, source: str) -> None:
 
     wanted, found = SCALES[job.images].classes, len(open_source(source).classes)
     if found != wanted:
-        raise DataError(f"{source} has {found:,} classes, but {SCALES[job.images].data} has {wanted:,}; give its place with --data")
+        raise DataError(
+            f"{source} has {found:,} classes, but {SCALES[job.images].data} has {wanted:,}; give its place with --data"
+        )
 
 
 def views_of(job: Job) -> int:
