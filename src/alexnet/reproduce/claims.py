@@ -14,6 +14,7 @@ from alexnet.errors import UsageError
 from alexnet.reproduce.scales import BASE
 
 ERROR, VIEWS, GAP = "top1_error", "top1_error_views", "generalization_gap"
+ENSEMBLE = "ensemble_error"  # of the average of an arm's networks
 SMALL = ("digits", "cifar10")
 REAL = ("cifar10", "tiny-imagenet", "imagenet")
 ALL = ("digits", *REAL)
@@ -65,7 +66,8 @@ class Claim:
 
 def _without(arm: str, scales: tuple[str, ...] = ALL, metric: str = ERROR, **rest: object) -> Comparison:
     """The paper's network against an arm that lacks something."""
-    return Comparison(f"{BASE} against {arm}", Side(BASE, metric), Side(arm, metric), scales, **rest)  # type: ignore[arg-type]
+    what = "" if metric == ERROR else f", {metric.replace('_', ' ')}"
+    return Comparison(f"{BASE} against {arm}{what}", Side(BASE, metric), Side(arm, metric), scales, **rest)  # type: ignore[arg-type]
 
 
 CLAIMS: tuple[Claim, ...] = (
@@ -206,7 +208,7 @@ CLAIMS: tuple[Claim, ...] = (
         (
             Comparison(
                 "five nets averaged against their mean",
-                Side(BASE, "ensemble_error"),
+                Side(BASE, ENSEMBLE),
                 Side(BASE, VIEWS),
                 over="images",
             ),

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.errors import DataError
-from alexnet.reproduce.claims import CLAIMS, Claim, Comparison, Side
+from alexnet.reproduce.claims import CLAIMS, ENSEMBLE, ERROR, VIEWS, Claim, Comparison, Side
 from alexnet.reproduce.ensembles import average
 from alexnet.reproduce.intervals import Interval, over_images, paired, verdict, welch
 from alexnet.reproduce.predictions import Predictions
@@ -25,7 +25,7 @@ from alexnet.reproduce.scales import SCALES
 
 VERDICTS = ("refuted", "no difference at this scale", "same direction", "confirmed")  # the weakest first
 NOT_RUN, TOO_FEW = "not run", "too few seeds"
-KINDS = {"top1_error": "centre", "top1_error_views": "views"}  # predictions that a metric is counted of
+KINDS = {ERROR: "centre", VIEWS: "views"}  # predictions that a metric is counted of
 
 
 @dataclass(frozen=True)
@@ -172,15 +172,10 @@ def rows(records: Records, claims: Iterable[Claim] = CLAIMS) -> list[Row]:
 def _values(records: Records, scale: str, side: Side) -> dict[int, float]:
     """What a side measured, by seed."""
     runs = records.of(scale, side.arm)
-    if side.metric == "ensemble_error":
-        if len(runs) < 2:
-            return {}
-        return {
-            seed: value
-            for seed, value in zip(
-                runs, [100 * float(_ensemble_wrong(records, scale, side.arm).mean())] * len(runs), strict=True
-            )
-        }
+    if side.metric == ENSEMBLE:
+        members = [seed for seed, run in runs.items() if VIEWS in run.values]
+        error = 100 * float(_ensemble_wrong(records, scale, side.arm).mean()) if len(members) > 1 else 0.0
+        return dict.fromkeys(members, error) if len(members) > 1 else {}
     return {seed: run.values[side.metric] for seed, run in runs.items() if side.metric in run.values}
 
 
@@ -202,7 +197,7 @@ def _over_images(records: Records, scale: str, comparison: Comparison) -> Interv
 
 def _wrong(records: Records, scale: str, side: Side) -> NDArray[np.float64]:
     """The share of an arm's networks that are wrong about each test image, (N,)."""
-    if side.metric == "ensemble_error":
+    if side.metric == ENSEMBLE:
         return _ensemble_wrong(records, scale, side.arm)
     kind = KINDS[side.metric]
     parts = [
@@ -214,7 +209,8 @@ def _wrong(records: Records, scale: str, side: Side) -> NDArray[np.float64]:
 
 def _ensemble_wrong(records: Records, scale: str, arm: str) -> NDArray[np.float64]:
     """Where the average of an arm's networks is wrong, (N,)."""
-    return _average_wrong(tuple(records.predictions_file(run.key, "views") for run in records.of(scale, arm).values()))
+    runs = [run for run in records.of(scale, arm).values() if VIEWS in run.values]
+    return _average_wrong(tuple(records.predictions_file(run.key, "views") for run in runs))
 
 
 @cache
