@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from alexnet.commands import (
+    baseline,
     bench,
     completion,
     config,
@@ -46,7 +47,21 @@ from alexnet.files import cache_folder, write_text
 
 COMMANDS: tuple[Command, ...] = tuple(
     module.COMMAND
-    for module in (train, evaluate, predict, summary, presets, config, data, report, export, bench, doctor, completion)
+    for module in (
+        train,
+        evaluate,
+        predict,
+        baseline,
+        summary,
+        presets,
+        config,
+        data,
+        report,
+        export,
+        bench,
+        doctor,
+        completion,
+    )
 )
 
 
