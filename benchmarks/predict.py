@@ -45,11 +45,11 @@ from alexnet.files import write_json
 from alexnet.formats.export import onnx_model
 from alexnet.inference.backends import BACKENDS, PRECISIONS, Backend
 from alexnet.inference.network import NetworkPredictor, Trained
-from alexnet.inference.predictor import Predictor
 from alexnet.inference.quantization import calibrate
 from alexnet.inference.torch_backend import TorchBackend
 from alexnet.model.alexnet import AlexNet
 from alexnet.model.native import multiplies_bfloat16
+from alexnet.predictor import Predictor
 from alexnet.run import Run
 from benchmarks.processes import child_environment, python
 from benchmarks.products import multiplied_as, side_argument, side_of

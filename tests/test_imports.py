@@ -63,6 +63,8 @@ ROOMS = (
     "formats",
     "evaluation",
     "training",
+    "predictor",
+    "baselines",
     "inference",
     "report",
     "reproduce",

@@ -15,7 +15,7 @@ _HOMES = {
     "evaluate": "alexnet.inference.evaluate",
     "load": "alexnet.inference.load",
     "prepare": "alexnet.data.store.prepare",
-    "Predictor": "alexnet.inference.predictor",
+    "Predictor": "alexnet.predictor",
 }
 
 _PLAYED = {"avx512": ("avx512", "AVX512_CORE"), "avx2": ("avx2", "AVX2"), "plain": ("default", "SSE41")}
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from alexnet.data.store.prepare import prepare
     from alexnet.inference.evaluate import evaluate
     from alexnet.inference.load import load
-    from alexnet.inference.predictor import Predictor
     from alexnet.model.zoo import create_model
+    from alexnet.predictor import Predictor
     from alexnet.training.loop import resume
     from alexnet.training.train import train
 

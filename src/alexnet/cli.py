@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from alexnet.commands import (
+    baseline,
     bench,
     completion,
     config,
@@ -51,6 +52,7 @@ COMMANDS: tuple[Command, ...] = tuple(
         train,
         evaluate,
         predict,
+        baseline,
         summary,
         presets,
         config,

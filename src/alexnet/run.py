@@ -142,6 +142,8 @@ class Run:
         if not path.is_dir():
             raise RunError(f"{path}: there is no such run directory; `alexnet train --out {path}` makes one")
         _check_kinds(path)
+        if (path / "baseline.json").is_file():
+            raise RunError(f"{path} is a baseline, not the run of a network, which is needed here")
         if not (path / "config.json").is_file():
             raise RunError(f"{path} is not a run directory: it has no config.json")
         return cls(path)

@@ -18,6 +18,7 @@ from alexnet.errors import UsageError, quoted, suggestion
 
 REQUIRED: Any = dataclasses.MISSING  # as a default: there is none
 LARGEST = {int: 2**63, float: math.inf}  # numbers are below it
+SEVERAL = {int: ("whole numbers", "23,51,78"), float: ("numbers", "0.1,0.01")}
 SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -74,8 +75,8 @@ class Field:
         if self.kind is bool:
             return "true or false"
         if self.several:
-            example = "23,51,78" if self.kind is int else "conv1,fc8"
-            return f"{'whole numbers' if self.kind is int else 'texts'}{self._range()}, as {example}"
+            word, example = SEVERAL.get(self.kind, ("texts", "conv1,fc8"))
+            return f"{word}{self._range()}, as {example}"
         word = {int: "a whole number", float: "a number"}.get(self.kind, "a text")
         return word + self._range() + (", or none" if self.optional else "")
 

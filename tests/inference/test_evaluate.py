@@ -19,7 +19,7 @@ from alexnet.errors import DataError, UsageError
 from alexnet.inference.evaluate import evaluate, match_labels
 from alexnet.inference.load import load
 from alexnet.inference.network import softmax
-from alexnet.inference.predictor import Images, Predictor
+from alexnet.predictor import Images, Predictor
 from alexnet.progress import Progress
 from alexnet.run import Run
 from alexnet.training.loop import train

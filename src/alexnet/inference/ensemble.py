@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet.errors import UsageError
-from alexnet.inference.predictor import Images, Predictor
+from alexnet.predictor import Images, Predictor
 
 STEP = 0.05  # between the weights that are tried, from 0 to 1 (2012 source)
 

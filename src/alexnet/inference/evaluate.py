@@ -26,7 +26,7 @@ from alexnet.evaluation.measure import check_readable, measure_split
 from alexnet.evaluation.metrics import Measurement
 from alexnet.inference.ensemble import Ensemble, search_weights
 from alexnet.inference.load import Model, load
-from alexnet.inference.predictor import Predictor
+from alexnet.predictor import Predictor
 from alexnet.progress import Progress, quiet
 
 SEARCHED = "val"  # the split on which an ensemble's weights are searched

@@ -1,6 +1,7 @@
 """The one `load`: the name of a model, or of several, to a predictor.
 
-A model is a run directory, a safetensors file that `alexnet export` wrote, or `torchvision:NAME`.
+A model is a run directory, a safetensors file that `alexnet export` wrote, a baseline's directory, or
+`torchvision:NAME`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from alexnet.baselines.directory import is_baseline
 from alexnet.checkpoint import check_weights, has_checkpoint, load_checkpoint
 from alexnet.config import Config, Data, check
 from alexnet.data.readers.words import checked_words
@@ -18,7 +20,7 @@ from alexnet.formats.export import import_model
 from alexnet.inference.backends import Backend, choose
 from alexnet.inference.ensemble import Ensemble
 from alexnet.inference.network import NetworkPredictor, Trained
-from alexnet.inference.predictor import Predictor
+from alexnet.predictor import Predictor
 from alexnet.run import Run
 
 TORCHVISION = "torchvision:"
@@ -40,9 +42,9 @@ def load(
     one; a file of weights or "random" for `torchvision:NAME`, by default those that torchvision keeps on this machine.
     `backend` is engine (the default on a CPU) or torch (on a GPU, which `device` "auto" takes where there is one, and
     for torchvision's networks). `precision` is float32, bfloat16 or int8, by default the run's own; int8 is computed by
-    the engine, calibrated on the run's training images at first use and kept in the run directory. `weights` are those
-    of an ensemble, by default equal. Raises UsageError and its kinds: RunError, CheckpointError, MissingLibrary,
-    DataError.
+    the engine, calibrated on the run's training images at first use and kept in the run directory. A baseline has none
+    of these choices. `weights` are those of an ensemble, by default equal. Raises UsageError and its kinds: RunError,
+    CheckpointError, MissingLibrary, DataError.
     """
     members = [
         one if isinstance(one, Predictor) else _load(str(one), checkpoint, device, backend, precision)
@@ -60,9 +62,9 @@ def open_model(name: str, checkpoint: str | None = None) -> Trained:
     return _open_file(name, checkpoint) if Path(name).is_file() else _open_run(Run.open(name), checkpoint)
 
 
-def _load(
-    name: str, checkpoint: str | None, device: str, backend: str | None, precision: str | None
-) -> NetworkPredictor:
+def _load(name: str, checkpoint: str | None, device: str, backend: str | None, precision: str | None) -> Predictor:
+    if is_baseline(name):
+        return _load_baseline(name, checkpoint, device, backend, precision)
     # A request that cannot be met is refused before anything is read.
     choose(backend, precision or "float32", device, name.startswith(TORCHVISION))
     trained = open_model(name, checkpoint)
@@ -81,6 +83,23 @@ def _load(
     else:
         computing = trained.interpreter(precision)
     return NetworkPredictor(trained, computing, chosen, precision)
+
+
+def _load_baseline(
+    name: str, checkpoint: str | None, device: str, backend: str | None, precision: str | None
+) -> Predictor:
+    """A baseline. Raises UsageError for a choice that only networks leave."""
+    for flag, value, only in (
+        ("checkpoint", checkpoint, None),
+        ("device", None if device in ("auto", "cpu") else device, None),
+        ("backend", backend, None),
+        ("precision", precision, "float32"),
+    ):
+        if value not in (None, only):
+            raise UsageError(f"{name} is a baseline, computed in float32 on the CPU: leave --{flag} {value} out")
+    from alexnet.baselines.predictor import load_baseline
+
+    return load_baseline(name)
 
 
 def _open_run(run: Run, checkpoint: str | None) -> Trained:

@@ -22,7 +22,7 @@ from alexnet.data.views import centring, views
 from alexnet.engine.interpreter import Interpreter
 from alexnet.formats.export import Facts
 from alexnet.inference.backends import Backend
-from alexnet.inference.predictor import Images, Predictor
+from alexnet.predictor import Images, Predictor
 from alexnet.run import Run
 
 if TYPE_CHECKING:

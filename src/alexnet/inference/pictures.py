@@ -21,7 +21,7 @@ from alexnet.data.readers.folder import image_files
 from alexnet.device import cpu_count
 from alexnet.errors import UnreadableImage, UsageError, quoted
 from alexnet.files import atomic_write
-from alexnet.inference.predictor import Prediction, Predictor, best_labels, check_top
+from alexnet.predictor import Prediction, Predictor, best_labels, check_top
 
 STDIN = "-"
 TABLES = (".csv", ".jsonl")

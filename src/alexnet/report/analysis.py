@@ -21,7 +21,7 @@ from alexnet.data.run_data import RunData, open_known_source, open_run_data
 from alexnet.errors import DataError
 from alexnet.evaluation.metrics import ErrorCounter, Measurement
 from alexnet.inference.evaluate import log_probabilities
-from alexnet.inference.predictor import Predictor
+from alexnet.predictor import Predictor
 from alexnet.progress import Progress, quiet
 from alexnet.report.nearest import features, nearest
 from alexnet.run import Run

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet.inference.predictor import Predictor
+from alexnet.predictor import Predictor
 
 
 def features(predictor: Predictor, images: NDArray[np.uint8], layer: str) -> Tensor:

@@ -17,7 +17,7 @@ from alexnet.data.dataset import Subset
 from alexnet.data.run_data import RunData
 from alexnet.evaluation.measure import check_readable
 from alexnet.inference.network import NetworkPredictor
-from alexnet.inference.predictor import Predictor
+from alexnet.predictor import Predictor
 from alexnet.progress import Progress
 from alexnet.reproduce.kernels import column_separation
 from alexnet.reproduce.neighbours import measure_neighbours
@@ -95,38 +95,35 @@ def predict_split(
     return np.concatenate(parts)[by_position], chosen.labels[order[by_position]]
 
 
-def error(probabilities: NDArray[np.float32], labels: NDArray[np.int64], top: int = 1) -> float:
-    """The top-k error in percent."""
-    return Predictions.of(probabilities, labels).error(top)
-
-
 def values_of_model(
-    predictor: Predictor, data: RunData, folder: Path, key: Key, views: int, progress: Progress
+    predictor: Predictor, data: RunData, folder: Path, key: Key, views: int, full: bool, progress: Progress
 ) -> Values:
     """The errors of a model on test (`top1_error`, `top5_error`, percent), on training images, and their difference.
 
     With `views` above 1 also those of that many averaged (`top1_error_views`, …). The predictions are kept in `folder`:
-    the ranks of the true classes, and with `views` the probabilities, those of validation images too.
+    the ranks of the true classes, and where views are averaged the probabilities, those of validation images too; with
+    `full` also those of the centre view.
     """
     split = "test" if "test" in data.source.splits else "val"
+    kept = [("centre", "error", split, 1, full)]
+    if views > 1:
+        kept += [("views", "error_views", split, views, True), ("val", "error_val", "val", views, True)]
+    elif full:
+        kept += [("val", "error_val", "val", 1, True)]
     values: Values = {}
-    kept = {"centre": (split, 1), "views": (split, views), "val": ("val", views)}
-    for kind, (name, count) in kept.items():
-        if views == 1 and kind != "centre":
-            continue
-        predicted, labels = predict_split(predictor, data, name, count, progress)
-        predictions = Predictions.of(predicted, labels, full=kind != "centre")
+    for kind, name, images, count, probable in kept:
+        predicted, labels = predict_split(predictor, data, images, count, progress)
+        predictions = Predictions.of(predicted, labels, full=probable)
         predictions.save(predictions_path(folder, key, kind))
-        suffix = {"centre": "error", "views": "error_views", "val": "error_val"}[kind]
-        values[f"top1_{suffix}"] = predictions.error(1)
-        if predicted.shape[1] > 5:
-            values[f"top5_{suffix}"] = predictions.error(5)
+        values[f"top1_{name}"] = predictions.error(1)
+        if predictions.classes > 5:
+            values[f"top5_{name}"] = predictions.error(5)
         if kind == "centre":
             values["loss"] = _loss(predicted, labels)
-            values["chance_error"] = 100 * (1 - 1 / predicted.shape[1])
+            values["chance_error"] = 100 * (1 - 1 / predictions.classes)
             values["images"] = len(labels)
     predicted, labels = predict_split(predictor, data, "train", 1, progress, TRAIN_IMAGES)
-    values["train_error"] = error(predicted, labels)
+    values["train_error"] = Predictions.of(predicted, labels, full=False).error(1)
     values["train_loss"] = _loss(predicted, labels)
     values["generalization_gap"] = values["top1_error"] - values["train_error"]
     return {name: round(value, 4) for name, value in values.items()}

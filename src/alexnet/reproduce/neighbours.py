@@ -17,7 +17,7 @@ from alexnet.architecture import hidden_layer
 from alexnet.data.dataset import Split
 from alexnet.data.run_data import RunData
 from alexnet.errors import DataError, UsageError
-from alexnet.inference.predictor import Predictor
+from alexnet.predictor import Predictor
 from alexnet.progress import Progress, quiet
 from alexnet.report.analysis import at_most, open_measured
 from alexnet.report.nearest import features

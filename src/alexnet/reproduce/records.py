@@ -16,6 +16,7 @@ from typing import Any
 from alexnet.errors import DataError, UsageError
 from alexnet.files import write_json
 from alexnet.records import read_json, read_record
+from alexnet.reproduce import rivals
 from alexnet.reproduce.scales import ARMS, SCALES, config_of, fingerprint
 
 PACKAGE = Path(__file__).parent / "records"
@@ -134,9 +135,9 @@ def settings_of(scale: str, arm: str) -> str:
     """The fingerprint of an arm's settings at a scale; empty where there is no such arm or scale."""
     if scale not in SCALES or arm not in ARMS:
         return ""
-    if ARMS[arm].baseline:
-        return ARMS[arm].baseline
     try:
+        if ARMS[arm].baseline:
+            return rivals.fingerprint(ARMS[arm].baseline, ARMS[arm].at.get(scale, {}))
         return fingerprint(config_of(ARMS[arm], SCALES[scale], 0))
     except UsageError:  # an arm that this scale's network does not have
         return ""

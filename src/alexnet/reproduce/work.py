@@ -20,7 +20,7 @@ from alexnet.config import Config
 from alexnet.errors import DataError, RunError, UsageError
 from alexnet.progress import Progress
 from alexnet.reproduce.claims import Claim, arms_of
-from alexnet.reproduce.records import Key, Records, RunRecord, record_path, settings_of
+from alexnet.reproduce.records import Epoch, Key, Records, RunRecord, record_path, settings_of
 from alexnet.reproduce.scales import ARMS, BASE, SCALES, Arm, Scale, config_of, fingerprint
 from alexnet.run import Run
 
@@ -192,42 +192,45 @@ def perform(job: Job, place: Workplace, progress: Progress, command: str) -> Run
     Raises RunBusy where another process trains it, RunError where the run directory holds one of other settings, and
     what `alexnet.train` and `alexnet.evaluate` raise; what was trained before stays.
     """
-    source = source_of(job, place)
-    if job.arm.baseline:
-        from alexnet.reproduce.rivals import perform_baseline
-
-        return perform_baseline(job, place, source, progress, command)
     from alexnet.data.run_data import open_run_data
     from alexnet.inference.load import load
     from alexnet.inference.network import NetworkPredictor
-    from alexnet.reproduce import measure
-
-    path = place.run(job.key)
-    run = trained(job, place, path, source, progress)
-    data = open_run_data(run.config)
-    predictor = load(path, checkpoint="last", device=place.device)
-    assert isinstance(predictor, NetworkPredictor)
-    curve = measure.curve_of(run)
-    views = views_of(job) if job.arm.full else 1
+    from alexnet.reproduce import measure, rivals
     from alexnet.training.task import task_of
 
+    source, path, arm = source_of(job, place), place.run(job.key), job.arm
+    check_classes(job, source)
     record_path(place.records, job.key).parent.mkdir(parents=True, exist_ok=True)
-    values = measure.values_of_curve(run, curve, task_of(run.config).chance(len(data.source.classes)))
-    values |= measure.values_of_model(predictor, data, place.records, job.key, views, progress)
-    if job.arm.full:
-        values |= measure.values_of_neighbours(predictor, run, progress)
-        if run.config.network.columns == 2:
-            values |= measure.values_of_kernels(predictor)
-    environment = run.environment
+    curve: tuple[Epoch, ...] = ()
+    steps = 0
+    if arm.baseline:
+        changes = {"seed": str(job.seed), "threads": str(place.threads)}
+        settings_here = {**arm.at.get(job.scale.name, {}), **changes}
+        fitted = rivals.fitted(arm.baseline, settings_here, source, path, progress, ["alexnet", "reproduce", job.name])
+        predictor, data, run = load(path), open_run_data(fitted.config), Run(path)
+        values = measure.values_of_model(predictor, data, place.records, job.key, 1, True, progress)
+        seconds, environment = fitted.record.seconds, fitted.environment
+    else:
+        run = trained(job, place, path, source, progress)
+        data, predictor = open_run_data(run.config), load(path, checkpoint="last", device=place.device)
+        curve = measure.curve_of(run)
+        seconds, environment, steps = curve[-1].seconds, run.environment, run.metrics("train")[-1]["step"]
+        values = measure.values_of_curve(run, curve, task_of(run.config).chance(len(data.source.classes)))
+        views = views_of(job) if arm.full else 1
+        values |= measure.values_of_model(predictor, data, place.records, job.key, views, False, progress)
+        if arm.full:
+            values |= measure.values_of_neighbours(predictor, run, progress)
+            if run.config.network.columns == 2 and isinstance(predictor, NetworkPredictor):
+                values |= measure.values_of_kernels(predictor)
     record = RunRecord(
         *job.key,
-        settings=settings_of(job.scale.name, job.arm.name),
+        settings=settings_of(job.scale.name, arm.name),
         data=SCALES[job.images].data,
         values=values,
         curve=curve,
         epochs=len(curve),
-        steps=run.metrics("train")[-1]["step"],
-        seconds=round(curve[-1].seconds, 1),
+        steps=steps,
+        seconds=round(seconds, 1),
         hardware=environment["hardware"],
         versions=environment["versions"],
         date=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -247,7 +250,6 @@ def trained(job: Job, place: Workplace, path: Path, source: str, progress: Progr
     if job.arm.start:
         changes["train.init"] = str(place.run((job.scale.name, job.arm.start, job.seed)))
     config = settings.replace(config_of(job.arm, job.scale, job.seed), changes)
-    check_classes(job, source)
     if (path / "config.json").exists():
         found = Run.open(path)
         if fingerprint(adapted(found.config, config)) != fingerprint(config):
