@@ -41,11 +41,11 @@ SCALES: dict[str, Scale] = {
     for scale in (
         Scale(
             "digits",
-            "scikit-learn's 8×8 digits, 433 of them to learn from: seconds a run",
+            "scikit-learn's 8×8 digits, 432 of them to learn from: seconds a run",
             "digits",
             "scikit-learn's digits",
             10,
-            433,
+            432,
             {
                 "data.validation": "0.7",
                 "train.adapt": "false",
