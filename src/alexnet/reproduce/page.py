@@ -18,6 +18,7 @@ from alexnet.reproduce.claims import GAP
 from alexnet.reproduce.ledger import Outcome, Row, main_outcome, rows
 from alexnet.reproduce.records import Records
 from alexnet.reproduce.scales import ARMS, BASE, SCALES
+from alexnet.reproduce.tables import Line, table_1, table_2
 
 CURVES = {1: ("relu-four-layer", "tanh-four-layer"), 5: (BASE, "no-augmentation"), 7: (BASE, "no-dropout")}
 
@@ -74,6 +75,32 @@ def headline(records: Records) -> str:
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def small_tables(records: Records, scales: Iterable[str] = ("cifar10", "tiny-imagenet")) -> str:
+    """The paper's tables 1 and 2 in Markdown, its errors beside ours at each scale."""
+    head = "| | paper, top-1 / top-5 |"
+    shown = [scale for scale in scales if records.of(scale, BASE)]
+    blocks = []
+    for number, (title, lines_at) in enumerate(
+        (("the network and its rivals", table_1), ("one network and several", table_2)), 1
+    ):
+        lines = {scale: lines_at(records, scale) for scale in shown}
+        rows = [f"*Table {number}: {title}.*", "", head + "".join(f" {scale} |" for scale in shown)]
+        rows.append("|---|---|" + "---|" * len(shown))
+        for place, first in enumerate(lines_at(records, "digits")):
+            cells = [_errors(lines[scale][place]) for scale in shown]
+            rows.append(f"| {first.model} | {first.paper} |" + "".join(f" {cell} |" for cell in cells))
+        blocks.append("\n".join(rows))
+    return "\n\n".join(blocks)
+
+
+def _errors(line: Line) -> str:
+    if line.top1 is None:
+        return "–"
+    top5 = "" if line.top5 is None else f" / {line.top5:.1f} %"
+    weighted = "" if line.searched is None else f", weights searched {line.searched:.1f} %"
+    return f"{line.top1:.1f} %{top5}{weighted} (n = {line.n})"
 
 
 def difference(one: Outcome) -> str:
