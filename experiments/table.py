@@ -3,7 +3,8 @@
     python -m experiments.table
 
 writes the results of trainings into README.md, those on few pictures apart, the measurements of speed into
-docs/speed.md and docs/speed-tables.md, and what the codecs of a store cost into docs/store.md.
+docs/speed.md and docs/speed-tables.md, what the codecs of a store cost into docs/store.md, and the ledger of claims
+into docs/claims.md.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from alexnet.reproduce import page as ledger
+from alexnet.reproduce.records import PACKAGE, read_records
 from benchmarks import codecs as cost
 from benchmarks import records as speed
 from benchmarks.records import Result
@@ -31,6 +34,8 @@ EFFECT_BEGIN = "<!-- accuracy of codecs: made by python -m experiments.table -->
 EFFECT_END = "<!-- /accuracy of codecs -->"
 PRECISION_BEGIN = "<!-- precisions: made by python -m experiments.table -->"
 PRECISION_END = "<!-- /precisions -->"
+CLAIMS_BEGIN, CLAIMS_END = "<!-- claims: made by python -m experiments.table -->", "<!-- /claims -->"
+PAPER_BEGIN, PAPER_END = "<!-- paper's tables: made by python -m experiments.table -->", "<!-- /paper's tables -->"
 NOT_YET = "Not measured yet."
 COLUMNS = ("preset", "images", "views", "top-1 error", "top-5 error", "n", "training", "published")
 OWN_COLUMNS = ("pictures", "test", "most frequent class", "top-1 error", "10 views", "n", "training")
@@ -218,12 +223,16 @@ def insert(text: str, content: str, begin: str = BEGIN, end: str = END) -> str:
 
 def pages() -> dict[Path, str]:
     """Every page with a table, as it should be."""
+    records = read_records([PACKAGE])
     readme, page, store = ROOT / "README.md", ROOT / "docs" / "speed.md", ROOT / "docs" / "store.md"
     appendix = ROOT / "docs" / "speed-tables.md"
     effects = insert(store.read_text(), accuracy_table(), EFFECT_BEGIN, EFFECT_END)
     results = insert(insert(readme.read_text(), results_table()), own_table(), OWN_BEGIN, OWN_END)
+    results = insert(results, ledger.headline(records), CLAIMS_BEGIN, CLAIMS_END)
+    results = insert(results, ledger.small_tables(records), PAPER_BEGIN, PAPER_END)
     short = insert(page.read_text(), speed_tables(), SPEED_BEGIN, SPEED_END)
     return {
+        ROOT / "docs" / "claims.md": ledger.markdown(records),
         store: insert(effects, codec_tables(), CODEC_BEGIN, CODEC_END),
         readme: insert(results, headline_table(), HEADLINE_BEGIN, HEADLINE_END),
         page: insert(short, precision_table(), PRECISION_BEGIN, PRECISION_END),

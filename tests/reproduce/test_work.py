@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from alexnet.config import Config
 from alexnet.errors import DataError, RunBusy, RunError, UsageError
@@ -14,7 +15,17 @@ from alexnet.reproduce.claims import claim_of
 from alexnet.reproduce.predictions import Predictions
 from alexnet.reproduce.records import Records, predictions_path, read_records
 from alexnet.reproduce.scales import ARMS, SCALES, Scale, config_of
-from alexnet.reproduce.work import Job, Workplace, cost_of, jobs_of, perform, source_of, step_seconds, trained
+from alexnet.reproduce.work import (
+    Job,
+    Workplace,
+    check_classes,
+    cost_of,
+    jobs_of,
+    perform,
+    source_of,
+    step_seconds,
+    trained,
+)
 from alexnet.run import Run
 from tests.reproduce.made import record
 
@@ -161,3 +172,18 @@ def test_images_that_are_absent_or_of_other_classes_are_told(tmp_path: Path) -> 
         source_of(other, Workplace(tmp_path, {"cifar10": "x"}))
     with pytest.raises(DataError, match="digits has 10 classes, but Tiny ImageNet has 200"):
         perform(job, Workplace(tmp_path, {"tiny-imagenet": "digits"}, 1, "cpu"), quiet, "")
+
+
+def test_as_many_classes_of_other_names_are_other_images(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    for number in range(10):
+        (folder / f"kind {number}").mkdir(parents=True)
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(folder / f"kind {number}" / "a.png")
+    job = Job(SCALES["cifar10"], ARMS["paper"], 0)
+    with pytest.raises(
+        DataError, match="classes 'kind 0', 'kind 1', 'kind 2' and 7 more, which are not those of CIFAR-10"
+    ):
+        check_classes(job, str(folder))
+    for number, name in enumerate(SCALES["cifar10"].names):
+        (folder / f"kind {number}").rename(folder / name)
+    check_classes(job, str(folder))

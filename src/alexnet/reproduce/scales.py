@@ -18,6 +18,7 @@ from alexnet.config import Config
 from alexnet.errors import UsageError, quoted, suggestion
 
 # What a run may differ in and still be the same network and recipe.
+CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PLACE = ("device", "threads", "save_every", "track", "log_every", "init")
 
 
@@ -32,6 +33,7 @@ class Scale:
     classes: int
     train_images: int  # without those held out
     settings: Mapping[str, str] = field(default_factory=dict)  # of every arm
+    names: tuple[str, ...] = ()  # of the classes, where they tell the images from others
     seeds: int = 5  # when none are asked for: 0 … n−1
     source: str = ""  # where the images are when no place is given
 
@@ -65,6 +67,7 @@ SCALES: dict[str, Scale] = {
             10,
             45_000,
             {"train.epochs": "16", "schedule.kind": "epochs", "schedule.milestones": "12,15", "train.log_every": "10"},
+            names=CIFAR,
         ),
         Scale(
             "tiny-imagenet",
@@ -114,7 +117,7 @@ class Arm:
     conv6: bool = False  # with a sixth convolution
     baseline: str = ""
     full: bool = False  # also measured by several views, with probabilities kept for ensembles
-    most_seeds: int = 1000  # where one run is enough
+    most_seeds: int = 1000  # where fewer are enough
 
 
 BASE = "paper"  # the arm that all others differ from
@@ -143,6 +146,12 @@ ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (
         Arm(BASE, "the paper's network and recipe at this size", full=True),
+        Arm(
+            "full-schedule",
+            "the same, trained by the preset's own schedule until the validation error stops improving",
+            at={"cifar10": {"train.epochs": "60", "schedule.kind": "plateau"}},
+            full=True,
+        ),
         Arm("one-column", "one column with half the kernels in every convolution but the last", ("second-column",)),
         Arm("no-lrn", "without local response normalization", ("lrn",)),
         Arm(

@@ -13,6 +13,7 @@ from alexnet.reproduce.records import Records
 from alexnet.reproduce.scales import BASE
 
 TUNED = "fine-tuned"
+LONGEST = {"cifar10": "full-schedule"}  # the arm that is compared with the rivals, where it is another
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def table_1(records: Records, scale: str) -> list[Line]:
     rows = (
         ("Sparse coding", "47.1 % / 28.2 %", "sparse-coding", ERROR),
         ("SIFT + FVs", "45.7 % / 25.7 %", "sift-fv", ERROR),
-        ("CNN", "37.5 % / 17.0 %", BASE, VIEWS),
+        ("CNN", "37.5 % / 17.0 %", LONGEST.get(scale, BASE), VIEWS),
     )
     return [_mean(records, scale, model, paper, arm, metric) for model, paper, arm, metric in rows]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from alexnet import config as settings
 from alexnet.architecture import infer_shapes
 from alexnet.config import Config
-from alexnet.errors import DataError, RunError, UsageError
+from alexnet.errors import DataError, RunError, UsageError, several
 from alexnet.progress import Progress
 from alexnet.reproduce.claims import Claim, arms_of
 from alexnet.reproduce.records import Epoch, Key, Records, RunRecord, record_path, settings_of
@@ -282,14 +282,17 @@ def source_of(job: Job, place: Workplace) -> str:
 
 
 def check_classes(job: Job, source: str) -> None:
-    """Raise DataError where images have another number of classes than those of the job's scale."""
+    """Raise DataError where images have other classes than those of the job's scale."""
     from alexnet.data.readers.open import open_source
 
-    wanted, found = SCALES[job.images].classes, len(open_source(source).classes)
-    if found != wanted:
-        raise DataError(
-            f"{source} has {found:,} classes, but {SCALES[job.images].data} has {wanted:,}; give its place with --data"
-        )
+    wanted, found = SCALES[job.images], open_source(source).classes
+    other = ""
+    if len(found) != wanted.classes:
+        other = f"{len(found):,} classes, but {wanted.data} has {wanted.classes:,}"
+    elif wanted.names and not set(found) <= {*wanted.names, *map(str, range(len(found)))}:
+        other = f"classes {several(found)}, which are not those of {wanted.data}"
+    if other:
+        raise DataError(f"{source} has {other}; give the right place with --data")
 
 
 def views_of(job: Job) -> int:
