@@ -180,9 +180,7 @@ def test_as_many_classes_of_other_names_are_other_images(tmp_path: Path) -> None
         (folder / f"kind {number}").mkdir(parents=True)
         Image.new("RGB", (32, 32), (number, 0, 0)).save(folder / f"kind {number}" / "a.png")
     job = Job(SCALES["cifar10"], ARMS["paper"], 0)
-    with pytest.raises(
-        DataError, match="classes 'kind 0', 'kind 1', 'kind 2' and 7 more, which are not those of CIFAR-10"
-    ):
+    with pytest.raises(DataError, match="classes 'kind 0', .* and 7 more, which are not those of CIFAR-10"):
         check_classes(job, str(folder))
     for number, name in enumerate(SCALES["cifar10"].names):
         (folder / f"kind {number}").rename(folder / name)
