@@ -14,7 +14,6 @@ from alexnet.baselines.encoders import Projection
 from alexnet.baselines.fisher import LEAST_VARIANCE, Mixture
 from alexnet.baselines.grid import Floats, unit_length
 
-
 MOST_FOR_ATOMS = 50_000  # descriptors that a dictionary is learned from
 
 
