@@ -54,6 +54,8 @@ NEEDED = {
     "train": ["--data", "absent"],
     "evaluate": ["absent"],
     "predict": ["absent", "absent.png"],
+    "baseline sparse-coding": ["--data", "absent"],
+    "baseline sift-fv": ["--data", "absent"],
     "summary": ["absent"],
     "presets": ["absent", "paper"],
     "config": ["absent"],

@@ -6,6 +6,7 @@ A shard holds the features of `SHARD` pictures and, where mirror images count, t
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -20,13 +21,17 @@ from alexnet.baselines.rows import Rows, rounded
 from alexnet.checkpoint import read_tensors
 from alexnet.data.loader import BatchLoader
 from alexnet.data.random import permutation
-from alexnet.errors import CheckpointError
+from alexnet.errors import AlexnetError, CheckpointError
 from alexnet.progress import Progress
 
 SHARD = 512  # pictures
 TOGETHER = 32  # pictures that a thread encodes at once
 GROUP = 256 << 20  # bytes of shards whose rows are mixed
 Encode = Callable[[Pixels], Floats]  # (N, S, S, 3) → (N, D)
+
+
+class FullDisk(AlexnetError):
+    """The disk has no room for the features; what is finished is kept."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +70,14 @@ class Features:
             raise CheckpointError(f"{path} is damaged: its arrays are of different lengths")
         return Shard(Rows(codes, scales), labels)
 
-    def write(self, loader: BatchLoader, encode: Encode, threads: Executor, progress: Progress) -> None:
-        """Encode what is not there yet, shard by shard; `loader` gives `SHARD` pictures a batch in one order."""
+    def write(self, loader: BatchLoader, encode: Encode, length: int, threads: Executor, progress: Progress) -> None:
+        """Encode what is not there yet, shard by shard; `loader` gives `SHARD` pictures a batch in one order.
+
+        `length` is that of a vector. Raises FullDisk before it begins where there is no room for all of them.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         done = self.finished
+        self._check_room((loader.steps - done) * SHARD * self.views * length)
         for batch in loader.epoch(0, start=done):
             images = batch.images.numpy()
             seen = [images, images[:, :, ::-1]][: self.views]
@@ -87,6 +96,15 @@ class Features:
             batch.release()
             done += 1
             progress.decoding(min(done * SHARD, len(loader.split)), len(loader.split))
+
+    def _check_room(self, wanted: int) -> None:
+        """Raise FullDisk where the disk has less room than what is to be written, in bytes."""
+        free = shutil.disk_usage(self.folder).free
+        if free < wanted:
+            raise FullDisk(
+                f"{self.folder}: the features take {wanted / 2**30:.1f} GiB of disk while they are used, and "
+                f"{free / 2**30:.1f} GiB are free: make room"
+            )
 
     def batches(self, size: int, seed: int, epoch: int) -> Iterator[tuple[Rows, NDArray[np.int64]]]:
         """Rows and labels of an epoch in batches, in an order that is a pure function of seed and epoch.

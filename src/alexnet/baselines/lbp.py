@@ -51,11 +51,11 @@ def _shifted(padded: Floats, down: float, across: float) -> Floats:
 
 @cache
 def code_table() -> NDArray[np.int64]:
-    """Pattern of 8 bits → code, (256,): by the number of set bits, then by where the run of them begins."""
+    """Pattern of 8 bits → code, (256,): by the number of set bits, then by how far the run of them is turned."""
     codes = np.full(1 << NEIGHBOURS, CODES - 1, np.int64)
     codes[0], codes[-1] = 0, CODES - 2
     for ones in range(1, NEIGHBOURS):
         for begin in range(NEIGHBOURS):
             pattern = sum(1 << (begin + i) % NEIGHBOURS for i in range(ones))
-            codes[pattern] = 1 + (ones - 1) * NEIGHBOURS + begin
+            codes[pattern] = 1 + (ones - 1) * NEIGHBOURS + -begin % NEIGHBOURS
     return codes

@@ -141,7 +141,7 @@ class Fitting:
             if features.finished < loader.steps:
                 self.progress.note(f"{self.name}: encoding {len(split):,} images, {encoder.length:,} features each")
                 with self.progress.counting(f"encoding {self.name}"):
-                    features.write(loader, encode, self.threads, self.progress)
+                    features.write(loader, encode, encoder.length, self.threads, self.progress)
             self.unreadable |= loader.unreadable
             both.append(features)
         self.seconds["encoding"] = round(done + time.perf_counter() - begun, 3)

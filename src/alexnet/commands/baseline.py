@@ -89,20 +89,25 @@ def _parsed(entry: Any, text: str) -> Any:
 
 def _fit(args: argparse.Namespace, values: dict[str, Any]) -> Result:
     from alexnet.baselines.directory import is_baseline
+    from alexnet.baselines.features import FullDisk
     from alexnet.baselines.fit import fit_baseline, resume_baseline
     from alexnet.progress import Terminal
+    from alexnet.training.signals import stop_on_signals
 
     out = Path(args.resume or args.out or _free(Path("runs") / args.kind))
     progress, again = Terminal(), f"`alexnet baseline {args.kind} --resume {out}`"
     try:
-        if args.resume is None:
-            return result_of(fit_baseline(args.kind, args.data, out, values, progress, ["alexnet", *args.argv]))
-        return result_of(resume_baseline(out, progress, args.data, kind=args.kind))
+        with stop_on_signals():
+            if args.resume is None:
+                return result_of(fit_baseline(args.kind, args.data, out, values, progress, ["alexnet", *args.argv]))
+            return result_of(resume_baseline(out, progress, args.data, kind=args.kind))
     except KeyboardInterrupt as stopped:
         code = stop_code(stopped)
         if not is_baseline(out):
             raise CommandError("stopped before the fit began; give the same command again", code) from None
         raise CommandError(f"stopped; what is finished is kept: go on with {again}", code) from None
+    except FullDisk as error:
+        raise CommandError(f"{error} and go on with {again}") from None
     except OSError as error:
         what = describe_os_error(error) if error.filename else f"{out}: {describe_os_error(error)}"
         if not is_baseline(out):

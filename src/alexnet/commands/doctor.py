@@ -25,6 +25,7 @@ EXTRAS = {
     "hub": "images and models by hf:owner/name",
     "export": "ONNX files",
     "tensorboard": "--train.track tensorboard",
+    "baselines": "the paper's rivals: `alexnet baseline`",
 }
 PROBE_SECONDS = 5.0  # at most, once everything is loaded
 
