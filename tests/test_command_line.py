@@ -63,6 +63,7 @@ NEEDED = {
     "data verify": ["absent"],
     "data info": ["absent"],
     "report": ["absent"],
+    "reproduce": ["absent", "absent"],
     "export": ["absent", "--format", "onnx", "--out", "absent.onnx"],
     "bench": ["newest", "--records", "absent", "extra"],
     "doctor": ["extra"],
