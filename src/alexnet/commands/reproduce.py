@@ -230,7 +230,8 @@ def difference_text(one: Outcome) -> str:
     if one.interval is None:
         return one.missing
     found = one.interval
-    return f"{found.mean:+.2f} {one.comparison.unit} [{found.low:+.2f}, {found.high:+.2f}], n = {found.n:,}"
+    numbers = f"{found.mean:+.2f} {one.comparison.unit} [{found.low:+.2f}, {found.high:+.2f}]".replace("-", "−")
+    return f"{numbers}, n = {found.n:,}{' images' if one.comparison.over == 'images' else ''}"
 
 
 def details(found: list[Outcome]) -> str:

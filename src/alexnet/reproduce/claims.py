@@ -43,6 +43,7 @@ class Comparison:
     direction: Literal["lower", "higher"] = "lower"
     unit: str = "points"
     over: Literal["seeds", "images"] = "seeds"
+    grain: float = 0.0  # the step in which values come, where they are no errors
     decides: bool = True
 
 
@@ -161,6 +162,7 @@ CLAIMS: tuple[Claim, ...] = (
                 Side("no-dropout", "epochs_to_converge"),
                 Side(BASE, "epochs_to_converge"),
                 unit="epochs",
+                grain=1,
                 decides=False,
             ),
             _without("no-dropout", decides=False),
@@ -340,7 +342,7 @@ CLAIMS: tuple[Claim, ...] = (
         "learning.",
         ("no figure",),
         (
-            _without("no-biases", metric="steps_to_start", unit="steps"),
+            _without("no-biases", metric="steps_to_start", unit="steps", grain=10),
             Comparison(
                 "without the mean image: its error against chance",
                 Side("no-mean", ERROR),

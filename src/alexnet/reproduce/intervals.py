@@ -36,12 +36,15 @@ class Interval:
     error: float
 
 
-def paired(differences: ArrayLike) -> Interval:
+def paired(differences: ArrayLike, grain: float = 0.0) -> Interval:
     """The mean of differences, one per seed, ± t(0.975, n−1)·s/√n.
 
-    Raises UsageError for fewer than two, and for values that are not finite.
+    `grain` is the step in which each side is measured: an error counted on N images comes in steps of 100/N points, so
+    that equal differences of two seeds do not mean that there is no noise. s is taken to be at least grain/√6, the
+    deviation of the difference of two values rounded to it. Raises UsageError for fewer than two, and for values that
+    are not finite.
     """
-    return _paired(_finite(differences, "paired differences"))
+    return _paired(_finite(differences, "paired differences"), grain)
 
 
 def over_images(differences: ArrayLike) -> Interval:
@@ -129,9 +132,10 @@ def _incomplete_beta(x: float, a: float, b: float) -> float:
     return factor * (fraction - 1)
 
 
-def _paired(values: NDArray[np.float64]) -> Interval:
+def _paired(values: NDArray[np.float64], grain: float = 0.0) -> Interval:
     n = len(values)
-    return _interval(float(values.mean()), _deviation(values) / math.sqrt(n), n - 1, n, True)
+    deviation = max(_deviation(values), grain / math.sqrt(6))
+    return _interval(float(values.mean()), deviation / math.sqrt(n), n - 1, n, True)
 
 
 def _interval(mean: float, error: float, freedom: float, n: int, is_paired: bool) -> Interval:

@@ -117,7 +117,7 @@ def outcome(records: Records, claim: Claim, comparison: Comparison, scale: str) 
     elif comparison.over == "images":
         found = _over_images(records, scale, comparison)
     elif len(shared) >= 2:
-        found = paired([sign * (worse[seed] - better[seed]) for seed in shared])
+        found = paired([sign * (worse[seed] - better[seed]) for seed in shared], _grain(comparison, runs.values()))
     elif min(len(better), len(worse)) >= 2:
         found = welch([sign * value for value in worse.values()], [sign * value for value in better.values()])
     else:
@@ -167,6 +167,13 @@ class Row:
 def rows(records: Records, claims: Iterable[Claim] = CLAIMS) -> list[Row]:
     """One row per claim."""
     return [Row(claim, {scale: outcomes(records, [claim], [scale]) for scale in claim.scales}) for claim in claims]
+
+
+def _grain(comparison: Comparison, runs: Iterable[RunRecord]) -> float:
+    """The step in which a comparison's values are measured: of errors, that of the test images; else its own."""
+    if comparison.unit != "points":
+        return comparison.grain
+    return max((100 / run.values["images"] for run in runs if "images" in run.values), default=0.0)
 
 
 def _values(records: Records, scale: str, side: Side) -> dict[int, float]:

@@ -108,7 +108,8 @@ def difference(one: Outcome) -> str:
     if one.interval is None:
         return one.missing
     found = one.interval
-    return f"{found.mean:+.2f} ({found.low:+.2f} to {found.high:+.2f}) {one.comparison.unit}"
+    words = f"{found.mean:+.2f} ({found.low:+.2f} to {found.high:+.2f}) {one.comparison.unit}"
+    return words.replace("-", "−")
 
 
 def _section(row: Row, records: Records, drawn: bool) -> Section:

@@ -24,10 +24,10 @@ def dots(one: Outcome) -> Panel:
     sides = ((one.comparison.better, one.better, BETTER), (one.comparison.worse, one.worse, WORSE))
 
     def draw(figure: FigureBase) -> None:
-        axes = figure.add_axes((0.03, 0.42, 0.94, 0.36))
+        axes = figure.add_axes((0.03, 0.42, 0.94, 0.44))
         if found.paired and len(one.better) == len(one.worse):
             for pair in zip(one.better, one.worse, strict=True):
-                axes.plot(pair, (1, 0), color=COLOURS["line"], lw=1, zorder=1)
+                axes.plot(pair, (1, 0), color=SOFT, alpha=0.35, lw=0.8, zorder=1)
         for height, (side, values, colour) in zip((1, 0), sides, strict=True):
             axes.plot(values, [height] * len(values), "o", ms=4.5, color=colour, alpha=0.75, mew=0, zorder=3)
             mean = float(np.mean(values))
@@ -35,14 +35,14 @@ def dots(one: Outcome) -> Panel:
             axes.annotate(
                 f"{_side(side.arm, side.metric)}  {mean:.2f}",
                 (0, height),
-                (0, 9),
+                (0, 11),
                 xycoords=axes.get_yaxis_transform(),
                 textcoords="offset points",
                 size=7.5,
                 color=INK,
                 va="center",
             )
-        axes.set(ylim=(-0.35, 1.75))
+        axes.set(ylim=(-0.3, 1.6))
         axes.margins(x=0.04)
         _bare(axes)
         below = figure.add_axes((0.03, 0.12, 0.94, 0.16))
