@@ -232,7 +232,7 @@ def pages() -> dict[Path, str]:
     results = insert(results, ledger.small_tables(records), PAPER_BEGIN, PAPER_END)
     short = insert(page.read_text(), speed_tables(), SPEED_BEGIN, SPEED_END)
     return {
-        ROOT / "docs" / "claims.md": ledger.markdown(records),
+        **{ROOT / "docs" / name: text for name, text in ledger.markdown(records).items()},
         store: insert(effects, codec_tables(), CODEC_BEGIN, CODEC_END),
         readme: insert(results, headline_table(), HEADLINE_BEGIN, HEADLINE_END),
         page: insert(short, precision_table(), PRECISION_BEGIN, PRECISION_END),
@@ -242,4 +242,5 @@ def pages() -> dict[Path, str]:
 
 if __name__ == "__main__":
     for path, text in pages().items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text)

@@ -75,6 +75,15 @@ def svg(panel: Panel, name: str) -> Markup:
     return Markup('<svg class="plot" role="img" aria-label="{}" viewBox="{}">').format(panel.about, size) + Markup(body)
 
 
+def svg_file(panel: Panel, name: str) -> str:
+    """A panel as an SVG file of its own, whose colours change in the dark as the page's do."""
+    colours, _, _ = _STYLE.partition("* {")
+    opening = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+    text = str(svg(panel, name)).replace("<svg ", opening, 1)
+    at = text.index(">") + 1
+    return f"{text[:at]}<style>{' '.join(colours.split())}</style>{text[at:]}\n"
+
+
 def save_png(path: Path, panels: Sequence[Panel], across: int) -> None:
     """Panels of one size as a PNG file, `across` of them side by side. Raises OSError."""
     down = -(-len(panels) // across)

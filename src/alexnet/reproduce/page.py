@@ -20,6 +20,7 @@ from alexnet.reproduce.records import Records
 from alexnet.reproduce.scales import ARMS, BASE, SCALES
 from alexnet.reproduce.tables import Line, table_1, table_2
 
+TABLES = ("cifar10", "tiny-imagenet")  # scales at which the paper's tables are made
 CURVES = {1: ("relu-four-layer", "tanh-four-layer"), 5: (BASE, "no-augmentation"), 7: (BASE, "no-dropout")}
 
 
@@ -33,23 +34,69 @@ class Section:
 
 
 def write_page(path: Path, records: Records) -> None:
-    """Write the ledger to `path`, .html or .md. Raises UsageError for another kind, OSError for a full disk."""
+    """Write the ledger to `path`, .html with its plots inside, or .md with plots in a folder beside it.
+
+    Raises UsageError for another kind, OSError for a full disk.
+    """
     if path.suffix not in (".html", ".md"):
         raise UsageError(f"--report {path} should end in .html or .md")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, html(records) if path.suffix == ".html" else markdown(records))
+    files = {path.name: html(records)} if path.suffix == ".html" else markdown(records, path.stem)
+    for name, text in files.items():
+        file = path.parent / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, text)
 
 
 def html(records: Records) -> str:
     """The self-contained page."""
-    sections = [_section(row, records, True) for row in rows(records)]
+    sections = []
+    for row in rows(records):
+        found = measured(row)
+        panels = [plots.dots(one) for one in found if one.comparison.decides]
+        panels += [curves(row, scale, records) for scale in row.scales if drawn_curves(row, scale, records)]
+        name = f"claim{row.claim.number}"
+        drawings = tuple(figures.svg(panel, f"{name}-{place}") for place, panel in enumerate(panels))
+        sections.append(Section(row, found, drawings))
     return _environment().get_template("claims.html").render(**_context(sections, records))
 
 
-def markdown(records: Records) -> str:
-    """The page as Markdown, without plots."""
-    sections = [_section(row, records, False) for row in rows(records)]
-    return _environment(False).get_template("claims.md").render(**_context(sections, records))
+def markdown(records: Records, stem: str = "claims") -> dict[str, str]:
+    """The page as Markdown, `stem`.md, and its plots, one scale of each claim: `stem`/N.svg, `stem`/N-curves.svg."""
+    sections: list[Section] = []
+    files: dict[str, str] = {}
+    for row in rows(records):
+        number, scale = row.claim.number, row.best[1]
+        panels = {}
+        if scale and main_outcome(row.scales[scale]).interval is not None:
+            panels[f"{stem}/{number}.svg"] = plots.dots(main_outcome(row.scales[scale]))
+        if scale and drawn_curves(row, scale, records):
+            panels[f"{stem}/{number}-curves.svg"] = curves(row, scale, records)
+        files |= {
+            name: figures.svg_file(panel, f"claim{number}-{place}")
+            for place, (name, panel) in enumerate(panels.items())
+        }
+        images = (Markup(f"![{panel.about}]({name})") for name, panel in panels.items())
+        sections.append(Section(row, measured(row), tuple(images)))
+    text = _environment(False).get_template("claims.md").render(**_context(sections, records))
+    return {f"{stem}.md": text, **files}
+
+
+def measured(row: Row) -> tuple[Outcome, ...]:
+    """A claim's outcomes that have an interval."""
+    return tuple(one for outcomes in row.scales.values() for one in outcomes if one.interval is not None)
+
+
+def drawn_curves(row: Row, scale: str, records: Records) -> bool:
+    """Whether a claim is about the way of a training, and its arms have records at a scale."""
+    arms = CURVES.get(row.claim.number, ())
+    return bool(arms) and all(records.of(scale, arm) for arm in arms)
+
+
+def curves(row: Row, scale: str, records: Records) -> figures.Panel:
+    """The errors by epoch of a claim's arms."""
+    both = row.claim.number != 1  # training and validation
+    arms = {arm: tuple(records.of(scale, arm).values()) for arm in CURVES[row.claim.number]}
+    return plots.curves(f"{scale}: {'error' if both else 'training error'} by epoch, %", arms, both)
 
 
 def headline(records: Records) -> str:
@@ -77,7 +124,7 @@ def headline(records: Records) -> str:
     return "\n".join(lines)
 
 
-def small_tables(records: Records, scales: Iterable[str] = ("cifar10", "tiny-imagenet")) -> str:
+def small_tables(records: Records, scales: Iterable[str] = TABLES) -> str:
     """The paper's tables 1 and 2 in Markdown, its errors beside ours at each scale."""
     head = "| | paper, top-1 / top-5 |"
     shown = [scale for scale in scales if records.of(scale, BASE)]
@@ -89,7 +136,8 @@ def small_tables(records: Records, scales: Iterable[str] = ("cifar10", "tiny-ima
         rows = [f"*Table {number}: {title}.*", "", head + "".join(f" {scale} |" for scale in shown)]
         rows.append("|---|---|" + "---|" * len(shown))
         for place, first in enumerate(lines_at(records, "digits")):
-            cells = [_errors(lines[scale][place]) for scale in shown]
+            found = [lines[scale][place] for scale in shown]
+            cells = [f"{_errors(line)} (n = {line.n})" if line.n else "–" for line in found]
             rows.append(f"| {first.model} | {first.paper} |" + "".join(f" {cell} |" for cell in cells))
         blocks.append("\n".join(rows))
     return "\n\n".join(blocks)
@@ -100,7 +148,7 @@ def _errors(line: Line) -> str:
         return "–"
     top5 = "" if line.top5 is None else f" / {line.top5:.1f} %"
     weighted = "" if line.searched is None else f", weights searched {line.searched:.1f} %"
-    return f"{line.top1:.1f} %{top5}{weighted} (n = {line.n})"
+    return f"{line.top1:.1f} %{top5}{weighted}"
 
 
 def difference(one: Outcome) -> str:
@@ -110,21 +158,6 @@ def difference(one: Outcome) -> str:
     found = one.interval
     words = f"{found.mean:+.2f} ({found.low:+.2f} to {found.high:+.2f}) {one.comparison.unit}"
     return words.replace("-", "−")
-
-
-def _section(row: Row, records: Records, drawn: bool) -> Section:
-    found = [one for outcomes in row.scales.values() for one in outcomes if one.interval is not None]
-    panels = []
-    if drawn:
-        panels = [plots.dots(one) for one in found if one.comparison.decides]
-        for scale in row.scales:
-            arms = {arm: tuple(records.of(scale, arm).values()) for arm in CURVES.get(row.claim.number, ())}
-            if arms and all(arms.values()):
-                what = "error by epoch" if row.claim.number != 1 else "training error by epoch"
-                panels.append(plots.curves(f"{scale}: {what}, %", arms, row.claim.number != 1))
-    name = f"claim{row.claim.number}"
-    drawings = tuple(figures.svg(panel, f"{name}-{place}") for place, panel in enumerate(panels))
-    return Section(row, tuple(found), drawings)
 
 
 def _context(sections: Iterable[Section], records: Records) -> dict[str, object]:
@@ -142,6 +175,10 @@ def _context(sections: Iterable[Section], records: Records) -> dict[str, object]
         "version": __version__,
         "gap": GAP,
         "main": main_outcome,
+        "small_tables": small_tables(records),
+        "tables": {
+            scale: (table_1(records, scale), table_2(records, scale)) for scale in TABLES if records.of(scale, BASE)
+        },
     }
 
 
@@ -154,6 +191,7 @@ def _environment(escape: bool = True) -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "errors": _errors,
         "difference": difference,
         "duration": _duration,
         "mean": lambda values: f"{sum(values) / len(values):.2f}",
