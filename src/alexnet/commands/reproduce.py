@@ -147,7 +147,8 @@ def _train(
     progress.note(f"{len(jobs)} runs to train at {scale.name}: about {duration(cost.seconds)} by {cost.basis}")
     if args.cost:
         return
-    command = shlex.join(["alexnet", "reproduce", *args.argv[1:]])
+    words = ["alexnet", "reproduce", *map(str, args.claims), "--scale", scale.name, "--seeds", str(seeds)]
+    command = shlex.join(words + ["--data", "SRC"] * bool(args.data))  # a record does not say where things are
     busy = []
     for number, job in enumerate(jobs, 1):
         progress.note(f"{number}/{len(jobs)}: {job.name}, {job.arm.about}")

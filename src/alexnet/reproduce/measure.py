@@ -28,6 +28,7 @@ from alexnet.run import Run
 TRAIN_IMAGES = 10_000  # of the training set, whose error without crops and dropout is measured
 TARGET = 25.0  # percent of training error (§3.1)
 STARTED = 0.9  # of the loss of guessing: below it, a network has begun to learn
+KEPT_EPOCHS = 50  # of a curve in a record
 NEAR = 0.5  # points: within so much of its least validation error, a network has converged
 Values = dict[str, float]
 
@@ -39,8 +40,15 @@ def curve_of(run: Run) -> tuple[Epoch, ...]:
     for line in run.metrics("epoch"):
         seconds += line["seconds"]
         number = line["epoch"]
-        epochs.append(Epoch(number, round(seconds, 2), line["top1_error"], line["loss"], validation.get(number)))
+        error = round(line["top1_error"], 2)
+        epochs.append(Epoch(number, round(seconds, 2), error, round(line["loss"], 4), validation.get(number)))
     return tuple(epochs)
+
+
+def thinned(curve: Sequence[Epoch]) -> tuple[Epoch, ...]:
+    """At most `KEPT_EPOCHS` of a curve's epochs, spread evenly, the last among them."""
+    step = -(-len(curve) // KEPT_EPOCHS)
+    return tuple(epoch for place, epoch in enumerate(reversed(curve)) if place % step == 0)[::-1]
 
 
 def values_of_curve(run: Run, curve: Sequence[Epoch], chance: float | None) -> Values:

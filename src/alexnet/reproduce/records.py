@@ -8,13 +8,14 @@ counted again without training. Records of the package come first; others, in th
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alexnet.errors import DataError, UsageError
-from alexnet.files import write_json
+from alexnet.files import write_text
 from alexnet.records import read_json, read_record
 from alexnet.reproduce import rivals
 from alexnet.reproduce.scales import ARMS, SCALES, config_of, fingerprint
@@ -72,7 +73,10 @@ class RunRecord:
         """Write `folder/SCALE/ARM-SEED.json` and return its path. Raises OSError."""
         path = record_path(folder, self.key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, dataclasses.asdict(self))
+        document = dataclasses.asdict(self)
+        rows = ",\n  ".join(json.dumps(row) for row in document.pop("curve"))  # an epoch a line
+        head = json.dumps(document, indent=1, ensure_ascii=False).removesuffix("\n}")
+        write_text(path, f'{head},\n "curve": [{rows}]\n}}\n')
         return path
 
 

@@ -227,7 +227,7 @@ def perform(job: Job, place: Workplace, progress: Progress, command: str) -> Run
         settings=settings_of(job.scale.name, arm.name),
         data=SCALES[job.images].data,
         values=values,
-        curve=curve,
+        curve=measure.thinned(curve),
         epochs=len(curve),
         steps=steps,
         seconds=round(seconds, 1),
