@@ -35,18 +35,18 @@ class Settings:
     pyramid: tuple[str, ...] = setting(("1x1", "2x2"), "regions in which codes are pooled, rows x columns")
     components: int = setting(64, "principal components of a descriptor that are kept", minimum=1, maximum=1024)
     whiten: float = setting(
-        0.5, "0: components as they are; 1: all of variance 1; between: of that power", minimum=0, maximum=1
+        0.7, "0: components as they are; 1: all of variance 1; between: of that power", minimum=0, maximum=1
     )
     samples: int = setting(200_000, "descriptors of training images that a vocabulary is learned from", minimum=100)
     mirror: bool = setting(True, "learn from mirror images too, and average the scores of both at test time")
     penalties: tuple[float, ...] = setting(
-        (1e-6, 1e-5, 1e-4), "the SVM's penalties λ that are tried; the best on validation stays", above=0
+        (1e-5, 1e-4),
+        "the SVM's penalties λ that are tried; after three epochs the best on validation goes on alone",
+        above=0,
     )
-    epochs: int = setting(
-        10, "passes of the SVM over the training set at most; the best on validation stays", minimum=1
-    )
+    epochs: int = setting(8, "passes of the SVM over the training set at most; the best on validation stays", minimum=1)
     batch_size: int = setting(64, "images per step of the SVM", minimum=1, maximum=4096)
-    rate: float = setting(10.0, "the SVM's first learning rate", above=0)
+    rate: float = setting(2.0, "the SVM's first learning rate", above=0)
     validation: float = setting(
         0.1, "share of train held out for validation when the source has no val split", above=0, below=1
     )
