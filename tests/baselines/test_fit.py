@@ -96,7 +96,9 @@ def test_a_fit_that_is_stopped_anywhere_ends_as_one_that_is_not(
         for _ in range(3):
             with pytest.raises(Stop):
                 resume_baseline(out, Stopping(4))
-        resume_baseline(out)
+        with pytest.raises(UsageError, match="goes on with the settings of .*: leave --batch-size out"):
+            resume_baseline(out, values={"batch_size": 4})
+        resume_baseline(out, values={"threads": 2})
         assert learned(out) == learned(whole), after
         assert not (out / "work").exists()
 
