@@ -32,7 +32,7 @@ def learn_words(descriptors: Floats, count: int, seed: int) -> Floats:
     """Centres of k-means over (T, E): (K, E)."""
     from sklearn.cluster import MiniBatchKMeans
 
-    means = MiniBatchKMeans(count, batch_size=4096, max_iter=30, n_init=1, random_state=seed, max_no_improvement=None)
+    means = MiniBatchKMeans(count, batch_size=4096, max_iter=10, n_init=1, random_state=seed, max_no_improvement=None)
     return means.fit(descriptors).cluster_centers_.astype(np.float32)
 
 
