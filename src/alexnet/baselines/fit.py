@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -176,12 +175,11 @@ def _fit(run: BaselineRun, data: RunData, progress: Progress) -> BaselineRun:
         for name, code, descriptor in members(run.settings):
             if name in known:
                 continue
-            begun = time.perf_counter()
             remove_leftovers(run.work / name)
             fitting = Fitting(run, data, name, code, descriptor, pool, progress, unreadable)
             member = fitting.fit()
             manifest.write(unreadable)
-            seconds = run.record.seconds + time.perf_counter() - begun
+            seconds = run.record.seconds + sum(member.seconds.values())
             run = run.write(members=(*run.record.members, member), seconds=round(seconds, 3))
             fitting.clean()
     run = _average(run, data)

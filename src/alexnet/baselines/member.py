@@ -132,7 +132,6 @@ class Fitting:
         """The features of the training and of the validation images, on disk."""
         both = []
         places = self.settings.grid.places(self.settings.size)
-        begun, done = time.perf_counter(), self._seconds_of("encoding")
 
         def encode(images: Pixels) -> Floats:
             return encoder.encode(self.settings.grid.describe(self.descriptor, images), places)
@@ -146,11 +145,8 @@ class Fitting:
                     features.write(loader, encode, encoder.length, self.threads, self.progress)
             self.unreadable |= loader.unreadable
             both.append(features)
-        self.seconds["encoding"] = round(done + time.perf_counter() - begun, 3)
+        self.seconds["encoding"] = round(sum(features.seconds for features in both), 3)
         return both[0], both[1]
-
-    def _seconds_of(self, stage: str) -> float:
-        return self.seconds.get(stage, 0.0)
 
     def loader(self, split: Any, count: int, shuffle: bool) -> BatchLoader:
         """Batches of a split's squares."""
