@@ -71,14 +71,14 @@ class SparseCoding(Settings):
     """Codes of descriptors by a dictionary (Lin et al., CVPR 2011, and the papers named in docs/baselines.md)."""
 
     members: tuple[str, ...] = setting(
-        ("llc-sift", "llc-hog", "llc-lbp", "l1-sift", "l1-hog", "l1-colour"),
+        ("llc-sift", "llc-hog", "llc-lbp", "llc-colour", "l1-sift", "l1-colour"),
         "the models that are averaged: a code, llc or l1, and a descriptor, hog, sift, lbp or colour",
     )
-    words: int = setting(1024, "words of the dictionary of LLC codes", minimum=8, maximum=65536)
+    words: int = setting(2048, "words of the dictionary of LLC codes", minimum=8, maximum=65536)
     neighbours: int = setting(5, "words of an LLC code", minimum=1, maximum=64)
     atoms: int = setting(512, "atoms of the dictionary of L1 codes", minimum=8, maximum=65536)
     l1: float = setting(0.15, "the penalty of L1 codes, of descriptors of length 1", above=0, below=1)
-    iterations: int = setting(20, "steps that make an L1 code", minimum=1, maximum=1000)
+    iterations: int = setting(10, "steps that make an L1 code", minimum=1, maximum=1000)
 
 
 @dataclass(frozen=True)
