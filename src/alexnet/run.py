@@ -31,6 +31,7 @@ from alexnet.errors import RunBusy, RunError, UsageError, quoted
 from alexnet.files import TEMPORARY, lock, write_json, write_json_lines
 from alexnet.records import check_fields, checked, read_json, read_json_lines
 
+BASELINE = "baseline.json"  # marks the directory of a baseline, which is no network's run
 MAX_BYTES = 16 << 20  # of a JSON file
 MAX_METRICS = 1 << 30  # bytes of metrics.jsonl, which is read line by line
 MAX_FIELDS = 32  # of a line of it
@@ -142,7 +143,7 @@ class Run:
         if not path.is_dir():
             raise RunError(f"{path}: there is no such run directory; `alexnet train --out {path}` makes one")
         _check_kinds(path)
-        if (path / "baseline.json").is_file():
+        if (path / BASELINE).is_file():
             raise RunError(f"{path} is a baseline, not the run of a network, which is needed here")
         if not (path / "config.json").is_file():
             raise RunError(f"{path} is not a run directory: it has no config.json")

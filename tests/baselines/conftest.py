@@ -17,7 +17,7 @@ SMALL: dict[str, Any] = {
     "components": 8,
     "samples": 3000,
     "penalties": (1e-5, 1e-2),
-    "epochs": 3,
+    "epochs": 4,
     "batch_size": 8,
     "rate": 2.0,
     "threads": 1,

@@ -65,3 +65,13 @@ def test_every_step_of_l1_brings_the_objective_down_to_its_minimum() -> None:
     few, some, many = (objective(l1_codes(descriptors, atoms, 0.15, count)) for count in (2, 20, 800))
     assert objective(np.zeros((50, 24))) > few > some >= many
     assert some - many < 0.01 * many
+
+
+def test_codes_are_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    descriptors, words = draws(40, 30)
+    whole = (*llc(descriptors, words), l1_codes(descriptors, unit_length(words), 0.15, 10))
+    monkeypatch.setattr("alexnet.baselines.llc.TOGETHER", 7)
+    monkeypatch.setattr("alexnet.baselines.l1.TOGETHER", 7)
+    blocks = (*llc(descriptors, words), l1_codes(descriptors, unit_length(words), 0.15, 10))
+    for one, other in zip(whole, blocks, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)

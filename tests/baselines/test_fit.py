@@ -61,7 +61,10 @@ def test_a_finished_baseline_says_what_was_chosen(kind: str, request: pytest.Fix
     assert record.finished and record.kind == kind and tuple(member.name for member in record.members) == names
     assert record.validation is not None and record.validation.count == 21 and record.validation.loss is not None
     for member in record.members:
-        assert len(member.trials) == 6 and {trial.penalty for trial in member.trials} == {1e-5, 1e-2}
+        assert len(member.trials) == 7  # two penalties for three epochs, then the better one
+        third = {trial.penalty: trial.top1_error for trial in member.trials if trial.epoch == 3}
+        (last,) = (trial for trial in member.trials if trial.epoch == 4)
+        assert set(third) == {1e-5, 1e-2} and third[last.penalty] == min(third.values())
         best = min(trial.top1_error for trial in member.trials)
         assert member.validation.top1_error == best
         chosen = [t for t in member.trials if (t.penalty, t.epoch) == (member.penalty, member.epoch)]
@@ -93,7 +96,9 @@ def test_a_fit_that_is_stopped_anywhere_ends_as_one_that_is_not(
         for _ in range(3):
             with pytest.raises(Stop):
                 resume_baseline(out, Stopping(4))
-        resume_baseline(out)
+        with pytest.raises(UsageError, match="goes on with the settings of .*: leave --batch-size out"):
+            resume_baseline(out, values={"batch_size": 4})
+        resume_baseline(out, values={"threads": 2})
         assert learned(out) == learned(whole), after
         assert not (out / "work").exists()
 

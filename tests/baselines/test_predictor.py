@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -240,7 +242,7 @@ def test_what_needs_a_networks_run_says_so(sparse: Path) -> None:
 
 
 def test_sift_without_opencv_names_the_extra(fisher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "cv2", None)
+    monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(MissingLibrary, match=r"SIFT needs opencv-python-headless; pip install 'alexnet\[baselines\]'"):
         load(str(fisher))
 
@@ -252,3 +254,16 @@ def test_the_sha256_is_that_of_the_arrays(sparse: Path, tmp_path: Path) -> None:
     spoil_array(path, "classifier.biases", np.zeros(7, np.float32))
     assert load(str(path)).description["sha256"] != before
     assert issubclass(CheckpointError, RunError)
+
+
+def test_predicting_needs_neither_torch_nor_what_learns(sparse: Path, seven: Path) -> None:
+    picture = next((seven / "test").glob("*/*.png"))
+    code = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(['torch', 'sklearn', 'scipy', 'skimage', 'cv2', 'threadpoolctl']))\n"
+        "from alexnet.cli import main\n"
+        f"sys.exit(main(['predict', {str(sparse)!r}, {str(picture)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 6

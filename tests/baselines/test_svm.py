@@ -98,3 +98,16 @@ def test_rounded_rows_are_within_half_a_step_of_their_largest_entry() -> None:
     np.testing.assert_allclose(small.total(), small.columns(slice(None)).sum(axis=0), atol=1e-4)
     some = small.take(np.array([5, 2]))
     assert isinstance(some, Rows) and (some.columns(slice(2, 4)) == small.columns(slice(2, 4))[[5, 2]]).all()
+
+
+def test_machines_that_go_on_alone_end_as_those_that_were_not() -> None:
+    rows, labels = blobs(160)
+    both = Machines.zeros(rows.mean(axis=0), 4, (1e-3, 1e-1), 2.0, burn_in=5)
+    alone = both
+    for first in range(0, 160, 8):
+        for machines in {id(both): both, id(alone): alone}.values():
+            machines.step(exact(rows[first : first + 8]), labels[first : first + 8])
+        if first == 80:
+            alone = both.keep(1)
+    assert alone.penalties == (1e-1,) and both.penalties == (1e-3, 1e-1)
+    np.testing.assert_allclose(alone.scores(exact(rows))[:, 0], both.scores(exact(rows))[:, 1], atol=1e-5)

@@ -44,6 +44,8 @@ def test_fit_measure_and_predict(seven: Path, tmp_path: Path, capsys: pytest.Cap
     assert "a baseline sees the whole square; give --views 1" in told
     _, told = call(capsys, "report", out, code=2)
     assert told == f"alexnet: {out} is a baseline, not the run of a network, which is needed here\n"
+    _, told = call(capsys, "baseline", "sift-fv", "--resume", out, code=2)
+    assert f"{out} is of the kind sparse-coding, not sift-fv" in told
     said, _ = call(capsys, "baseline", "sparse-coding", "--resume", out, "--json")
     result = json.loads(said)
     assert result["kind"] == "sparse-coding" and result["run"] == out
@@ -65,8 +67,7 @@ def test_fit_measure_and_predict(seven: Path, tmp_path: Path, capsys: pytest.Cap
         (("sift-fv", "--data", "digits", "--patches", "200"), "a patch of 200 pixels does not fit into squares of 64"),
         (("sift-fv", "--data", "digits", "--words", "9"), "unknown flag --words"),
         (("sift-fv", "--resume", "absent"), "absent is not a baseline: it has no baseline.json"),
-        (("sift-fv", "--resume", "x", "--batch-size", "8"), "with the settings of x: leave --batch-size out"),
-        (("sift-fv", "--resume", "x", "--out", "y"), "with the settings of x: leave --out out"),
+        (("sift-fv", "--resume", "x", "--out", "y"), "--resume goes on in x: leave --out out"),
     ],
 )
 def test_a_wrong_request_is_told_in_one_line(

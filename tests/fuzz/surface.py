@@ -28,6 +28,8 @@ NEEDED = {
     "train": ["--data", "absent"],
     "evaluate": ["absent"],
     "predict": ["absent", "absent.png"],
+    "baseline sparse-coding": ["--data", "absent"],
+    "baseline sift-fv": ["--data", "absent"],
     "summary": ["digits"],
     "presets": ["digits"],
     "config": ["digits"],

@@ -36,9 +36,9 @@ from alexnet.config import Config, Data
 from alexnet.errors import CheckpointError, RunError, UsageError
 from alexnet.files import atomic_write, lock, write_json
 from alexnet.records import read_json, read_record
-from alexnet.run import SOURCE, Run
+from alexnet.run import BASELINE, SOURCE, Run
 
-FILE, FORMAT = "baseline.json", 1
+FORMAT = 1
 MAX_BYTES = 16 << 20  # of baseline.json
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -105,11 +105,11 @@ class BaselineRun(Run):
         """An existing directory, finished or not. Raises RunError where a file of it is none of its own or damaged."""
         path = Path(path)
         _check_kinds(path)
-        file = path / FILE
+        file = path / BASELINE
         try:
             value = read_json(file, MAX_BYTES)
         except FileNotFoundError:
-            raise RunError(f"{path} is not a baseline: it has no {FILE}") from None
+            raise RunError(f"{path} is not a baseline: it has no {BASELINE}") from None
         if value.get("format", FORMAT) != FORMAT:
             raise RunError(f"{file}: its format is not {FORMAT}: it was written by another version of alexnet")
         record = read_record(Record, value, f"{file}: baseline")
@@ -135,7 +135,7 @@ class BaselineRun(Run):
     def write(self, **changes: Any) -> BaselineRun:
         """Write baseline.json with other values."""
         record = dataclasses.replace(self.record, **changes)
-        write_json(self.path / FILE, record.to_json())
+        write_json(self.path / BASELINE, record.to_json())
         return dataclasses.replace(self, record=record)
 
     @property
@@ -150,7 +150,7 @@ class BaselineRun(Run):
 
 def is_baseline(path: str | Path) -> bool:
     """Whether there is a baseline, finished or not."""
-    return (Path(path) / FILE).is_file()
+    return (Path(path) / BASELINE).is_file()
 
 
 def images_config(settings: Settings, source: str, classes: int) -> Config:
@@ -248,7 +248,7 @@ def _array(arrays: Arrays, name: str, shape: tuple[int | None, ...], origin: str
 
 def _check_kinds(path: Path) -> None:
     """Raise RunError for a file that is a link, a pipe or a folder, or a folder that is none."""
-    files = (FILE, "source.json", "environment.json", "evaluations.jsonl", ".lock")
+    files = (BASELINE, "source.json", "environment.json", "evaluations.jsonl", ".lock")
     for names, wanted, what in ((files, stat.S_ISREG, "file"), (("members", "work"), stat.S_ISDIR, "folder")):
         for name in names:
             try:

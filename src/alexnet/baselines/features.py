@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -59,6 +60,12 @@ class Features:
         """How many shards there are."""
         return next(number for number in itertools.count() if not self.path(number).exists())
 
+    @property
+    def seconds(self) -> float:
+        """How long encoding took, whoever did it."""
+        arrays = (read_tensors(self.path(number)) for number in range(self.finished))
+        return float(sum(array["seconds"].sum() for array in arrays if "seconds" in array))
+
     def read(self, number: int) -> Shard:
         """A shard, mapped from its file. Raises CheckpointError."""
         arrays = read_tensors(path := self.path(number))
@@ -77,6 +84,7 @@ class Features:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         done = self.finished
+        begun = time.perf_counter()
         self._check_room((loader.steps - done) * SHARD * self.views * length)
         for batch in loader.epoch(0, start=done):
             images = batch.images.numpy()
@@ -92,7 +100,8 @@ class Features:
             else:  # none of them could be read
                 arrays = {"codes": np.zeros((0, 1), np.int8), "scales": np.zeros(0, np.float32)}
                 arrays["labels"] = np.zeros(0, np.int64)
-            save_arrays(self.path(done), arrays)
+            begun, before = time.perf_counter(), begun
+            save_arrays(self.path(done), arrays | {"seconds": np.array([begun - before])})
             batch.release()
             done += 1
             progress.decoding(min(done * SHARD, len(loader.split)), len(loader.split))

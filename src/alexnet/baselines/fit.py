@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,11 +25,12 @@ from alexnet.data.readers.open import open_source
 from alexnet.data.run_data import RunData, SourceManifest, open_known_source, open_run_data, place_of
 from alexnet.device import cpu_count
 from alexnet.environment import environment
-from alexnet.errors import CheckpointError, DataError, MissingLibrary, RunError, UnreadableImage
+from alexnet.errors import CheckpointError, DataError, MissingLibrary, RunError, UnreadableImage, UsageError
 from alexnet.files import remove_leftovers, write_json
 from alexnet.progress import Progress, quiet
 
 GREY_SAMPLE = 200  # pictures that are looked at for colours
+CHANGEABLE = ("threads", "memory")  # when a fit goes on: they change no result
 NEEDED = {"sklearn": "scikit-learn", "threadpoolctl": "threadpoolctl"}
 
 
@@ -65,12 +65,17 @@ def fit_baseline(
 
 
 def resume_baseline(
-    out: Path, progress: Progress = quiet, data: str | None = None, kind: str | None = None
+    out: Path,
+    progress: Progress = quiet,
+    data: str | None = None,
+    kind: str | None = None,
+    values: Mapping[str, Any] | None = None,
 ) -> BaselineRun:
     """Go on with a fit that was stopped; a finished one is returned as it is.
 
-    `data` says where its images are now, `kind` of which kind it should be.
-    Raises RunError where there is none, and where its images are others than when it began.
+    `data` says where its images are now, `kind` of which kind it should be; `values` may have the settings that change
+    no result, `threads` and `memory`. Raises RunError where there is none, and where its images are others than when it
+    began.
     """
     run = BaselineRun.open(out)
     if kind not in (None, run.record.kind):
@@ -78,6 +83,10 @@ def resume_baseline(
     if run.record.finished:
         progress.note(f"{out} is finished; there is nothing to resume")
         return run
+    for name in values or {}:
+        if name not in CHANGEABLE:
+            raise UsageError(f"--resume goes on with the settings of {out}: leave --{name.replace('_', '-')} out")
+    run = dataclasses.replace(run, settings=dataclasses.replace(run.settings, **(values or {})))
     check_libraries(run.settings)
     with run.held():
         source, place, changes = open_known_source(run, data)
@@ -166,12 +175,11 @@ def _fit(run: BaselineRun, data: RunData, progress: Progress) -> BaselineRun:
         for name, code, descriptor in members(run.settings):
             if name in known:
                 continue
-            begun = time.perf_counter()
             remove_leftovers(run.work / name)
             fitting = Fitting(run, data, name, code, descriptor, pool, progress, unreadable)
             member = fitting.fit()
             manifest.write(unreadable)
-            seconds = run.record.seconds + time.perf_counter() - begun
+            seconds = run.record.seconds + sum(member.seconds.values())
             run = run.write(members=(*run.record.members, member), seconds=round(seconds, 3))
             fitting.clean()
     run = _average(run, data)

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from alexnet.baselines.grid import Floats
 
+TOGETHER = 1024  # descriptors at once: what is computed of them stays in a core's cache
+
 
 def llc(
     descriptors: Floats, words: Floats, neighbours: int = 5, regularizer: float = 1e-4
@@ -19,8 +21,20 @@ def llc(
     The closed form of the paper's approximation: the local covariance plus `regularizer` × its trace × identity, solved
     against ones, divided by the sum.
     """
+    parts = [
+        _llc(descriptors[first : first + TOGETHER], words, neighbours, regularizer)
+        for first in range(0, len(descriptors), TOGETHER)
+    ]
+    nearest, weights = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return nearest, weights
+
+
+def _llc(descriptors: Floats, words: Floats, neighbours: int, regularizer: float) -> tuple[NDArray[np.int64], Floats]:
     distances = np.float32(0.5) * np.einsum("kd,kd->k", words, words) - descriptors @ words.T
-    nearest = np.argpartition(distances, neighbours - 1, axis=1)[:, :neighbours]
+    nearest, each = np.empty((len(descriptors), neighbours), np.int64), np.arange(len(descriptors))
+    for column in nearest.T:  # for a few of many this is several times faster than a partition
+        column[:] = distances.argmin(axis=1)
+        distances[each, column] = np.inf
     shifted = words[nearest] - descriptors[:, None, :]  # (T, k, D)
     covariance = shifted @ shifted.transpose(0, 2, 1)  # (T, k, k)
     diagonal = np.arange(neighbours)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from alexnet.baselines import directory
 from alexnet.baselines.choice import errors_of
-from alexnet.baselines.directory import BaselineRun, Classifier, Errors, Member, Trial
+from alexnet.baselines.directory import BaselineRun, Classifier, Member, Trial
 from alexnet.baselines.encoders import Encoder, FisherEncoder, L1Encoder, LlcEncoder
 from alexnet.baselines.features import SHARD, Features
 from alexnet.baselines.grid import Floats, Pixels, unit_length
@@ -33,13 +33,15 @@ from alexnet.errors import CheckpointError, DataError
 from alexnet.progress import Progress
 from alexnet.records import parse_json, read_record
 
+RACE = 3  # epochs after which only the best penalty goes on
 SAMPLED = 4000  # pictures that descriptors are drawn from, at most
 
 
 @dataclass(frozen=True)
 class State:
-    """How far the classifier of a member is: epochs done, what was tried, the best trial, seconds so far."""
+    """How far the classifier of a member is: penalties still tried, epochs done, trials, the best's place, seconds."""
 
+    penalties: tuple[float, ...]
     epoch: int = 0
     trials: tuple[Trial, ...] = ()
     best: int = 0
@@ -130,7 +132,6 @@ class Fitting:
         """The features of the training and of the validation images, on disk."""
         both = []
         places = self.settings.grid.places(self.settings.size)
-        begun, done = time.perf_counter(), self._seconds_of("encoding")
 
         def encode(images: Pixels) -> Floats:
             return encoder.encode(self.settings.grid.describe(self.descriptor, images), places)
@@ -144,11 +145,8 @@ class Fitting:
                     features.write(loader, encode, encoder.length, self.threads, self.progress)
             self.unreadable |= loader.unreadable
             both.append(features)
-        self.seconds["encoding"] = round(done + time.perf_counter() - begun, 3)
+        self.seconds["encoding"] = round(sum(features.seconds for features in both), 3)
         return both[0], both[1]
-
-    def _seconds_of(self, stage: str) -> float:
-        return self.seconds.get(stage, 0.0)
 
     def loader(self, split: Any, count: int, shuffle: bool) -> BatchLoader:
         """Batches of a split's squares."""
@@ -180,16 +178,20 @@ class Fitting:
                 if better is not None:
                     weights, biases = machines.chosen(better)
                     best = {"weights": weights, "biases": biases, "scores": scores[:, better], "labels": labels}
-                state = dataclasses.replace(state, epoch=epoch, seconds=before + time.perf_counter() - begun)
+                if epoch == RACE and len(machines.penalties) > 1:
+                    errors = [trial.top1_error for trial in state.trials[-len(state.penalties) :]]
+                    machines = machines.keep(int(np.argmin(errors)))
+                taken = before + time.perf_counter() - begun
+                state = dataclasses.replace(state, penalties=machines.penalties, epoch=epoch, seconds=taken)
                 self._save(machines, state, best)
                 self.progress.decoding(epoch, settings.epochs)
         directory.save_arrays(self.scores_file, {"scores": best["scores"], "labels": best["labels"]})
         chosen = state.trials[state.best]
-        errors: Errors = errors_of(best["scores"], best["labels"])
+        validated = errors_of(best["scores"], best["labels"])
         seconds = {**self.seconds, "svm": round(state.seconds, 3)}
-        member = Member(self.name, length, chosen.penalty, chosen.epoch, state.trials, errors, seconds)
+        member = Member(self.name, length, chosen.penalty, chosen.epoch, state.trials, validated, seconds)
         self.progress.note(
-            f"{self.name}: validation error {errors.top1_error:.2f} % with λ {chosen.penalty:g} after epoch "
+            f"{self.name}: validation error {validated.top1_error:.2f} % with λ {chosen.penalty:g} after epoch "
             f"{chosen.epoch}"
         )
         return member, Classifier(best["weights"], best["biases"])
@@ -197,7 +199,7 @@ class Fitting:
     def _judge(self, state: State, epoch: int, scores: Floats, labels: NDArray[np.int64]) -> tuple[State, int | None]:
         """The state with an epoch's trials, and the place of the penalty that is better than all before."""
         better = None
-        for place, penalty in enumerate(self.settings.penalties):
+        for place, penalty in enumerate(state.penalties):
             trial = Trial(penalty, epoch, errors_of(scores[:, place], labels).top1_error)
             trials = (*state.trials, trial)
             if not state.trials or trial.top1_error < state.trials[state.best].top1_error:
@@ -223,7 +225,7 @@ class Fitting:
             centre = (total / rows).astype(np.float32)
             burn_in = rows // settings.batch_size
             machines = Machines.zeros(centre, classes, settings.penalties, settings.rate, burn_in, self.threads.map)
-            return machines, State(), {}
+            return machines, State(settings.penalties), {}
         arrays = {name: value.copy() for name, value in read_tensors(path).items()}
         try:
             state = read_record(State, parse_json(read_header(path).texts["state"]), f"{path}: state", CheckpointError)
@@ -231,7 +233,7 @@ class Fitting:
             best = {name.removeprefix("best."): arrays.pop(name) for name in list(arrays) if name.startswith("best.")}
             machines = Machines(
                 **arrays,
-                penalties=settings.penalties,
+                penalties=state.penalties,
                 rate=settings.rate,
                 burn_in=int(numbers[0]),
                 steps=int(numbers[1]),

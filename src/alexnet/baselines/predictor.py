@@ -26,6 +26,7 @@ from alexnet.data.readers.words import checked_words
 from alexnet.device import cpu_count
 from alexnet.errors import RunError, UsageError, quoted, suggestion
 from alexnet.predictor import Images, Predictor
+from alexnet.run import BASELINE
 
 TOGETHER = 32  # images that a thread takes at once
 SCORES = "scores"  # the tap of the average
@@ -122,7 +123,7 @@ def load_baseline(path: str | Path) -> BaselinePredictor:
         raise RunError(f"{path} is not finished: go on with `alexnet baseline {run.record.kind} --resume {path}`")
     named = members(run.settings)
     if [member.name for member in run.record.members] != [name for name, _, _ in named]:
-        raise RunError(f"{run.path / directory.FILE}: its members are not those of its settings")
+        raise RunError(f"{run.path / BASELINE}: its members are not those of its settings")
     if any(descriptor == "sift" for _, _, descriptor in named):
         sift.check_library()
     parts = []

@@ -35,18 +35,18 @@ class Settings:
     pyramid: tuple[str, ...] = setting(("1x1", "2x2"), "regions in which codes are pooled, rows x columns")
     components: int = setting(64, "principal components of a descriptor that are kept", minimum=1, maximum=1024)
     whiten: float = setting(
-        0.5, "0: components as they are; 1: all of variance 1; between: of that power", minimum=0, maximum=1
+        0.7, "0: components as they are; 1: all of variance 1; between: of that power", minimum=0, maximum=1
     )
     samples: int = setting(200_000, "descriptors of training images that a vocabulary is learned from", minimum=100)
     mirror: bool = setting(True, "learn from mirror images too, and average the scores of both at test time")
     penalties: tuple[float, ...] = setting(
-        (1e-6, 1e-5, 1e-4), "the SVM's penalties λ that are tried; the best on validation stays", above=0
+        (1e-5, 1e-4),
+        "the SVM's penalties λ that are tried; after three epochs the best on validation goes on alone",
+        above=0,
     )
-    epochs: int = setting(
-        10, "passes of the SVM over the training set at most; the best on validation stays", minimum=1
-    )
+    epochs: int = setting(8, "passes of the SVM over the training set at most; the best on validation stays", minimum=1)
     batch_size: int = setting(64, "images per step of the SVM", minimum=1, maximum=4096)
-    rate: float = setting(10.0, "the SVM's first learning rate", above=0)
+    rate: float = setting(2.0, "the SVM's first learning rate", above=0)
     validation: float = setting(
         0.1, "share of train held out for validation when the source has no val split", above=0, below=1
     )
@@ -71,14 +71,14 @@ class SparseCoding(Settings):
     """Codes of descriptors by a dictionary (Lin et al., CVPR 2011, and the papers named in docs/baselines.md)."""
 
     members: tuple[str, ...] = setting(
-        ("llc-sift", "llc-hog", "llc-lbp", "l1-sift", "l1-hog", "l1-colour"),
+        ("llc-sift", "llc-hog", "llc-lbp", "llc-colour", "l1-sift", "l1-colour"),
         "the models that are averaged: a code, llc or l1, and a descriptor, hog, sift, lbp or colour",
     )
-    words: int = setting(1024, "words of the dictionary of LLC codes", minimum=8, maximum=65536)
+    words: int = setting(2048, "words of the dictionary of LLC codes", minimum=8, maximum=65536)
     neighbours: int = setting(5, "words of an LLC code", minimum=1, maximum=64)
     atoms: int = setting(512, "atoms of the dictionary of L1 codes", minimum=8, maximum=65536)
     l1: float = setting(0.15, "the penalty of L1 codes, of descriptors of length 1", above=0, below=1)
-    iterations: int = setting(20, "steps that make an L1 code", minimum=1, maximum=1000)
+    iterations: int = setting(10, "steps that make an L1 code", minimum=1, maximum=1000)
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,17 @@ class Machines:
         flat = self.mean_biases + sum(self.apply(partial, self.places))
         return np.asarray(flat, np.float32).reshape(len(rows), len(self.penalties), -1)
 
+    def keep(self, penalty: int) -> Machines:
+        """Only the machines of one penalty, by its place, to go on with."""
+        classes = len(self.biases) // len(self.penalties)
+        place = slice(penalty * classes, (penalty + 1) * classes)
+        weights, mean_weights = (np.ascontiguousarray(w[:, place]) for w in (self.weights, self.mean_weights))
+        biases, mean_biases = self.biases[place].copy(), self.mean_biases[place].copy()
+        return Machines(
+            weights, biases, mean_weights, mean_biases, self.centre, self.penalties[penalty : penalty + 1], self.rate,
+            self.burn_in, self.steps, self.apply,
+        )  # fmt: skip
+
     def chosen(self, penalty: int) -> tuple[Floats, Floats]:
         """The averaged weights (D, C) and biases (C,) of one penalty, by its place, for features as they are."""
         classes = len(self.biases) // len(self.penalties)

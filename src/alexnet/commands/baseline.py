@@ -51,7 +51,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("--data", metavar="SRC", help=SOURCE_HELP)
         sub.add_argument("--out", metavar="DIR", help=f"the directory that is made (default: runs/{kind}, numbered)")
         sub.add_argument(
-            "--resume", metavar="DIR", help="go on with a fit that was stopped; takes --data where its images moved"
+            "--resume",
+            metavar="DIR",
+            help="go on with a fit that was stopped; takes --data, --threads and --memory",
         )
         group = sub.add_argument_group("settings")
         for entry in fields(kind):
@@ -68,9 +70,8 @@ def run(args: argparse.Namespace) -> Result:
     given = {entry.path: entry for entry in fields(args.kind) if getattr(args, entry.path) is not None}
     if args.resume is None and args.data is None:
         raise UsageError(f"name the images with --data SRC, or a fit to go on with by --resume DIR: {SOURCE_HELP}")
-    if args.resume is not None:
-        for name in (["out"] if args.out else []) + list(given):
-            raise UsageError(f"--resume goes on with the settings of {args.resume}: leave --{_flag(name)} out")
+    if args.resume is not None and args.out is not None:
+        raise UsageError(f"--resume goes on in {args.resume}: leave --out out")
     values = {name: _parsed(entry, getattr(args, name)) for name, entry in given.items()}
     return _fit(args, values)
 
@@ -100,7 +101,7 @@ def _fit(args: argparse.Namespace, values: dict[str, Any]) -> Result:
         with stop_on_signals():
             if args.resume is None:
                 return result_of(fit_baseline(args.kind, args.data, out, values, progress, ["alexnet", *args.argv]))
-            return result_of(resume_baseline(out, progress, args.data, kind=args.kind))
+            return result_of(resume_baseline(out, progress, args.data, args.kind, values))
     except KeyboardInterrupt as stopped:
         code = stop_code(stopped)
         if not is_baseline(out):

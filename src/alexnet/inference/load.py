@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from alexnet.baselines.directory import is_baseline
 from alexnet.checkpoint import check_weights, has_checkpoint, load_checkpoint
 from alexnet.config import Config, Data, check
 from alexnet.data.readers.words import checked_words
@@ -21,7 +20,7 @@ from alexnet.inference.backends import Backend, choose
 from alexnet.inference.ensemble import Ensemble
 from alexnet.inference.network import NetworkPredictor, Trained
 from alexnet.predictor import Predictor
-from alexnet.run import Run
+from alexnet.run import BASELINE, Run
 
 TORCHVISION = "torchvision:"
 Model = str | Path | Predictor
@@ -63,7 +62,7 @@ def open_model(name: str, checkpoint: str | None = None) -> Trained:
 
 
 def _load(name: str, checkpoint: str | None, device: str, backend: str | None, precision: str | None) -> Predictor:
-    if is_baseline(name):
+    if (Path(name) / BASELINE).is_file():
         return _load_baseline(name, checkpoint, device, backend, precision)
     # A request that cannot be met is refused before anything is read.
     choose(backend, precision or "float32", device, name.startswith(TORCHVISION))
