@@ -135,6 +135,7 @@ FOUR = {
     "cifar10": {"network.fc4.decay": "none", "network.fc5.decay": "none"},
 }
 TANH = {"network.activation": "tanh"}
+SMALL_RIVAL = {"validation": "0.9", "size": "16", "detail": "32", "patches": "8,12", "step": "2", "samples": "20000"}
 FIRST, REST = "0-149", "150-199"  # classes of Tiny ImageNet: those of the larger set, and the target's
 
 
@@ -219,8 +220,20 @@ ARMS: dict[str, Arm] = {
             at={"tiny-imagenet": {"data.classes": REST}},
             full=True,
         ),
-        Arm("sparse-coding", "sparse coding of dense HOG and LBP, linear SVMs", baseline="sparse-coding"),
-        Arm("sift-fv", "SIFT and local colour statistics as Fisher vectors, linear SVMs", baseline="sift-fv"),
+        Arm(
+            "sparse-coding",
+            "sparse coding of dense SIFT, HOG, LBP and colour, linear SVMs, averaged",
+            at={"digits": {**SMALL_RIVAL, "words": "256", "atoms": "128"}},
+            baseline="sparse-coding",
+            full=True,
+        ),
+        Arm(
+            "sift-fv",
+            "SIFT and local colour statistics as Fisher vectors, linear SVMs, averaged",
+            at={"digits": {**SMALL_RIVAL, "gaussians": "16"}},
+            baseline="sift-fv",
+            full=True,
+        ),
         Arm("hinge", "the multi-class hinge loss", settings={"train.task": "hinge"}),
         Arm(
             "order-2012",
