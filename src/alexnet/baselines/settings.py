@@ -98,7 +98,7 @@ class SparseCoding(Settings):
     """Codes of descriptors by a dictionary (Lin et al., CVPR 2011, and the papers named in docs/baselines.md)."""
 
     members: tuple[str, ...] = setting(
-        ("llc-sift", "llc-hog", "llc-lbp", "llc-colour", "l1-sift", "l1-colour"),
+        ("llc-sift", "llc-hog", "llc-lbp", "llc-colour", "l1-colour"),
         "the models that are averaged: a code, llc or l1, and a descriptor, hog, sift, lbp or colour",
     )
     words: int = setting(2048, "words of the dictionary of LLC codes", minimum=8, maximum=65536)
