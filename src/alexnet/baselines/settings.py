@@ -103,9 +103,9 @@ class SparseCoding(Settings):
     )
     words: int = setting(2048, "words of the dictionary of LLC codes", minimum=8, maximum=65536)
     neighbours: int = setting(5, "words of an LLC code", minimum=1, maximum=64)
-    atoms: int = setting(512, "atoms of the dictionary of L1 codes", minimum=8, maximum=65536)
+    atoms: int = setting(256, "atoms of the dictionary of L1 codes", minimum=8, maximum=65536)
     l1: float = setting(0.15, "the penalty of L1 codes, of descriptors of length 1", above=0, below=1)
-    iterations: int = setting(10, "steps that make an L1 code", minimum=1, maximum=1000)
+    iterations: int = setting(20, "steps that make an L1 code", minimum=1, maximum=1000)
 
 
 @dataclass(frozen=True)
