@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from alexnet.baselines.colour import colour
-from alexnet.baselines.descriptors import DESCRIPTORS, Grid
+from alexnet.baselines.descriptors import DESCRIBE, Grid
 from alexnet.baselines.grid import grey, starts
 from alexnet.baselines.hog import hog
 from alexnet.baselines.lbp import code_table, lbp, lbp_codes
+from alexnet.baselines.settings import DESCRIPTORS
 from alexnet.baselines.sift import sift
 from alexnet.engine.resize import resize
 from tests.baselines.paintings import paintings
@@ -36,7 +37,7 @@ def test_hog_is_that_of_scikit_image() -> None:
 def test_patches_without_contrast_are_zeros_and_not_noise() -> None:
     flat = np.full((1, 16, 16, 3), 90, np.uint8)
     for name in ("hog", "sift"):
-        assert not DESCRIPTORS[name].compute(flat, 8, 4).any(), name
+        assert not DESCRIBE[name](flat, 8, 4).any(), name
 
 
 def test_the_59_codes_are_those_of_scikit_image() -> None:
@@ -95,11 +96,12 @@ def test_a_grid_describes_patches_of_all_sizes_in_enlarged_pictures() -> None:
     pytest.importorskip("cv2")
     images, grid = paintings(2, 16), Grid(32, (8, 16), 8)
     large = np.stack([resize(image, 32) for image in images])
-    for name, descriptor in DESCRIPTORS.items():
+    assert DESCRIBE.keys() == DESCRIPTORS.keys()
+    for name, compute in DESCRIBE.items():
         found = grid.describe(name, images)
-        assert found.shape == (2, 16 + 9, descriptor.length) and found.dtype == np.float32
-        assert (found[:, :16] == descriptor.compute(large, 8, 8).reshape(2, 16, -1)).all()
-        assert (found[:, 16:] == descriptor.compute(large, 16, 8).reshape(2, 9, -1)).all()
+        assert found.shape == (2, 16 + 9, DESCRIPTORS[name].length) and found.dtype == np.float32
+        assert (found[:, :16] == compute(large, 8, 8).reshape(2, 16, -1)).all()
+        assert (found[:, 16:] == compute(large, 16, 8).reshape(2, 9, -1)).all()
     places = grid.places(16)
     assert places[:2].tolist() == [[0.125, 0.125], [0.125, 0.375]]
     assert places[-1].tolist() == [0.75, 0.75]

@@ -18,26 +18,8 @@ from alexnet.baselines.lbp import lbp
 from alexnet.baselines.sift import sift
 from alexnet.engine.resize import resize
 
-
-@dataclass(frozen=True)
-class Descriptor:
-    """What describes patches: `compute(images (N, S, S, 3), patch, step)` → (N, P, P, D).
-
-    `length` is D; a patch has `cells` × `cells` whole cells. `needs_colour`: there is nothing of it in grey pictures.
-    """
-
-    compute: Callable[[Pixels, int, int], Floats]
-    length: int
-    cells: int
-    needs_colour: bool = False
-
-
-DESCRIPTORS: Mapping[str, Descriptor] = {
-    "sift": Descriptor(sift, 128, 1),
-    "hog": Descriptor(hog, 144, 4),
-    "lbp": Descriptor(lbp, 236, 2),
-    "colour": Descriptor(colour, 96, 4, needs_colour=True),
-}
+Describe = Callable[[Pixels, int, int], Floats]  # pictures (N, S, S, 3), patch and step → (N, P, P, D)
+DESCRIBE: Mapping[str, Describe] = {"sift": sift, "hog": hog, "lbp": lbp, "colour": colour}
 
 
 @dataclass(frozen=True)
@@ -65,5 +47,5 @@ class Grid:
         side = self.side(images.shape[1])
         if side != images.shape[1]:
             images = np.stack([resize(image, side) for image in images])
-        parts: Sequence[Floats] = [DESCRIPTORS[name].compute(images, patch, self.step) for patch in self.patches]
+        parts: Sequence[Floats] = [DESCRIBE[name](images, patch, self.step) for patch in self.patches]
         return np.concatenate([part.reshape(len(images), -1, part.shape[-1]) for part in parts], axis=1)

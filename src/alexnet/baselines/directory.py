@@ -26,11 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet import presets
-from alexnet.baselines.descriptors import DESCRIPTORS
 from alexnet.baselines.encoders import Encoder, FisherEncoder, L1Encoder, LlcEncoder, Projection
 from alexnet.baselines.fisher import Mixture
 from alexnet.baselines.grid import Floats
-from alexnet.baselines.settings import Settings, SiftFv, SparseCoding, settings_of
+from alexnet.baselines.settings import DESCRIPTORS, Settings, SiftFv, SparseCoding, settings_of
 from alexnet.checkpoint import check_values, read_tensors
 from alexnet.config import Config, Data
 from alexnet.errors import CheckpointError, RunError, UsageError

@@ -14,11 +14,10 @@ import numpy as np
 
 from alexnet.baselines import sift
 from alexnet.baselines.choice import errors_of, fit_temperature, negative_log_likelihood
-from alexnet.baselines.descriptors import DESCRIPTORS
 from alexnet.baselines.directory import BaselineRun, Record, images_config, is_baseline
 from alexnet.baselines.grid import Floats
 from alexnet.baselines.member import Fitting
-from alexnet.baselines.settings import Settings, members, settings_of
+from alexnet.baselines.settings import DESCRIPTORS, Settings, members, settings_of
 from alexnet.checkpoint import read_tensors
 from alexnet.data.dataset import Split
 from alexnet.data.readers.open import open_source

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from alexnet.errors import UsageError, quoted
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LEVEL = re.compile(r"([1-9])x([1-9])")
 Level = tuple[int, int]  # rows, columns
@@ -35,6 +37,8 @@ def regions_of(places: NDArray[np.float64], levels: Sequence[Level]) -> list[tup
 
     `places` (T, 2) are the patches' centres, rows first, from 0 to 1.
     """
+    import numpy as np  # not for whoever reads settings
+
     found = []
     for rows, columns in levels:
         row = np.minimum((places[:, 0] * rows).astype(np.int64), rows - 1)

@@ -1,19 +1,44 @@
-"""The settings of the two kinds of baseline, from which the command's flags and their help are made."""
+"""The settings of the two kinds of baseline, from which the command's flags and their help are made.
+
+Imported without NumPy.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alexnet.baselines.descriptors import DESCRIPTORS, Grid
 from alexnet.baselines.pyramid import Level, parse_levels
 from alexnet.errors import UsageError, quoted, suggestion
 from alexnet.setting import Field, checked, either, fields_of, setting
 
+if TYPE_CHECKING:
+    from alexnet.baselines.descriptors import Grid
+
 CODES = ("llc", "l1")
 MOST_FEATURES = 1 << 20  # of a picture
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """The `length` of a patch's descriptor, and the `cells` along the patch's side, which must be whole.
+
+    `needs_colour`: grey pictures have nothing of it to describe.
+    """
+
+    length: int
+    cells: int
+    needs_colour: bool = False
+
+
+DESCRIPTORS: Mapping[str, Descriptor] = {
+    "sift": Descriptor(128, 1),
+    "hog": Descriptor(144, 4),
+    "lbp": Descriptor(236, 2),
+    "colour": Descriptor(96, 4, needs_colour=True),
+}
 
 
 @dataclass(frozen=True)
@@ -58,6 +83,8 @@ class Settings:
     @property
     def grid(self) -> Grid:
         """Where the patches lie."""
+        from alexnet.baselines.descriptors import Grid
+
         return Grid(self.detail, self.patches, self.step)
 
     @property
@@ -71,14 +98,14 @@ class SparseCoding(Settings):
     """Codes of descriptors by a dictionary (Lin et al., CVPR 2011, and the papers named in docs/baselines.md)."""
 
     members: tuple[str, ...] = setting(
-        ("llc-sift", "llc-hog", "llc-lbp", "llc-colour", "l1-sift", "l1-colour"),
+        ("llc-sift", "llc-hog", "llc-lbp", "llc-colour", "l1-colour"),
         "the models that are averaged: a code, llc or l1, and a descriptor, hog, sift, lbp or colour",
     )
     words: int = setting(2048, "words of the dictionary of LLC codes", minimum=8, maximum=65536)
     neighbours: int = setting(5, "words of an LLC code", minimum=1, maximum=64)
-    atoms: int = setting(512, "atoms of the dictionary of L1 codes", minimum=8, maximum=65536)
+    atoms: int = setting(256, "atoms of the dictionary of L1 codes", minimum=8, maximum=65536)
     l1: float = setting(0.15, "the penalty of L1 codes, of descriptors of length 1", above=0, below=1)
-    iterations: int = setting(10, "steps that make an L1 code", minimum=1, maximum=1000)
+    iterations: int = setting(20, "steps that make an L1 code", minimum=1, maximum=1000)
 
 
 @dataclass(frozen=True)
@@ -128,7 +155,7 @@ def members(settings: Settings) -> list[tuple[str, str, str]]:
 
 def check(settings: Settings) -> None:
     """Raise UsageError for settings that do not go together."""
-    side, names = settings.grid.side(settings.size), members(settings)
+    side, names = max(settings.size, settings.detail), members(settings)
     if not settings.patches:
         raise UsageError("patches should name at least one side, as 16,24")
     for patch in settings.patches:
