@@ -3,20 +3,22 @@
     python -m experiments.table
 
 writes the results of trainings into README.md, those on few pictures apart, the measurements of speed into
-docs/speed.md and docs/speed-tables.md, and what the codecs of a store cost into docs/store.md.
+docs/speed.md and docs/speed-tables.md, what the codecs of a store cost into docs/store.md, and what lets the network
+start into docs/start.md.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import codecs as cost
 from benchmarks import records as speed
 from benchmarks.records import Result
 from benchmarks.tables import BRIEF, HEAD, brief, cells, digits, markdown
-from experiments import codecs, precisions
+from experiments import codecs, precisions, start
 from experiments.own_pictures import MAKERS
 from experiments.real_images import EXPERIMENTS
 from experiments.records import RECORDS, TrainingRecord, load
@@ -31,8 +33,11 @@ EFFECT_BEGIN = "<!-- accuracy of codecs: made by python -m experiments.table -->
 EFFECT_END = "<!-- /accuracy of codecs -->"
 PRECISION_BEGIN = "<!-- precisions: made by python -m experiments.table -->"
 PRECISION_END = "<!-- /precisions -->"
+START_BEGIN, START_END = "<!-- {}: made by python -m experiments.table -->", "<!-- /{} -->"
 NOT_YET = "Not measured yet."
 COLUMNS = ("preset", "images", "views", "top-1 error", "top-5 error", "n", "training", "published")
+START_COLUMNS = ("changed", "started", "loss after 600 steps", "silent units of fc7", "n")
+WATCHED = (20, 100, 200, 300)  # steps of the network at full size
 OWN_COLUMNS = ("pictures", "test", "most frequent class", "top-1 error", "10 views", "n", "training")
 CODEC_COLUMNS = ("codec", "KB an image", "mean error", "µs a crop", "times as fast as JPEG of quality 90")
 HEADLINE_BEGIN = "<!-- speed in short: made by python -m experiments.table -->"
@@ -116,6 +121,79 @@ def precision_table(folder: Path = RECORDS) -> str:
         cost = f" ({result.also['points']:+.2f})" if result.peers else ""
         rows.setdefault(what, [what, f"{result.n:,}"]).append(f"{result.value:.2f} %{cost}")
     return markdown(("run, split", "images", "float32", "bfloat16", "int8"), rows.values())
+
+
+def start_tables(folder: Path = RECORDS) -> dict[str, str]:
+    """Markdown by name: what starts with one difference changed, what else was tried, what there is before step 1."""
+    record = start.load(folder)
+    if record is None:
+        return dict.fromkeys(
+            ("towards the code", "towards the paper", "tried", "full size", "signals", "conditions"), NOT_YET
+        )
+    small = {base: [arm for arm in start.ARMS if arm.base == base] for base in (start.LITERAL, start.CODE)}
+    tried = [arm for arm in small[start.LITERAL] if arm.change in start.TRIED]
+    parts = {
+        "towards the code": [arm for arm in small[start.LITERAL] if arm not in tried],
+        "towards the paper": small[start.CODE],
+        "tried": tried,
+    }
+    tables = {name: markdown(START_COLUMNS, [_start_row(record, arm) for arm in arms]) for name, arms in parts.items()}
+    head = ("preset", "changed", *(f"loss at step {step}" for step in WATCHED), "silent units of fc7", "n")
+    rows = [row for name in (start.LITERAL, start.CODE) if (row := _first_steps(name, folder)) is not None]
+    rows += [_whole_row(record.of(arm), arm) for arm in start.WHOLE if record.of(arm)]
+    tables["full size"] = markdown(head, rows)
+    return tables | {"signals": _signal_table(record), "conditions": _conditions(record)}
+
+
+def _start_row(record: start.StartRecord, arm: start.Arm) -> list[str]:
+    runs, result = record.of(arm), record.named(arm.name)
+    assert result is not None and result.spread is not None
+    steps = sorted(run.started for run in runs if run.started is not None and run.started <= start.STEPS)
+    when = f", at step {_range(steps)}" if steps else ""
+    loss = f"{result.value:.3f} ({result.spread[0]:.3f}–{result.spread[1]:.3f})"
+    silent = _range([round(100 * run.silent) for run in runs])
+    return [arm.change or "nothing", f"{len(steps)} of {len(runs)}{when}", loss, f"{silent} %", f"{len(runs)}"]
+
+
+def _whole_row(runs: list[start.StartRun], arm: start.Arm) -> list[str]:
+    silent = f"{_range([round(100 * run.silent) for run in runs])} %"
+    losses = _losses([dict(run.loss_curve) for run in runs])
+    return [f"`{arm.base}`", arm.change or "nothing", *losses, silent, f"{len(runs)}"]
+
+
+def _first_steps(name: str, folder: Path) -> list[str] | None:
+    """The row of a preset as it is, from the record of its own; None where there is none."""
+    record = load(name, folder)
+    if record is None:
+        return None
+    losses = _losses([dict(run.loss_curve) for run in record.runs])
+    return [f"`{name}`", "nothing", *losses, "–", f"{len(record.runs)}"]
+
+
+def _losses(curves: list[dict[int, float]]) -> list[str]:
+    """The mean loss of several runs at each of the steps watched, a dash where they were shorter."""
+    known = [[curve[step] for curve in curves if step in curve] for step in WATCHED]
+    return [f"{statistics.mean(losses):.3f}" if losses else "–" for losses in known]
+
+
+def _signal_table(record: start.StartRecord) -> str:
+    both = f"{start.CODE}, "  # the code with the paper's σ is as the paper
+    arms = [arm for arm in dict.fromkeys(signal.arm for signal in record.signals) if not arm.startswith(both)]
+    shares = {(signal.arm, signal.layer): 100 * signal.differs / signal.level for signal in record.signals}
+    layers = dict.fromkeys(signal.layer for signal in record.signals)
+    rows = [[layer, *(f"{digits(shares[arm, layer])} %" for arm in arms)] for layer in layers]
+    return markdown(("layer", *arms), rows)
+
+
+def _conditions(record: start.StartRecord) -> str:
+    seconds = sum(run.seconds for run in record.runs)
+    about = f"{record.hardware.title}, torch {record.versions['torch']}, {record.date[:10]}"
+    note = f" {record.note}" if record.note else ""
+    return f"{len(record.runs)} runs, {seconds / 60:.0f} minutes of training in all; {about}.{note}"
+
+
+def _range(values: Sequence[int]) -> str:
+    return f"{min(values)}" if min(values) == max(values) else f"{min(values)}–{max(values)}"
 
 
 def _own_row(record: TrainingRecord) -> list[str]:
@@ -220,10 +298,15 @@ def pages() -> dict[Path, str]:
     """Every page with a table, as it should be."""
     readme, page, store = ROOT / "README.md", ROOT / "docs" / "speed.md", ROOT / "docs" / "store.md"
     appendix = ROOT / "docs" / "speed-tables.md"
+    first_steps = ROOT / "docs" / "start.md"
+    begin = first_steps.read_text()
+    for name, content in start_tables().items():
+        begin = insert(begin, content, START_BEGIN.format(name), START_END.format(name))
     effects = insert(store.read_text(), accuracy_table(), EFFECT_BEGIN, EFFECT_END)
     results = insert(insert(readme.read_text(), results_table()), own_table(), OWN_BEGIN, OWN_END)
     short = insert(page.read_text(), speed_tables(), SPEED_BEGIN, SPEED_END)
     return {
+        first_steps: begin,
         store: insert(effects, codec_tables(), CODEC_BEGIN, CODEC_END),
         readme: insert(results, headline_table(), HEADLINE_BEGIN, HEADLINE_END),
         page: insert(short, precision_table(), PRECISION_BEGIN, PRECISION_END),
