@@ -43,7 +43,7 @@ NAME = "start"
 LITERAL, CODE = "paper", "code-145"
 CLASSES, SIDE, CROP, UNITS = 200, 40, 36, 512
 STEPS, LONG, LOG = 600, 2000, 20
-FIRST = 200  # steps of the network at full size
+FIRST = 300  # steps of the network at full size
 STARTED = 0.99  # of the loss of guessing
 LOOKED_AT = 128  # training images whose activations are measured
 
@@ -188,7 +188,7 @@ ARMS = (
     *(Arm(LITERAL, change) for change in (*SINGLE, *TRIED)),
 )
 LONGER = Arm(LITERAL, "", LONG)  # in the place of the first arm, with the first seed: whether it starts later
-WHOLE = tuple(Arm(LITERAL, change, FIRST, whole=True) for change in (SIGMA, ""))  # one seed each: minutes a run
+WHOLE = (Arm(LITERAL, SIGMA, FIRST, whole=True),)  # one seed; `real_images` has both presets as they are
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ def train_arm(arm: Arm, seed: int, data: str, folder: Path) -> Run:
         }
         train(arm.config(), out, data=data, **changes)
     elif max((line["step"] for line in Run.open(out).metrics("train")), default=0) < arm.steps:
-        resume(out)
+        resume(out, changes={"train.steps": str(arm.steps)})
     return Run.open(out)
 
 
@@ -291,10 +291,11 @@ def examples(run: Run) -> tuple[Tensor, Tensor]:
 
 
 def signals(arm: Arm, run: Run) -> list[Signal]:
-    """What the layers with weights made of images before the run's first step, and the first gradient of each."""
+    """What an arm's layers with weights make of a run's images before the first step, and their first gradients."""
     images, labels = examples(run)
-    model = build(run.config.network, run.config.train.seed).eval()
-    taps = model.taps(images, list(fan_ins(run.config.network)))
+    network = dataclasses.replace(arm.config().network, classes=run.config.network.classes)
+    model = build(network, run.config.train.seed).eval()
+    taps = model.taps(images, list(fan_ins(network)))
     torch.nn.functional.cross_entropy(model(images), labels).backward()
     weights = {name.split(".")[-2]: value for name, value in model.named_parameters() if name.endswith("weight")}
     found = []
@@ -340,6 +341,8 @@ def main(argv: Sequence[str] | None = None) -> StartRecord:
         runs.append(measured(arm, run))
         if seed == args.seeds[0] and arm.change in ("", SIGMA):
             looks += signals(arm, run)
+        if arm.whole:
+            looks += signals(Arm(arm.base, whole=True), run)
         record = recorded(runs, looks, args.note)
         args.records.mkdir(parents=True, exist_ok=True)
         write_json(args.records / f"{NAME}.json", record.to_json())

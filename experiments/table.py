@@ -41,6 +41,7 @@ START_BEGIN, START_END = "<!-- {}: made by python -m experiments.table -->", "<!
 NOT_YET = "Not measured yet."
 COLUMNS = ("preset", "images", "views", "top-1 error", "top-5 error", "n", "training", "published")
 START_COLUMNS = ("changed", "started", "loss after 600 steps", "silent units of fc7", "n")
+WATCHED = (20, 100, 200, 300)  # steps of the network at full size
 OWN_COLUMNS = ("pictures", "test", "most frequent class", "top-1 error", "10 views", "n", "training")
 CODEC_COLUMNS = ("codec", "KB an image", "mean error", "µs a crop", "times as fast as JPEG of quality 90")
 HEADLINE_BEGIN = "<!-- speed in short: made by python -m experiments.table -->"
@@ -134,7 +135,6 @@ def start_tables(folder: Path = RECORDS) -> dict[str, str]:
             ("towards the code", "towards the paper", "tried", "full size", "signals", "conditions"), NOT_YET
         )
     small = {base: [arm for arm in start.ARMS if arm.base == base] for base in (start.LITERAL, start.CODE)}
-    whole = [arm for arm in start.WHOLE if record.of(arm)]
     tried = [arm for arm in small[start.LITERAL] if arm.change in start.TRIED]
     parts = {
         "towards the code": [arm for arm in small[start.LITERAL] if arm not in tried],
@@ -142,8 +142,10 @@ def start_tables(folder: Path = RECORDS) -> dict[str, str]:
         "tried": tried,
     }
     tables = {name: markdown(START_COLUMNS, [_start_row(record, arm) for arm in arms]) for name, arms in parts.items()}
-    head = ("changed", *(f"loss at step {step}" for step in (20, 100, 200)), "silent units of fc7", "n")
-    tables["full size"] = markdown(head, [_whole_row(record.of(arm), arm) for arm in whole])
+    head = ("preset", "changed", *(f"loss at step {step}" for step in WATCHED), "silent units of fc7", "n")
+    rows = [row for name in (start.LITERAL, start.CODE) if (row := _first_steps(name, folder)) is not None]
+    rows += [_whole_row(record.of(arm), arm) for arm in start.WHOLE if record.of(arm)]
+    tables["full size"] = markdown(head, rows)
     return tables | {"signals": _signal_table(record), "conditions": _conditions(record)}
 
 
@@ -158,9 +160,24 @@ def _start_row(record: start.StartRecord, arm: start.Arm) -> list[str]:
 
 
 def _whole_row(runs: list[start.StartRun], arm: start.Arm) -> list[str]:
-    curves = [dict(run.loss_curve) for run in runs]
-    losses = [f"{statistics.mean(curve[step] for curve in curves):.3f}" for step in (20, 100, 200)]
-    return [arm.change or "nothing", *losses, f"{_range([round(100 * run.silent) for run in runs])} %", f"{len(runs)}"]
+    silent = f"{_range([round(100 * run.silent) for run in runs])} %"
+    losses = _losses([dict(run.loss_curve) for run in runs])
+    return [f"`{arm.base}`", arm.change or "nothing", *losses, silent, f"{len(runs)}"]
+
+
+def _first_steps(name: str, folder: Path) -> list[str] | None:
+    """The row of a preset as it is, from the record of its own; None where there is none."""
+    record = load(name, folder)
+    if record is None:
+        return None
+    losses = _losses([dict(run.loss_curve) for run in record.runs])
+    return [f"`{name}`", "nothing", *losses, "–", f"{len(record.runs)}"]
+
+
+def _losses(curves: list[dict[int, float]]) -> list[str]:
+    """The mean loss of several runs at each of the steps watched, a dash where they were shorter."""
+    known = [[curve[step] for curve in curves if step in curve] for step in WATCHED]
+    return [f"{statistics.mean(losses):.3f}" if losses else "–" for losses in known]
 
 
 def _signal_table(record: start.StartRecord) -> str:
