@@ -125,7 +125,7 @@ def test_a_run_is_trained_measured_and_recorded(tmp_path: Path, quick: Scale) ->
     evaluated = evaluate(run, checkpoint="last", views=5)
     assert evaluated.top1_error == pytest.approx(values["top1_error_views"], abs=1e-3)
     assert evaluate(run, checkpoint="last").top5_error == pytest.approx(values["top5_error"], abs=1e-3)
-    assert 0 <= values["neighbours_by_pixels"] <= 100 and values["colour_separation"] >= 0
+    assert 0 <= values["neighbours_by_pixels"] <= 100 and "colour_separation" not in values  # the digits are grey
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_end(tmp_path: Path, quick: Scale) -> None:

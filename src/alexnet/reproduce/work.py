@@ -192,9 +192,10 @@ def perform(job: Job, place: Workplace, progress: Progress, command: str) -> Run
     Raises RunBusy where another process trains it, RunError where the run directory holds one of other settings, and
     what `alexnet.train` and `alexnet.evaluate` raise; what was trained before stays.
     """
-    from alexnet.data.run_data import open_run_data
+    from alexnet.data.run_data import load_statistics, open_run_data
     from alexnet.inference.load import load
     from alexnet.inference.network import NetworkPredictor
+    from alexnet.report.kernels import grey_images
     from alexnet.reproduce import measure, rivals
     from alexnet.training.task import task_of
 
@@ -220,7 +221,9 @@ def perform(job: Job, place: Workplace, progress: Progress, command: str) -> Run
         values |= measure.values_of_model(predictor, data, place.records, job.key, views, False, progress)
         if arm.full:
             values |= measure.values_of_neighbours(predictor, run, progress)
-            if run.config.network.columns == 2 and isinstance(predictor, NetworkPredictor):
+            statistics = load_statistics(run.statistics_file, run.config.data.size)
+            coloured = run.config.network.columns == 2 and not grey_images(statistics)
+            if coloured and isinstance(predictor, NetworkPredictor):
                 values |= measure.values_of_kernels(predictor)
     record = RunRecord(
         *job.key,
