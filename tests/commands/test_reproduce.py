@@ -81,7 +81,10 @@ def test_a_report_is_written_as_html_and_markdown(capsys: pytest.CaptureFixture[
     [
         (["19"], "there is no claim 19; they are 1 to 18"),
         (["three"], "claim 'three' should be a number"),
-        (["3", "--scale", "cifar"], "there is no scale 'cifar'; did you mean cifar10?"),
+        (
+            ["3", "--scale", "cifar"],
+            "--scale: 'cifar' should be digits, cifar10, tiny-imagenet or imagenet; did you mean cifar10?",
+        ),
         (["3", "--seeds", "4"], "--seeds is of runs to train: say with --scale"),
         (["3", "--data", "x"], "--data is of runs to train"),
         (["6", "--scale", "digits"], "claim 6 (Colour noise lowers the error) is not measured at digits"),

@@ -22,6 +22,8 @@ OUT = "runs/reproduce"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Which claims, at which scale, and where runs go."""
+    from alexnet.reproduce.scales import SCALES
+
     parser.add_argument(
         "claims",
         metavar="CLAIM",
@@ -30,8 +32,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--scale",
-        metavar="SCALE",
-        help="train what has no record at this scale: digits (minutes in all), cifar10, tiny-imagenet or imagenet",
+        choices=tuple(SCALES),
+        help="train what has no record at this scale; digits takes minutes in all, imagenet days a run",
     )
     parser.add_argument(
         "--seeds",

@@ -43,8 +43,8 @@ class Diagnostics:
             self._warn(
                 "chance",
                 f"after {step} steps the loss is still {state.smooth:.3f}, that of guessing "
-                f"({self.chance:.3f}): try larger initial weights, another --optimizer.lr, or wait: "
-                "the paper's own initial weights can take a few epochs",
+                f"({self.chance:.3f}): try larger initial weights, smaller initial biases or another --optimizer.lr; "
+                "with the paper's own weights a network may never start (docs/start.md says why)",
             )
 
     def after_validation(
