@@ -20,7 +20,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {**SCALES["digits"].settings, "train.epochs": "1", "schedule.milestones": ""}
     settings |= {"network.fc4.units": "16", "network.conv2.kernels": "8", "network.conv3.kernels": "8"}
     monkeypatch.setitem(SCALES, "digits", dataclasses.replace(SCALES["digits"], settings=settings))
-    monkeypatch.setattr(work, "step_seconds", lambda config: 0.01)
+    monkeypatch.setattr(work, "step_seconds", lambda config: 0.2)
 
 
 def fails(words: list[str], capsys: pytest.CaptureFixture[str], told: str, code: int = 2) -> None:
@@ -55,7 +55,7 @@ def test_what_is_missing_is_trained_and_told(capsys: pytest.CaptureFixture[str],
     words = ["reproduce", "4", "--scale", "digits", "--seeds", "2", "--out", str(tmp_path), "--threads", "1", "--again"]
     assert main([*words, "--cost"]) == 0
     out, err = capsys.readouterr()
-    assert "4 runs to train at digits: about 1 s by a probe of this machine" in err and not out
+    assert "4 runs to train at digits: about 4 s by a probe of this machine" in err and not out
     assert not (tmp_path / "runs").exists()
     assert main(words) == 0
     out, err = capsys.readouterr()

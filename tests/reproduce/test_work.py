@@ -95,7 +95,7 @@ def test_on_another_processor_the_cost_is_probed(tmp_path: Path) -> None:
     job = Job(SCALES["digits"], ARMS["paper"], 1)
     cost = cost_of([job], read_records([tmp_path]), "neon, 8 threads", lambda config: 0.01)
     assert cost.basis == "a probe of this machine"
-    assert cost.seconds == pytest.approx(0.01 * 14 * config_of(job.arm, job.scale, 1).train.epochs)
+    assert cost.seconds == pytest.approx(0.01 * 5 * config_of(job.arm, job.scale, 1).train.epochs)
 
 
 def test_a_probe_is_the_time_of_a_step(quick: Scale) -> None:
@@ -109,7 +109,7 @@ def test_a_run_is_trained_measured_and_recorded(tmp_path: Path, quick: Scale) ->
     found = read_records([tmp_path / "records"])
     assert found.runs == {job.key: made}
     values = made.values
-    assert (made.epochs, len(made.curve), made.steps) == (2, 2, 28) and made.command == "the command"
+    assert (made.epochs, len(made.curve), made.steps) == (2, 2, 10) and made.command == "the command"
     assert values["generalization_gap"] == pytest.approx(values["top1_error"] - values["train_error"], abs=1e-3)
     for kind, metric, count in (
         ("centre", "top1_error", 355),

@@ -20,7 +20,7 @@ from alexnet.records import read_json, read_record
 from alexnet.reproduce import rivals
 from alexnet.reproduce.scales import ARMS, SCALES, config_of, fingerprint
 
-PACKAGE = Path(__file__).parent / "records"
+PACKAGE = Path(__file__).parent / "measured"
 MAX_BYTES = 4 << 20
 Key = tuple[str, str, int]  # scale, arm, seed
 
