@@ -47,6 +47,7 @@ ROOMS = (
     "setting",
     "architecture",
     "config",
+    "cifar",
     "presets",
     "ablations",
     "config_file",

@@ -1,11 +1,12 @@
 """The claims and arms: complete, consistent, and settings that can be trained."""
 
 import dataclasses
+import json
 
 import pytest
 
 from alexnet.architecture import check_network
-from alexnet.config import replace
+from alexnet.config import Config, replace
 from alexnet.errors import UsageError
 from alexnet.reproduce.claims import CHOICES, CLAIMS, Claim, arms_of, claim_of
 from alexnet.reproduce.scales import ARMS, BASE, SCALES, config_of, fingerprint, scale_of
@@ -37,6 +38,14 @@ def test_what_a_claim_compares_exists(claim: Claim) -> None:
 def test_every_arm_is_compared_or_begun_from() -> None:
     used = {arm for claim in EVERY for scale in SCALES for arm in arms_of(claim, scale)}
     assert used | {ARMS[arm].start for arm in used} - {""} == set(ARMS)
+
+
+@pytest.mark.parametrize(("arm", "scale"), MEASURED)
+def test_a_run_has_the_fingerprint_of_its_arm(arm: str, scale: str) -> None:
+    """Also after a run's config.json: whole numbers where settings are real ones."""
+    config = config_of(ARMS[arm], SCALES[scale], 0)
+    read = Config.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert fingerprint(read) == fingerprint(config)
 
 
 @pytest.mark.parametrize(("arm", "scale"), MEASURED)

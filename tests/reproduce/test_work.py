@@ -114,7 +114,7 @@ def test_a_run_is_trained_measured_and_recorded(tmp_path: Path, quick: Scale) ->
     for kind, metric, count in (
         ("centre", "top1_error", 355),
         ("views", "top1_error_views", 355),
-        ("val", "top1_error_val", 1010),
+        ("val", "top1_error_val", 1299),
     ):
         kept = Predictions.load(predictions_path(tmp_path / "records", job.key, kind))
         assert len(kept) == count and kept.error(1) == pytest.approx(values[metric], abs=1e-3)

@@ -263,7 +263,7 @@ def config_of(arm: Arm, scale: Scale, seed: int) -> Config:
 
 def fingerprint(config: Config) -> str:
     """Twelve hexadecimal digits of all settings that decide what is learned; seeds have the same."""
-    document = config.to_dict()
+    document = Config.from_dict(config.to_dict()).to_dict()  # as it is read from a run: 1 for a number is 1.0
     for name in (*PLACE, "seed"):
         del document["train"][name]
     for name in ("source", "workers", "memory"):
