@@ -84,9 +84,9 @@ def test_the_cost_is_that_of_the_newest_record_on_this_kind_of_processor(tmp_pat
     def never(config: Config) -> float:
         raise AssertionError("a record is known")
 
-    cost = cost_of(jobs, known, "avx2, 1 threads", never)
+    cost = cost_of(jobs, known, "avx2, 1 thread", never)
     assert cost.seconds == 120 and cost.basis == "the record of 2026-11-21"
-    less = cost_of([Job(SCALES["digits"], ARMS["one-column"], 0)], known, "avx2, 1 threads", never)
+    less = cost_of([Job(SCALES["digits"], ARMS["one-column"], 0)], known, "avx2, 1 thread", never)
     assert 0.4 * 40 < less.seconds < 0.7 * 40  # by its connections
 
 

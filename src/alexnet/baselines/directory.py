@@ -32,7 +32,7 @@ from alexnet.baselines.grid import Floats
 from alexnet.baselines.settings import DESCRIPTORS, Settings, SiftFv, SparseCoding, settings_of
 from alexnet.checkpoint import check_values, read_tensors
 from alexnet.config import Config, Data
-from alexnet.errors import CheckpointError, RunError, UsageError
+from alexnet.errors import CheckpointError, RunBusy, RunError, UsageError
 from alexnet.files import atomic_write, lock, write_json
 from alexnet.records import read_json, read_record
 from alexnet.run import BASELINE, SOURCE, Run
@@ -128,7 +128,7 @@ class BaselineRun(Run):
 
     def held(self) -> AbstractContextManager[None]:
         """Hold the directory while it is fitted. Raises RunError where another process has it."""
-        refusal = RunError(f"{self.path} is being fitted by another process; wait for it or stop it")
+        refusal = RunBusy(f"{self.path} is being fitted by another process; wait for it or stop it")
         return lock(self.path / ".lock", refusal)
 
     def write(self, **changes: Any) -> BaselineRun:

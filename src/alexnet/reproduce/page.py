@@ -128,6 +128,8 @@ def small_tables(records: Records, scales: Iterable[str] = TABLES) -> str:
     """The paper's tables 1 and 2 in Markdown, its errors beside ours at each scale."""
     head = "| | paper, top-1 / top-5 |"
     shown = [scale for scale in scales if records.of(scale, BASE)]
+    if not shown:
+        return "Not measured yet."
     blocks = []
     for number, (title, lines_at) in enumerate(
         (("the network and its rivals", table_1), ("one network and several", table_2)), 1
@@ -168,7 +170,7 @@ def _context(sections: Iterable[Section], records: Records) -> dict[str, object]
         "confirmed": sum(section.row.best[0] == "confirmed" for section in listed),
         "runs": runs,
         "seconds": sum(run.seconds for run in runs),
-        "dates": sorted(run.date[:10] for run in runs),
+        "dates": " to ".join(sorted({min(days), max(days)})) if (days := {run.date[:10] for run in runs}) else "",
         "processors": sorted({run.processor for run in runs}),
         "scales": SCALES,
         "arms": ARMS,

@@ -67,7 +67,7 @@ class RunRecord:
     @property
     def processor(self) -> str:
         """The class of the processor's instructions and the threads, which decide how long a run takes."""
-        return f"{self.hardware.get('instruction_class')}, {self.hardware.get('threads')} threads"
+        return processor_of(str(self.hardware.get("instruction_class")), int(self.hardware.get("threads", 0)))
 
     def save(self, folder: Path) -> Path:
         """Write `folder/SCALE/ARM-SEED.json` and return its path. Raises OSError."""
@@ -96,6 +96,11 @@ class Records:
     def predictions_file(self, key: Key, kind: str) -> Path:
         """Where a run's predictions are; see `predictions_path`."""
         return predictions_path(self.places[key], key, kind)
+
+
+def processor_of(instructions: str, threads: int) -> str:
+    """What decides how long a run takes, in words: `avx2, 2 threads`."""
+    return f"{instructions}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def record_path(folder: Path, key: Key) -> Path:

@@ -19,8 +19,9 @@ from alexnet.architecture import infer_shapes
 from alexnet.config import Config
 from alexnet.errors import DataError, RunError, UsageError, several
 from alexnet.progress import Progress
+from alexnet.reproduce import rivals
 from alexnet.reproduce.claims import Claim, arms_of
-from alexnet.reproduce.records import Epoch, Key, Records, RunRecord, record_path, settings_of
+from alexnet.reproduce.records import Epoch, Key, Records, RunRecord, processor_of, record_path, settings_of
 from alexnet.reproduce.scales import ARMS, BASE, SCALES, Arm, Scale, config_of, fingerprint
 from alexnet.run import Run
 
@@ -150,7 +151,7 @@ def processor_here(threads: int) -> str:
 
     from alexnet.environment import instruction_sets
 
-    return f"{instruction_sets()[1]}, {threads or torch.get_num_threads()} threads"
+    return processor_of(instruction_sets()[1], threads or torch.get_num_threads())
 
 
 def step_seconds(config: Config) -> float:
@@ -189,33 +190,42 @@ def step_seconds(config: Config) -> float:
 def perform(job: Job, place: Workplace, progress: Progress, command: str) -> RunRecord:
     """Train a job's run as far as it is not trained, measure it, and write its record.
 
-    Raises RunBusy where another process trains it, RunError where the run directory holds one of other settings, and
-    what `alexnet.train` and `alexnet.evaluate` raise; what was trained before stays.
+    Raises RunBusy where another process trains or measures it, RunError where the run directory holds one of other
+    settings, and what `alexnet.train` and `alexnet.evaluate` raise; what was trained before stays.
     """
+    source, path = source_of(job, place), place.run(job.key)
+    check_classes(job, source)
+    if job.arm.baseline:
+        own = {"seed": str(job.seed), "threads": str(place.threads)}
+        texts = {**job.arm.at.get(job.scale.name, {}), **own}
+        run: Run = rivals.fitted(job.arm.baseline, texts, source, path, progress, ["alexnet", "reproduce", job.name])
+    else:
+        run = trained(job, place, path, source, progress)
+    with run.held():
+        record_path(place.records, job.key).parent.mkdir(parents=True, exist_ok=True)
+        record = recorded(job, place, run, progress, command)
+        record.save(place.records)
+    return record
+
+
+def recorded(job: Job, place: Workplace, run: Run, progress: Progress, command: str) -> RunRecord:
+    """What a finished run shows; its predictions are kept beside where its record goes."""
     from alexnet.data.run_data import load_statistics, open_run_data
     from alexnet.inference.load import load
     from alexnet.inference.network import NetworkPredictor
     from alexnet.report.kernels import grey_images
-    from alexnet.reproduce import measure, rivals
+    from alexnet.reproduce import measure
     from alexnet.training.task import task_of
 
-    source, path, arm = source_of(job, place), place.run(job.key), job.arm
-    check_classes(job, source)
-    record_path(place.records, job.key).parent.mkdir(parents=True, exist_ok=True)
+    arm, data = job.arm, open_run_data(run.config)
     curve: tuple[Epoch, ...] = ()
-    steps = 0
     if arm.baseline:
-        changes = {"seed": str(job.seed), "threads": str(place.threads)}
-        settings_here = {**arm.at.get(job.scale.name, {}), **changes}
-        fitted = rivals.fitted(arm.baseline, settings_here, source, path, progress, ["alexnet", "reproduce", job.name])
-        predictor, data, run = load(path), open_run_data(fitted.config), Run(path)
-        values = measure.values_of_model(predictor, data, place.records, job.key, 1, True, progress)
-        seconds, environment = fitted.record.seconds, fitted.environment
+        values = measure.values_of_model(load(run.path), data, place.records, job.key, 1, True, progress)
+        seconds, steps = run.record.seconds, 0  # type: ignore[attr-defined]
     else:
-        run = trained(job, place, path, source, progress)
-        data, predictor = open_run_data(run.config), load(path, checkpoint="last", device=place.device)
+        predictor = load(run.path, checkpoint="last", device=place.device)
         curve = measure.curve_of(run)
-        seconds, environment, steps = curve[-1].seconds, run.environment, run.metrics("train")[-1]["step"]
+        seconds, steps = curve[-1].seconds, run.metrics("train")[-1]["step"]
         values = measure.values_of_curve(run, curve, task_of(run.config).chance(len(data.source.classes)))
         views = views_of(job) if arm.full else 1
         values |= measure.values_of_model(predictor, data, place.records, job.key, views, False, progress)
@@ -225,12 +235,13 @@ def perform(job: Job, place: Workplace, progress: Progress, command: str) -> Run
             coloured = run.config.network.columns == 2 and not grey_images(statistics)
             if coloured and isinstance(predictor, NetworkPredictor):
                 values |= measure.values_of_kernels(predictor)
-    record = RunRecord(
+    environment = run.environment
+    return RunRecord(
         *job.key,
         settings=settings_of(job.scale.name, arm.name),
         data=SCALES[job.images].data,
         values=values,
-        curve=measure.thinned(curve),
+        curve=measure.thinned(curve) if curve else (),
         epochs=len(curve),
         steps=steps,
         seconds=round(seconds, 1),
@@ -240,8 +251,6 @@ def perform(job: Job, place: Workplace, progress: Progress, command: str) -> Run
         commit=environment["commit"],
         command=command,
     )
-    record.save(place.records)
-    return record
 
 
 def trained(job: Job, place: Workplace, path: Path, source: str, progress: Progress) -> Run:
