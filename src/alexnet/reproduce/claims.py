@@ -60,6 +60,11 @@ class Claim:
     note: str = ""
 
     @property
+    def heading(self) -> str:
+        """Its number and title."""
+        return f"{self.number}. {self.title}" if self.number else f"Beside the claims: {self.title}"
+
+    @property
     def scales(self) -> tuple[str, ...]:
         """The scales at which something of it is measured."""
         return tuple(scale for scale in ALL if any(scale in one.scales for one in self.comparisons))
@@ -362,7 +367,11 @@ CHOICES = Claim(
     "choice.",
     ("no claim",),
     (_without("hinge", SMALL),),
+    note="Both at the same learning rate.",
 )
+
+
+EVERYTHING = (*CLAIMS, CHOICES)
 
 
 def claim_of(number: int) -> Claim:

@@ -14,7 +14,7 @@ from alexnet.errors import UsageError
 from alexnet.files import write_text
 from alexnet.report import figures
 from alexnet.reproduce import plots
-from alexnet.reproduce.claims import GAP
+from alexnet.reproduce.claims import CHOICES, EVERYTHING
 from alexnet.reproduce.ledger import Outcome, Row, main_outcome, rows
 from alexnet.reproduce.records import Records
 from alexnet.reproduce.scales import ARMS, BASE, SCALES
@@ -50,7 +50,7 @@ def write_page(path: Path, records: Records) -> None:
 def html(records: Records) -> str:
     """The self-contained page."""
     sections = []
-    for row in rows(records):
+    for row in rows(records, EVERYTHING):
         found = measured(row)
         panels = [plots.dots(one) for one in found if one.comparison.decides]
         panels += [curves(row, scale, records) for scale in row.scales if drawn_curves(row, scale, records)]
@@ -64,7 +64,7 @@ def markdown(records: Records, stem: str = "claims") -> dict[str, str]:
     """The page as Markdown, `stem`.md, and its plots, one scale of each claim: `stem`/N.svg, `stem`/N-curves.svg."""
     sections: list[Section] = []
     files: dict[str, str] = {}
-    for row in rows(records):
+    for row in rows(records, EVERYTHING):
         number, scale = row.claim.number, row.best[1]
         panels = {}
         if scale and main_outcome(row.scales[scale]).interval is not None:
@@ -164,10 +164,12 @@ def difference(one: Outcome) -> str:
 
 def _context(sections: Iterable[Section], records: Records) -> dict[str, object]:
     listed = list(sections)
+    claims = [section for section in listed if section.row.claim is not CHOICES]
     runs = list(records.runs.values())
     return {
         "sections": listed,
-        "confirmed": sum(section.row.best[0] == "confirmed" for section in listed),
+        "claims": claims,
+        "confirmed": sum(section.row.best[0] == "confirmed" for section in claims),
         "runs": runs,
         "seconds": sum(run.seconds for run in runs),
         "dates": " to ".join(sorted({min(days), max(days)})) if (days := {run.date[:10] for run in runs}) else "",
@@ -175,7 +177,6 @@ def _context(sections: Iterable[Section], records: Records) -> dict[str, object]
         "scales": SCALES,
         "arms": ARMS,
         "version": __version__,
-        "gap": GAP,
         "main": main_outcome,
         "small_tables": small_tables(records),
         "tables": {
