@@ -153,6 +153,13 @@ ARMS: dict[str, Arm] = {
             at={"cifar10": {"train.epochs": "60", "schedule.kind": "plateau"}},
             full=True,
         ),
+        Arm(
+            "wide",
+            "the paper's network for 64×64 pictures, three epochs",
+            preset={"tiny-imagenet": "tiny-64"},
+            at={"tiny-imagenet": {"train.epochs": "3", "schedule.milestones": ""}},
+            full=True,
+        ),
         Arm("one-column", "one column with half the kernels in every convolution but the last", ("second-column",)),
         Arm("no-lrn", "without local response normalization", ("lrn",)),
         Arm(
