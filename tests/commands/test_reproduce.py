@@ -8,7 +8,7 @@ import pytest
 
 from alexnet.cli import main
 from alexnet.commands.reproduce import duration
-from alexnet.reproduce import work
+from alexnet.reproduce import cost
 from alexnet.reproduce.claims import CLAIMS
 from alexnet.reproduce.records import read_records
 from alexnet.reproduce.scales import SCALES
@@ -20,7 +20,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {**SCALES["digits"].settings, "train.epochs": "1", "schedule.milestones": ""}
     settings |= {"network.fc4.units": "16", "network.conv2.kernels": "8", "network.conv3.kernels": "8"}
     monkeypatch.setitem(SCALES, "digits", dataclasses.replace(SCALES["digits"], settings=settings))
-    monkeypatch.setattr(work, "step_seconds", lambda config: 0.2)
+    monkeypatch.setattr(cost, "step_seconds", lambda config, **_: 0.2)
 
 
 def fails(words: list[str], capsys: pytest.CaptureFixture[str], told: str, code: int = 2) -> None:
@@ -95,7 +95,7 @@ def test_a_report_is_written_as_html_and_markdown(capsys: pytest.CaptureFixture[
 def test_a_wrong_request_is_one_line(
     words: list[str], told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "step_seconds", lambda config: 0.01)
+    monkeypatch.setattr(cost, "step_seconds", lambda config, **_: 0.01)
     fails([*words, "--out", str(tmp_path)], capsys, told)
     assert not (tmp_path / "runs").exists()
 
@@ -103,7 +103,7 @@ def test_a_wrong_request_is_one_line(
 def test_images_of_other_classes_are_refused_before_anything_is_trained(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "step_seconds", lambda config: 0.01)
+    monkeypatch.setattr(cost, "step_seconds", lambda config, **_: 0.01)
     words = ["reproduce", "2", "--scale", "tiny-imagenet", "--again", "--data", "digits", "--out", str(tmp_path)]
     assert main(words) == 2
     assert "digits has 10 classes, but Tiny ImageNet has 200" in capsys.readouterr().err

@@ -8,22 +8,19 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from alexnet.config import Config
 from alexnet.errors import DataError, RunBusy, RunError, UsageError
 from alexnet.progress import Progress, quiet
 from alexnet.reproduce.claims import claim_of
 from alexnet.reproduce.predictions import Predictions
 from alexnet.reproduce.records import Records, predictions_path, read_records
-from alexnet.reproduce.scales import ARMS, SCALES, Scale, config_of
+from alexnet.reproduce.scales import ARMS, SCALES, Scale
 from alexnet.reproduce.work import (
     Job,
     Workplace,
     check_classes,
-    cost_of,
     jobs_of,
     perform,
     source_of,
-    step_seconds,
     trained,
 )
 from alexnet.run import Run
@@ -73,34 +70,6 @@ def test_a_claim_that_is_not_measured_at_a_scale_is_refused() -> None:
         jobs_of([claim_of(6)], SCALES["digits"], 2, NONE)
     with pytest.raises(UsageError, match="but at no scale"):
         jobs_of([claim_of(17)], SCALES["digits"], 2, NONE)
-
-
-def test_the_cost_is_that_of_the_newest_record_on_this_kind_of_processor(tmp_path: Path) -> None:
-    record("paper", 0, seconds=100.0).save(tmp_path)
-    record("paper", 1, seconds=40.0).save(tmp_path)  # made later
-    known = read_records([tmp_path])
-    jobs = [Job(SCALES["digits"], ARMS["paper"], seed) for seed in (2, 3, 4)]
-
-    def never(config: Config) -> float:
-        raise AssertionError("a record is known")
-
-    cost = cost_of(jobs, known, "avx2, 1 thread", never)
-    assert cost.seconds == 120 and cost.basis == "the record of 2026-11-21"
-    less = cost_of([Job(SCALES["digits"], ARMS["one-column"], 0)], known, "avx2, 1 thread", never)
-    assert 0.4 * 40 < less.seconds < 0.7 * 40  # by its connections
-
-
-def test_on_another_processor_the_cost_is_probed(tmp_path: Path) -> None:
-    record("paper", 0, seconds=100.0).save(tmp_path)
-    job = Job(SCALES["digits"], ARMS["paper"], 1)
-    cost = cost_of([job], read_records([tmp_path]), "neon, 8 threads", lambda config: 0.01)
-    assert cost.basis == "a probe of this machine"
-    assert cost.seconds == pytest.approx(0.01 * 5 * config_of(job.arm, job.scale, 1).train.epochs)
-
-
-def test_a_probe_is_the_time_of_a_step(quick: Scale) -> None:
-    config = config_of(ARMS["paper"], quick, 0)
-    assert 0 < step_seconds(dataclasses.replace(config, train=dataclasses.replace(config.train, threads=1))) < 5
 
 
 def test_a_run_is_trained_measured_and_recorded(tmp_path: Path, quick: Scale) -> None:

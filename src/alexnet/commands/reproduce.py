@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,7 +129,7 @@ def _train(
     args: argparse.Namespace, claims: list[Claim], scale: Scale, folders: list[Path], progress: Progress
 ) -> None:
     """Say what the missing runs cost, and train them one after the other."""
-    from alexnet.reproduce import work
+    from alexnet.reproduce import cost, work
     from alexnet.reproduce.records import read_records
 
     seeds = scale.seeds if args.seeds is None else args.seeds
@@ -146,8 +147,9 @@ def _train(
         return
     for job in jobs:
         work.source_of(job, place)
-    cost = work.cost_of(jobs, known, work.processor_here(args.threads), work.step_seconds)
-    progress.note(f"{len(jobs)} runs to train at {scale.name}: about {duration(cost.seconds)} by {cost.basis}")
+    probe = partial(cost.step_seconds, threads=args.threads, device_name=args.device)
+    costs = cost.cost_of(jobs, known, cost.processor_here(args.threads), probe)
+    progress.note(f"{len(jobs)} runs to train at {scale.name}: about {duration(costs.seconds)} by {costs.basis}")
     if args.cost:
         return
     words = ["alexnet", "reproduce", *map(str, args.claims), "--scale", scale.name, "--seeds", str(seeds)]

@@ -152,6 +152,7 @@ ARMS: dict[str, Arm] = {
             "the same, trained by the preset's own schedule until the validation error stops improving",
             at={"cifar10": {"train.epochs": "60", "schedule.kind": "plateau"}},
             full=True,
+            most_seeds=3,
         ),
         Arm(
             "wide",
@@ -232,14 +233,14 @@ ARMS: dict[str, Arm] = {
             "sparse coding of dense SIFT, HOG, LBP and colour, linear SVMs, averaged",
             at={"digits": {**SMALL_RIVAL, "words": "256", "atoms": "128"}},
             baseline="sparse-coding",
-            full=True,
+            most_seeds=1,
         ),
         Arm(
             "sift-fv",
             "SIFT and local colour statistics as Fisher vectors, linear SVMs, averaged",
             at={"digits": {**SMALL_RIVAL, "gaussians": "16"}},
             baseline="sift-fv",
-            full=True,
+            most_seeds=1,
         ),
         Arm("hinge", "the multi-class hinge loss", settings={"train.task": "hinge"}),
         Arm(
