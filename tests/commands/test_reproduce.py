@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,8 @@ def test_damaged_records_are_named(capsys: pytest.CaptureFixture[str], tmp_path:
 @pytest.mark.parametrize(("seconds", "words"), [(5, "5 s"), (89.6, "90 s"), (600, "10 min"), (7200, "2.0 h")])
 def test_a_duration_is_in_the_unit_that_suits(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_the_ledger_is_read_without_torch() -> None:
+    code = "import sys; from alexnet.cli import main; main(['reproduce']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
