@@ -247,8 +247,8 @@ def _tiny_64() -> Config:
 def _tiny_32() -> Config:
     """The paper's network scaled to 32×32 pictures, 24×24 crops.
 
-    conv1 keeps the paper's σ; the other layers keep σ·√fan-in of the 2012 source. The learning rate is the best on
-    validation images of CIFAR-10 of 0.01, 0.003 and 0.001.
+    conv1 keeps the paper's σ; the other layers keep σ·√fan-in of the 2012 source. On validation images of CIFAR-10, one
+    seed each, a learning rate of 0.003 was ahead of 0.01 after eleven epochs and of 0.001 after one.
     """
     layers = (
         Conv("conv1", 32, 5, pad=2),
