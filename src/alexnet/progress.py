@@ -45,6 +45,13 @@ class Progress:
 quiet = Progress()
 
 
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours in words."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 class Terminal(Progress):
     """Prose and a bar on stderr; without a terminal, a line per epoch."""
 

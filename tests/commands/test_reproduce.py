@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from alexnet.cli import main
-from alexnet.commands.reproduce import duration
+from alexnet.progress import duration
 from alexnet.reproduce import cost
 from alexnet.reproduce.claims import CLAIMS
 from alexnet.reproduce.records import read_records

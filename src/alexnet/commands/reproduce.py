@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from alexnet.commands.frame import Command, CommandError, Result, stop_code
 from alexnet.commands.text_table import paragraph
 from alexnet.errors import RunBusy, UsageError, describe_os_error, quoted
+from alexnet.progress import duration
 
 if TYPE_CHECKING:
     from alexnet.progress import Progress
@@ -202,13 +203,6 @@ def _sources(words: list[str], scale: str) -> dict[str, str]:
             name, place = scale, word
         sources[name] = place
     return sources
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours in words."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def table_text(rows: list[Row]) -> str:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from alexnet import __version__
 from alexnet.errors import UsageError
 from alexnet.files import write_text
+from alexnet.progress import duration
 from alexnet.report import figures
 from alexnet.reproduce import plots
 from alexnet.reproduce.claims import CHOICES, EVERYTHING
@@ -196,13 +197,7 @@ def _environment(escape: bool = True) -> Environment:
     environment.filters |= {
         "errors": _errors,
         "difference": difference,
-        "duration": _duration,
+        "duration": duration,
         "mean": lambda values: f"{sum(values) / len(values):.2f}",
     }
     return environment
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
